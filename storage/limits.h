@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The named maxima that only storage/ needs, beside core/base/limits.h.
+ */
+#ifndef FERRY_STORAGE_LIMITS_H
+#define FERRY_STORAGE_LIMITS_H
+
+#include "core/base/limits.h"
+
+/* What an entry of the mirror log costs beside its payload: the struct, malloc's share, the index.
+ * Charged to the budget so that a flood of 512 byte writes is bounded by memory, not by payload. */
+#define LIMIT_LOG_ENTRY_OVERHEAD_BYTES 256u
+
+/* The mirror log of a site when the operator says nothing; the least that still carries one request. */
+#define LIMIT_LOG_DEFAULT_BYTES (256u * 1024u * 1024u)
+#define LIMIT_LOG_LEAST_BYTES (1024u * 1024u)
+
+/* Bytes and operations received at the target and not yet applied, a disk. 64 MiB holds the largest
+ * single write twice, so that receiving goes on while it is being written. */
+#define LIMIT_TARGET_QUEUE_BYTES (64u * 1024u * 1024u)
+#define LIMIT_TARGET_QUEUE_OPERATIONS 1024u
+
+/* Largest extent of a message without payload (zero, trim): what NBD's 32-bit length can say. */
+#define LIMIT_MIRROR_EXTENT_BYTES UINT32_MAX
+
+/* Text of an ERROR message. */
+#define LIMIT_MIRROR_TEXT_BYTES 512u
+
+/* A READ through the mirror is for tools and probes, not for speed. */
+#define LIMIT_MIRROR_READ_BYTES (32u * 1024u * 1024u)
+
+/* Export names: NBD's own limit is 4096, libvirt's aliases are far shorter. */
+#define LIMIT_EXPORT_NAME_BYTES 255u
+
+/* Connections to one local endpoint: one a disk, and as many again for probes. */
+#define LIMIT_ENDPOINT_CONNECTIONS (2u * LIMIT_DISKS_PER_MOVE)
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The mirror log of one disk: the ordered, bounded buffer of requests acknowledged at the source and
+ * not yet applied at the target.
+ *
+ *                 append                 pull                     APPLIED
+ *   QEMU --------> [ unsent ] ---------------> [ sent ] ---------------> gone
+ *         payload held, may coalesce   payload gone (the session       charge given back
+ *                                      keeps it), charge stays
+ *
+ * Coalescing. An unsent WRITE or ZERO that is wholly covered by a newer WRITE or ZERO leaves the log.
+ * This is correct because an entry gets its wire sequence number only when its first byte is pulled:
+ * the numbers stay gapless, nobody waits for an entry that has left, and every byte of the covered
+ * extent is overwritten by the coverer, which is later in the stream. Whatever lay between the two in
+ * the log and overlaps them is overwritten by the coverer as well, so the final contents are the same
+ * (intermediate ones are nobody's business: the target disk is used only after CLOSED). Two fences:
+ * a READ between the two would see the missing data, so nothing coalesces across a READ; and TRIM does
+ * not count as a coverer, because it may leave the old data in place.
+ *
+ * Acknowledging. The owner asks mirror_log_admit() before it takes a payload into memory and then
+ * appends the request, which is charged to the budget; the answer says whether the client gets its
+ * acknowledgement now or when ops->release() names its cookie. Held guest writes are released before
+ * held bulk writes, each in order of arrival. QEMU keeps at most 16 requests in flight over both kinds,
+ * so holding bulk also takes slots from the guest: it is the safety net, the brake is congestion.h.
+ *
+ * Bulk or guest is a guess: before READY, extents aligned to 64 KiB of at least 64 KiB in rising order
+ * are bulk. A wrong guess costs a delay or a little fairness, never correctness.
+ */
+#ifndef FERRY_STORAGE_MIRROR_LOG_H
+#define FERRY_STORAGE_MIRROR_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/buffer.h"
+#include "storage/mirror_budget.h"
+
+struct mirror_log;
+
+struct mirror_log_ops {
+    /* The held request may be acknowledged now. The callee may append to this log, not free it. */
+    void (*release)(void *owner, uint64_t cookie, uint64_t now_ns);
+    /* admit() said no before and would now say yes. */
+    void (*room)(void *owner, uint64_t now_ns);
+};
+
+int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
+                   const struct mirror_log_ops *ops, void *owner);
+void mirror_log_free(struct mirror_log *log);
+
+enum mirror_log_kind {
+    MIRROR_LOG_WRITE,
+    MIRROR_LOG_ZERO,
+    MIRROR_LOG_TRIM,
+    MIRROR_LOG_FLUSH, /* for the target's disk; not what QEMU asks, that is acknowledged at once */
+    MIRROR_LOG_READ,
+    MIRROR_LOG_CLOSE,
+};
+
+struct mirror_log_request {
+    enum mirror_log_kind kind;
+    uint64_t offset;
+    uint32_t length;
+    bool may_trim;    /* ZERO */
+    uint8_t *payload; /* WRITE: malloc'ed; the log's on success, untouched on failure */
+    uint64_t cookie;  /* for release(), and mirror_log_read_cookie() */
+};
+
+enum mirror_log_answer { MIRROR_LOG_ACKNOWLEDGE, MIRROR_LOG_HOLD };
+
+/* May a request with @payload_bytes be taken into memory now? When not, room() tells. A log that
+ * holds nothing always may: a single request passes even a budget smaller than itself. */
+bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes);
+
+/* 0, -ENOMEM, or -ESHUTDOWN after CLOSE. A write of nothing but zeroes is stored as ZERO. FLUSH, READ
+ * and CLOSE are always answered ACKNOWLEDGE. */
+int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request, uint64_t now_ns,
+                      enum mirror_log_answer *ret_answer);
+
+/* Encodes the next entries into @out, at most @max_bytes of them; an entry may be cut anywhere and goes
+ * on in the next call. Returns the bytes appended; 0 also when out of memory. */
+size_t mirror_log_pull(struct mirror_log *log, struct buffer *out, size_t max_bytes);
+bool mirror_log_has_unsent(const struct mirror_log *log);
+
+/* The cookie of the READ that was sent as @seq; -ENOENT when there is none. */
+int mirror_log_read_cookie(struct mirror_log *log, uint64_t seq, uint64_t *ret_cookie, uint32_t *ret_length);
+
+/* The target has applied everything up to @seq. -EPROTO when that was never wholly sent, or goes back. */
+int mirror_log_applied(struct mirror_log *log, uint64_t seq, uint64_t now_ns);
+
+/* Everything up to CLOSE was sent and applied. */
+bool mirror_log_is_drained(const struct mirror_log *log);
+
+void mirror_log_set_ready(struct mirror_log *log, bool ready);
+
+/* Drops everything and answers HOLD to nobody any more: for an aborted move. Held requests are forgotten
+ * (the owner fails them). */
+void mirror_log_abandon(struct mirror_log *log);
+
+struct mirror_log_stats {
+    uint64_t in_bytes, in_entries;               /* accepted from the client; zeroes count their extent */
+    uint64_t in_payload_bytes;                   /* of these, bytes of data that had to be carried */
+    uint64_t coalesced_bytes, coalesced_entries; /* payload that was never sent */
+    uint64_t sent_bytes, sent_entries;           /* stream bytes pulled, headers included */
+    uint64_t applied_bytes, applied_entries;     /* payload bytes applied at the target */
+    uint64_t fill_bytes, fill_peak_bytes;        /* charged to the budget now, and at most */
+    uint64_t unsent_bytes;                       /* of the fill, not yet pulled */
+    uint64_t held_now, held_count, held_ns;      /* acknowledgements held: now, ever, their total time */
+    uint64_t held_max_ns;
+};
+void mirror_log_stats(const struct mirror_log *log, struct mirror_log_stats *ret_stats);
+
+#endif
