@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * wan: joins two network namespaces by an emulated long line, without root's tc or a netem kernel.
+ *
+ *   namespace a: wan0 (TUN) --> struct path a_to_b --> wan0 (TUN) :namespace b
+ *                wan0 (TUN) <-- struct path b_to_a <-- wan0 (TUN)
+ *
+ * One thread, one loop: deliver what is due, take in what has arrived, sleep until the next is due.
+ * Deliveries are gathered: the loop sleeps up to GATHER_NS longer than it must (a tenth of the one-way
+ * delay if that is less), so that a busy line costs thousands of wake-ups a second, not hundreds of
+ * thousands. Packets leave on time or late by that much, never early and never reordered.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "core/base/clock.h"
+#include "core/base/macros.h"
+#include "tools/wan/control.h"
+#include "tools/wan/tun.h"
+
+#define GATHER_NS (200u * 1000u)
+
+/* Packets taken in before deliveries get their turn again. */
+#define INTAKE_PACKETS 64
+
+enum { POLL_TUN_A, POLL_TUN_B, POLL_CONTROL, POLL_COUNT = POLL_CONTROL + 1 + CONTROL_CLIENTS };
+
+static volatile sig_atomic_t quit;
+
+static void on_signal(int sig)
+{
+    (void)sig;
+    quit = 1;
+}
+
+static void take_in(struct path *p, int tun)
+{
+    for (int i = 0; i < INTAKE_PACKETS; i++) {
+        ssize_t n = read(tun, path_reserve(p), WAN_PACKET_BYTES);
+
+        if (n <= 0)
+            return;
+        path_commit(p, clock_now_ns(), (size_t)n);
+    }
+}
+
+/* A packet that the far device refuses (it is down, out of memory) is lost, as on any network. */
+static void deliver(struct path *p, int tun)
+{
+    uint64_t now = clock_now_ns();
+    const uint8_t *packet;
+    size_t len;
+
+    while ((packet = path_due(p, now, &len))) {
+        ssize_t n = write(tun, packet, len);
+
+        (void)n;
+        path_pop(p);
+    }
+}
+
+/* Signals are let in here only, so that none comes between the look at `quit` and the sleep. */
+static void sleep_until_work(const struct wan *w, struct pollfd *fds, const sigset_t *signals)
+{
+    uint64_t deadline = MIN(path_deadline(&w->a_to_b), path_deadline(&w->b_to_a));
+    uint64_t now = clock_now_ns(), gather = MIN(w->a_to_b.delay_ns / 10, GATHER_NS), wait;
+    struct timespec t;
+
+    if (deadline == WAN_NEVER) {
+        ppoll(fds, POLL_COUNT, NULL, signals);
+        return;
+    }
+    wait = MAX(deadline > now ? deadline - now : 0, gather);
+    t = (struct timespec){.tv_sec = (time_t)(wait / NS_PER_S), .tv_nsec = (long)(wait % NS_PER_S)};
+    ppoll(fds, POLL_COUNT, &t, signals);
+}
+
+static void run(struct wan *w, struct control *c)
+{
+    struct pollfd fds[POLL_COUNT];
+    sigset_t blocked, before;
+
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGTERM);
+    sigaddset(&blocked, SIGINT);
+    sigprocmask(SIG_BLOCK, &blocked, &before);
+    while (!quit) {
+        fds[POLL_TUN_A] = (struct pollfd){.fd = w->tun_a, .events = POLLIN};
+        fds[POLL_TUN_B] = (struct pollfd){.fd = w->tun_b, .events = POLLIN};
+        control_poll(c, fds + POLL_CONTROL);
+        sleep_until_work(w, fds, &before);
+        deliver(&w->a_to_b, w->tun_b);
+        deliver(&w->b_to_a, w->tun_a);
+        take_in(&w->a_to_b, w->tun_a);
+        take_in(&w->b_to_a, w->tun_b);
+        control_serve(c, fds + POLL_CONTROL, w);
+    }
+}
+
+static void usage(FILE *out)
+{
+    fputs("usage: wan --a NETNS --b NETNS --control SOCKET [--device NAME] [--no-offload] [--seed N]\n"
+          "           [rtt=MS] [rate=MBIT] [queue=MS] [loss=PERCENT]\n"
+          "\n"
+          "Joins two network namespaces (paths such as /proc/PID/ns/net) by an emulated line: a TUN\n"
+          "device in each (wan0), packets forwarded with delay, rate, queue and loss. Addresses are the\n"
+          "caller's to set. The socket takes commands: set KEY=VALUE..., cut [a-to-b|b-to-a],\n"
+          "mend [a-to-b|b-to-a], stats; each answers one line of JSON. Ends on SIGTERM.\n"
+          "Default: rtt=0 rate=1000 queue=50 loss=0.\n",
+          out);
+}
+
+static int fail(const char *step, const char *object, int error)
+{
+    fprintf(stderr, "wan: cannot %s%s%s: %s\n", step, object ? " " : "", object ? object : "",
+            strerror(-error));
+    return 1;
+}
+
+struct options {
+    const char *a, *b, *control, *device;
+    uint64_t seed;
+    bool offload;
+    struct path_settings settings;
+};
+
+/* 0, or the exit status + 1 (so that --help can end well). */
+static int parse_options(struct options *o, int argc, char **argv)
+{
+    static const struct option table[] = {
+        {"a", required_argument, NULL, 'a'},       {"b", required_argument, NULL, 'b'},
+        {"control", required_argument, NULL, 'c'}, {"device", required_argument, NULL, 'd'},
+        {"seed", required_argument, NULL, 's'},    {"no-offload", no_argument, NULL, 'n'},
+        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+    };
+    const char *problem = NULL;
+    int opt;
+
+    while ((opt = getopt_long(argc, argv, "h", table, NULL)) != -1)
+        switch (opt) {
+        case 'a': o->a = optarg; break;
+        case 'b': o->b = optarg; break;
+        case 'c': o->control = optarg; break;
+        case 'd': o->device = optarg; break;
+        case 's': o->seed = strtoull(optarg, NULL, 0); break;
+        case 'n': o->offload = false; break;
+        case 'h': usage(stdout); return 1;
+        default: usage(stderr); return 3;
+        }
+    for (; optind < argc && !problem; optind++)
+        problem = wan_parse_setting(&o->settings, argv[optind]);
+    if (!problem)
+        problem = path_settings_problem(&o->settings);
+    if (!problem && (!o->a || !o->b || !o->control))
+        problem = "--a, --b and --control are needed";
+    if (!problem)
+        return 0;
+    fprintf(stderr, "wan: %s\n", problem);
+    return 3;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.device = "wan0", .offload = true, .seed = 1,
+                        .settings = {.rate_mbit = 1000, .queue_ms = 50}};
+    static struct wan w; /* large: two scratch packets */
+    static struct control c;
+    const char *step;
+    int r = parse_options(&o, argc, argv);
+
+    if (r)
+        return r - 1;
+    prctl(PR_SET_TIMERSLACK, 1);
+    signal(SIGTERM, on_signal);
+    signal(SIGINT, on_signal);
+    if ((r = tun_open(o.a, o.device, &w.tun_a, &step)) < 0)
+        return fail(step, o.a, r);
+    if ((r = tun_open(o.b, o.device, &w.tun_b, &step)) < 0)
+        return fail(step, o.b, r);
+    w.offload = o.offload;
+    path_seed(&w.a_to_b, o.seed);
+    path_seed(&w.b_to_a, ~o.seed);
+    if ((r = wan_apply(&w, &o.settings)) < 0)
+        return fail("apply the settings", NULL, r);
+    if ((r = control_listen(&c, o.control)) < 0)
+        return fail("listen at", o.control, r);
+    run(&w, &c);
+    unlink(o.control);
+    path_done(&w.a_to_b);
+    path_done(&w.b_to_a);
+    return 0;
+}
