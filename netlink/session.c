@@ -1,0 +1,640 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sessions: stripes, the frames on them, and who is sent next. See session.h for the theory.
+ *
+ * Scheduling: control frames first, then strictly by class of care, except that a class which waits
+ * is served once after FLOOR_BYTES went to the classes above it: nobody starves, and the urgent lose
+ * at most one frame in twenty. Within a class streams take turns.
+ */
+#include "netlink/session_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/clock.h"
+#include "core/base/wire.h"
+
+/* What the classes above may send before a waiting lower class gets one frame. */
+#define FLOOR_BYTES (20u * LIMIT_FRAME_PAYLOAD_BYTES)
+
+/* A stripe is pinged this often: finds dead ones, keeps middleboxes awake, measures RTT. */
+#define PING_INTERVAL_NS (1 * NS_PER_S)
+
+int session_new(struct session **ret, const struct session_config *config,
+                const struct session_ops *ops, void *user)
+{
+    struct session *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return -ENOMEM;
+    s->config = *config;
+    s->ops = ops;
+    s->user = user;
+    s->next_id = config->initiator ? 1 : 2;
+    s->peer_floor = config->initiator ? 2 : 1;
+    TAILQ_INIT(&s->streams);
+    TAILQ_INIT(&s->events);
+    TAILQ_INIT(&s->stripes);
+    *ret = s;
+    return 0;
+}
+
+void session_free(struct session *s)
+{
+    struct stream *st;
+    struct stripe *stripe;
+
+    if (!s)
+        return;
+    while ((stripe = TAILQ_FIRST(&s->stripes)))
+        session_stripe_lost(s, stripe);
+    while ((st = TAILQ_FIRST(&s->streams)))
+        stream_free(st);
+    free(s);
+}
+
+/* --- the end of a session ------------------------------------------------------------------ */
+
+static void close_with(struct session *s, enum wire_reason reason, const char *what, const char *why)
+{
+    struct stream *st, *next;
+
+    if (s->closed)
+        return;
+    s->closed = true;
+    error_set(&s->close_why, reason == WIRE_REASON_PROTOCOL ? -EPROTO : -ECONNRESET, what, NULL, "%s",
+              why);
+    for (st = TAILQ_FIRST(&s->streams); st; st = next) {
+        next = TAILQ_NEXT(st, entry);
+        stream_die(st, reason);
+        st->reset_owed = st->reset_sent = false;
+        stream_collect(st);
+    }
+}
+
+static void say_goodbye(struct session *s, enum wire_reason reason, const char *text)
+{
+    struct stripe *stripe;
+
+    s->close_reason = reason;
+    snprintf(s->close_text, sizeof(s->close_text), "%s", text);
+    TAILQ_FOREACH (stripe, &s->stripes, entry)
+        stripe->goodbye_owed = true;
+}
+
+static int protocol_fault(struct session *s, const char *why)
+{
+    if (!s->closed)
+        say_goodbye(s, WIRE_REASON_PROTOCOL, why);
+    close_with(s, WIRE_REASON_PROTOCOL, "read the peer's frames", why);
+    return -EPROTO;
+}
+
+void session_close(struct session *s, enum wire_reason reason, const char *text)
+{
+    if (s->closed)
+        return;
+    say_goodbye(s, reason, text);
+    s->closed_told = true; /* the owner knows: it asked */
+    close_with(s, reason, "close the session", text);
+}
+
+void session_fail(struct session *s, enum wire_reason reason, const char *why)
+{
+    if (s->closed)
+        return;
+    say_goodbye(s, reason, why);
+    close_with(s, reason, "keep the session alive", why);
+}
+
+bool session_is_closed(const struct session *s)
+{
+    return s->closed;
+}
+
+/* --- stripes ------------------------------------------------------------------------------- */
+
+int session_stripe_add(struct session *s, uint64_t now_ns, struct stripe **ret)
+{
+    struct stripe *stripe;
+    struct stream *st;
+
+    if (s->stripe_count >= LIMIT_SESSION_STRIPES)
+        return -EBUSY;
+    stripe = calloc(1, sizeof(*stripe));
+    if (!stripe)
+        return -ENOMEM;
+    stripe->session = s;
+    stripe->heard_ns = now_ns;
+    stripe->ping_ns = now_ns;
+    stripe->ping_owed = true;
+    TAILQ_INSERT_TAIL(&s->stripes, stripe, entry);
+    s->stripe_count++;
+    /* Acknowledgements may have died with other stripes: say again how far each stream has come. */
+    TAILQ_FOREACH (st, &s->streams, entry) {
+        st->ack_owed = !st->dead;
+        if (st->reset_sent)
+            st->reset_owed = true;
+    }
+    *ret = stripe;
+    return 0;
+}
+
+void session_stripe_lost(struct session *s, struct stripe *stripe)
+{
+    struct stream *st;
+
+    TAILQ_REMOVE(&s->stripes, stripe, entry);
+    s->stripe_count--;
+    TAILQ_FOREACH (st, &s->streams, entry) {
+        stream_on_stripe_lost(st, stripe);
+        st->ack_owed = !st->dead; /* an acknowledgement may have been on it */
+        if (st->reset_sent)
+            st->reset_owed = true;
+    }
+    buffer_done(&stripe->input);
+    free(stripe);
+}
+
+bool session_stripe_is_dead(const struct session *s, const struct stripe *stripe, uint64_t now_ns)
+{
+    return now_ns > stripe->heard_ns && now_ns - stripe->heard_ns > s->config.stripe_timeout_ns;
+}
+
+uint64_t session_deadline(const struct session *s)
+{
+    const struct stripe *stripe;
+    uint64_t deadline = UINT64_MAX;
+
+    TAILQ_FOREACH (stripe, &s->stripes, entry) {
+        deadline = MIN(deadline, stripe->ping_ns + PING_INTERVAL_NS);
+        deadline = MIN(deadline, stripe->heard_ns + s->config.stripe_timeout_ns);
+    }
+    return deadline;
+}
+
+void session_tick(struct session *s, uint64_t now_ns)
+{
+    struct stripe *stripe;
+
+    TAILQ_FOREACH (stripe, &s->stripes, entry) {
+        if (now_ns >= stripe->ping_ns + PING_INTERVAL_NS) {
+            stripe->ping_ns = now_ns;
+            stripe->ping_owed = true;
+        }
+    }
+}
+
+/* --- receiving ----------------------------------------------------------------------------- */
+
+static struct stream *find_stream(const struct session *s, uint32_t id)
+{
+    struct stream *st;
+
+    TAILQ_FOREACH (st, &s->streams, entry) {
+        if (st->id == id)
+            return st;
+    }
+    return NULL;
+}
+
+static bool is_peers_id(const struct session *s, uint32_t id)
+{
+    return (id % 2 == 1) != s->config.initiator;
+}
+
+static bool was_used(const struct session *s, uint32_t id)
+{
+    uint32_t bit;
+
+    if (!is_peers_id(s, id))
+        return id < s->next_id;
+    if (id < s->peer_floor)
+        return true;
+    bit = (id - s->peer_floor) / 2;
+    return bit < SEEN_IDS && (s->peer_seen[bit / 8] & (1u << (bit % 8)));
+}
+
+/* Marks a peer's id as used and moves the floor over every id that is. */
+static void mark_used(struct session *s, uint32_t id)
+{
+    uint32_t bit = (id - s->peer_floor) / 2;
+
+    s->peer_seen[bit / 8] = (uint8_t)(s->peer_seen[bit / 8] | (1u << (bit % 8)));
+    while (s->peer_seen[0] == 0xff) {
+        memmove(s->peer_seen, s->peer_seen + 1, sizeof(s->peer_seen) - 1);
+        s->peer_seen[sizeof(s->peer_seen) - 1] = 0;
+        s->peer_floor += 16;
+    }
+}
+
+static int accept_stream(struct session *s, uint32_t id, struct stream **ret)
+{
+    if (!is_peers_id(s, id))
+        return protocol_fault(s, "data on a stream that was never opened");
+    if (id >= s->peer_floor + 2 * SEEN_IDS)
+        return protocol_fault(s, "stream id too far ahead");
+    if (s->stream_count >= LIMIT_SESSION_STREAMS)
+        return protocol_fault(s, "too many streams");
+    *ret = stream_new(s, id);
+    if (!*ret)
+        return -ENOMEM;
+    mark_used(s, id);
+    stream_note(*ret, EVENT_NEW);
+    return 0;
+}
+
+/* A frame of a stream that is over here: the peer missed our last word about it. */
+static void owe_gone(struct session *s, uint32_t id)
+{
+    if (s->gone_owed.count < ARRAY_SIZE(s->gone_owed.ids))
+        s->gone_owed.ids[s->gone_owed.count++] = id;
+}
+
+static int on_stream_frame(struct session *s, const struct wire_header *h, const uint8_t *payload)
+{
+    struct stream *st = find_stream(s, h->stream);
+    const char *why = "";
+    int r = 0;
+
+    if (!st) {
+        bool used = was_used(s, h->stream);
+
+        if (h->type == WIRE_RESET) {
+            if (h->offset != WIRE_REASON_GONE)
+                owe_gone(s, h->stream);
+            if (!used && is_peers_id(s, h->stream) && h->stream < s->peer_floor + 2 * SEEN_IDS)
+                mark_used(s, h->stream); /* its data may still arrive on a slower stripe */
+            return 0;
+        }
+        if (used) {
+            if (h->type == WIRE_DATA)
+                owe_gone(s, h->stream);
+            return 0;
+        }
+        if (h->type == WIRE_ACK)
+            return protocol_fault(s, "acknowledgement on a stream that was never opened");
+        r = accept_stream(s, h->stream, &st);
+        if (r < 0)
+            return r;
+    }
+    switch (h->type) {
+    case WIRE_DATA:
+        r = stream_on_data(st, h, payload, &why);
+        break;
+    case WIRE_ACK:
+        r = stream_on_ack(st, h->offset, get_be64(payload), &why);
+        break;
+    case WIRE_RESET:
+        if (h->offset != WIRE_REASON_GONE && !st->reset_sent)
+            owe_gone(s, h->stream);
+        stream_on_reset(st, h->offset);
+        break;
+    }
+    if (r == -EPROTO)
+        return protocol_fault(s, why);
+    if (r == 0)
+        stream_collect(st);
+    return r;
+}
+
+static void on_pong(struct session *s, uint64_t sent_ns, uint64_t now_ns)
+{
+    uint64_t rtt = now_ns > sent_ns ? now_ns - sent_ns : 1;
+
+    s->stats.rtt_ns = s->stats.rtt_ns ? (7 * s->stats.rtt_ns + rtt) / 8 : rtt;
+    s->stats.rtt_min_ns = s->stats.rtt_min_ns ? MIN(s->stats.rtt_min_ns, rtt) : rtt;
+}
+
+static void on_goodbye(struct session *s, uint64_t reason, const uint8_t *text, size_t len)
+{
+    char why[WIRE_TEXT_BYTES];
+    char line[WIRE_TEXT_BYTES + 64];
+
+    wire_get_text(text, len, why);
+    snprintf(line, sizeof(line), "the peer ended the session: %s (%s)", why, wire_reason_name(reason));
+    close_with(s, reason == WIRE_REASON_SHUTDOWN ? WIRE_REASON_SHUTDOWN : WIRE_REASON_NONE,
+               "talk to the peer", line);
+}
+
+static int on_frame(struct session *s, struct stripe *stripe, const struct wire_header *h,
+                    const uint8_t *payload, uint64_t now_ns)
+{
+    switch (h->type) {
+    case WIRE_DATA:
+        if (h->flags & WIRE_FLAG_ZSTD)
+            return protocol_fault(s, "compressed frame without agreement on it");
+        return on_stream_frame(s, h, payload);
+    case WIRE_ACK:
+    case WIRE_RESET:
+        return on_stream_frame(s, h, payload);
+    case WIRE_PING:
+        stripe->pong_owed = true;
+        stripe->pong_offset = h->offset;
+        return 0;
+    case WIRE_PONG:
+        on_pong(s, h->offset, now_ns);
+        return 0;
+    case WIRE_GOODBYE:
+        on_goodbye(s, h->offset, payload, h->length);
+        return 0;
+    default:
+        return protocol_fault(s, "greeting inside a session");
+    }
+}
+
+/* Parses one frame at @data if it is whole. Returns its length, 0 for more bytes wanted, or an error. */
+static ssize_t parse_frame(struct session *s, struct stripe *stripe, const uint8_t *data, size_t len,
+                           uint64_t now_ns)
+{
+    struct wire_header h;
+    const char *why = NULL;
+    int r;
+
+    if (len < WIRE_HEADER_BYTES)
+        return 0;
+    if (wire_get_header(data, &h, &why) < 0)
+        return protocol_fault(s, why);
+    if (len < WIRE_HEADER_BYTES + h.length)
+        return 0;
+    r = on_frame(s, stripe, &h, data + WIRE_HEADER_BYTES, now_ns);
+    return r < 0 ? r : (ssize_t)(WIRE_HEADER_BYTES + h.length);
+}
+
+int session_stripe_feed(struct session *s, struct stripe *stripe, const void *data, size_t len,
+                        uint64_t now_ns)
+{
+    int r;
+
+    if (s->closed)
+        return 0;
+    stripe->heard_ns = now_ns;
+    s->stats.wire_received_bytes += len;
+    r = buffer_append(&stripe->input, data, len);
+    while (r == 0 && !s->closed) {
+        ssize_t used = parse_frame(s, stripe, buffer_data(&stripe->input), buffer_len(&stripe->input),
+                                   now_ns);
+
+        if (used == 0)
+            break;
+        if (used < 0)
+            r = (int)used;
+        else
+            buffer_consume(&stripe->input, (size_t)used);
+    }
+    if (r == -ENOMEM)
+        session_fail(s, WIRE_REASON_BUSY, "out of memory");
+    return r;
+}
+
+/* --- sending ------------------------------------------------------------------------------- */
+
+static size_t put_short(uint8_t *out, enum wire_type type, uint32_t stream, uint64_t offset)
+{
+    struct wire_header h = {.type = (uint8_t)type, .stream = stream, .offset = offset};
+
+    wire_put_header(out, &h);
+    return WIRE_HEADER_BYTES;
+}
+
+/* Frames about the session itself. Returns their bytes, at most the room a full data frame needs. */
+static size_t pull_urgent(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap,
+                          uint64_t now_ns)
+{
+    size_t used = 0;
+
+    if (stripe->goodbye_owed && !used) {
+        stripe->goodbye_owed = false;
+        return wire_put_text(out, WIRE_GOODBYE, (enum wire_reason)s->close_reason, s->close_text);
+    }
+    if (s->closed)
+        return 0;
+    if (stripe->pong_owed) {
+        stripe->pong_owed = false;
+        used += put_short(out + used, WIRE_PONG, 0, stripe->pong_offset);
+    }
+    if (stripe->ping_owed) {
+        stripe->ping_owed = false;
+        used += put_short(out + used, WIRE_PING, 0, now_ns);
+    }
+    while (s->gone_owed.count > 0 && cap - used >= WIRE_HEADER_BYTES)
+        used += put_short(out + used, WIRE_RESET, s->gone_owed.ids[--s->gone_owed.count],
+                          WIRE_REASON_GONE);
+    return used;
+}
+
+/* Acknowledgements and resets of all streams that owe one. */
+static size_t pull_stream_words(struct session *s, uint8_t *out, size_t cap)
+{
+    struct stream *st, *next;
+    size_t used = 0;
+
+    for (st = TAILQ_FIRST(&s->streams); st; st = next) {
+        next = TAILQ_NEXT(st, entry);
+        if (cap - used < WIRE_HEADER_BYTES + 8)
+            break;
+        if (st->reset_owed) {
+            st->reset_owed = false;
+            st->reset_sent = true;
+            used += put_short(out + used, WIRE_RESET, st->id, st->reset_reason);
+        } else if (st->ack_owed && !st->dead) {
+            used += stream_put_ack(st, out + used);
+            stream_collect(st);
+        }
+    }
+    return used;
+}
+
+/* The next stream of @care with something to send, after the one served last. */
+static struct stream *next_in_class(struct session *s, enum care care)
+{
+    struct stream *start = s->cursor[care] ? TAILQ_NEXT(s->cursor[care], entry) : NULL;
+    struct stream *st;
+
+    for (st = start; st; st = TAILQ_NEXT(st, entry)) {
+        if (st->care == care && stream_has_data(st))
+            return st;
+    }
+    TAILQ_FOREACH (st, &s->streams, entry) {
+        if (st->care == care && stream_has_data(st))
+            return st;
+    }
+    return NULL;
+}
+
+static struct stream *next_stream(struct session *s)
+{
+    struct stream *best = NULL;
+
+    for (int c = 0; c < CARE_CLASSES; c++) {
+        struct stream *st = next_in_class(s, (enum care)c);
+
+        if (!st)
+            continue;
+        if (!best || s->starved_bytes[c] >= FLOOR_BYTES)
+            best = st;
+    }
+    return best;
+}
+
+/* Books @bytes sent for @served: the classes below it that wait have starved for that long. */
+static void account(struct session *s, const struct stream *served, size_t bytes)
+{
+    s->starved_bytes[served->care] = 0;
+    for (int c = (int)served->care + 1; c < CARE_CLASSES; c++)
+        s->starved_bytes[c] += bytes;
+}
+
+size_t session_stripe_pull(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap,
+                           uint64_t now_ns)
+{
+    size_t used = pull_urgent(s, stripe, out, cap, now_ns);
+
+    if (!s->closed)
+        used += pull_stream_words(s, out + used, cap - used);
+    while (!s->closed && cap - used >= WIRE_FRAME_MAX_BYTES) {
+        struct stream *st = next_stream(s);
+        size_t n;
+
+        if (!st)
+            break;
+        n = stream_cut(st, stripe, out + used);
+        if (n == 0)
+            break;
+        account(s, st, n);
+        s->cursor[st->care] = st;
+        used += n;
+    }
+    s->stats.wire_sent_bytes += used;
+    return used;
+}
+
+bool session_wants_output(const struct session *s)
+{
+    const struct stripe *stripe;
+    const struct stream *st;
+
+    TAILQ_FOREACH (stripe, &s->stripes, entry) {
+        if (stripe->goodbye_owed || (!s->closed && (stripe->pong_owed || stripe->ping_owed)))
+            return true;
+    }
+    if (s->closed)
+        return false;
+    if (s->gone_owed.count > 0)
+        return true;
+    TAILQ_FOREACH (st, &s->streams, entry) {
+        if (st->reset_owed || (st->ack_owed && !st->dead) || stream_has_data(st))
+            return true;
+    }
+    return false;
+}
+
+/* --- events -------------------------------------------------------------------------------- */
+
+static void deliver(struct session *s, struct stream *st)
+{
+    unsigned events = st->events;
+
+    TAILQ_REMOVE(&s->events, st, event_entry);
+    st->events = 0;
+    /* Each callback may release the stream (ops becomes NULL) or note new events. A stream that is
+     * still owned cannot be freed, so it is safe to look at it between callbacks; after a release
+     * it may be gone, which is why the remaining events are put back before each call. */
+    if (events & EVENT_NEW) {
+        if (events & ~(unsigned)EVENT_NEW)
+            stream_note(st, events & ~(unsigned)EVENT_NEW);
+        s->ops->on_stream(s->user, st);
+        return;
+    }
+    if (!st->ops)
+        return;
+    if (events & EVENT_READABLE) {
+        if (events & ~(unsigned)EVENT_READABLE)
+            stream_note(st, events & ~(unsigned)EVENT_READABLE);
+        if (st->ops->on_readable)
+            st->ops->on_readable(st->user, st);
+        return;
+    }
+    if (events & EVENT_WRITABLE) {
+        if (events & EVENT_RESET)
+            stream_note(st, EVENT_RESET);
+        if (st->ops->on_writable)
+            st->ops->on_writable(st->user, st);
+        return;
+    }
+    if (events & EVENT_RESET && !st->reset_told) {
+        st->reset_told = true;
+        if (st->ops->on_reset)
+            st->ops->on_reset(st->user, st, st->reset_reason);
+    }
+}
+
+void session_dispatch(struct session *s)
+{
+    struct stream *st;
+
+    while ((st = TAILQ_FIRST(&s->events)))
+        deliver(s, st);
+    if (s->closed && !s->closed_told) {
+        s->closed_told = true;
+        s->ops->on_closed(s->user, &s->close_why);
+    }
+}
+
+void session_get_stats(const struct session *s, struct session_stats *ret)
+{
+    const struct stream *st;
+
+    *ret = s->stats;
+    ret->stripes = s->stripe_count;
+    ret->streams = s->stream_count;
+    ret->buffered_bytes = 0;
+    TAILQ_FOREACH (st, &s->streams, entry)
+        ret->buffered_bytes += buffer_len(&st->send) + buffer_len(&st->receive);
+}
+
+/* --- streams as the owner sees them -------------------------------------------------------- */
+
+int stream_open(struct session *s, enum care care, struct stream **ret)
+{
+    struct stream *st;
+
+    if (s->closed)
+        return -EPIPE;
+    if (s->stream_count >= LIMIT_SESSION_STREAMS / 2)
+        return -EBUSY;
+    st = stream_new(s, s->next_id);
+    if (!st)
+        return -ENOMEM;
+    s->next_id += 2;
+    st->care = care;
+    *ret = st;
+    return 0;
+}
+
+void stream_set_ops(struct stream *st, const struct stream_ops *ops, void *user)
+{
+    st->ops = ops;
+    st->user = user;
+    if (buffer_len(&st->receive) > 0 || st->fin_received)
+        stream_note(st, EVENT_READABLE);
+    if (st->dead && !st->reset_told)
+        stream_note(st, EVENT_RESET);
+}
+
+void stream_set_care(struct stream *st, enum care care)
+{
+    st->care = care;
+}
+
+uint32_t stream_id(const struct stream *st)
+{
+    return st->id;
+}
+
+struct session *stream_session(const struct stream *st)
+{
+    return st->session;
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A session: the resumable conversation of two sites, as an engine without sockets or clock.
+ *
+ *   session   what two ferryds share until one says goodbye; survives the loss of every stripe
+ *   stream    one ordered byte sequence each way inside it (netlink/wire.h)
+ *   stripe    here: the two ends of one connection, fed with received bytes and pulled for bytes to send
+ *
+ * Theory of operation. A sender keeps each stream's bytes until they are acknowledged. Frames are cut
+ * at the last moment, when a stripe asks for bytes, so that urgent streams go first and nothing waits
+ * in a queue that cannot be reordered. Each frame sent is remembered as a range with its stripe; when
+ * a stripe is lost, its unacknowledged ranges are sent again on any other, now or when one joins.
+ * Receivers put ranges in order, drop repetitions, and grant credit as their reader consumes, so that
+ * the memory of either side is bounded by window x streams whatever the peer does.
+ *
+ *           stripe_add           feed / pull                      GOODBYE, protocol fault, fail()
+ *   (new) ------------> OPEN <----------------> OPEN (0 stripes = outage) ------------------> CLOSED
+ *
+ * Callbacks are never called from inside feed or pull: events are noted there and delivered by
+ * session_dispatch(), from which every function of this header may be called.
+ *
+ * Thread: all of it on the loop thread. Nothing here blocks.
+ */
+#ifndef FERRY_NETLINK_SESSION_H
+#define FERRY_NETLINK_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/error.h"
+#include "netlink/wire.h"
+
+struct session;
+struct stripe;
+struct stream;
+
+struct session_config {
+    bool initiator;             /* dialled: numbers its streams 1, 3, 5 ... */
+    uint32_t window_bytes;      /* what a peer may send on each stream beyond what is consumed */
+    uint32_t peer_window_bytes; /* the same of the peer, from its greeting */
+    uint32_t unsent_bytes;      /* what a writer may queue on a stream ahead of the wire */
+    uint64_t stripe_timeout_ns; /* a stripe silent for this long is dead */
+};
+
+struct session_ops {
+    /* The peer opened a stream; set its ops and read it from now on. */
+    void (*on_stream)(void *user, struct stream *stream);
+    /* The session ended: the peer's goodbye, its fault, or session_fail(). Called once. Its streams
+     * are dead but stay readable as objects until they are released. */
+    void (*on_closed)(void *user, const struct error *why);
+};
+
+struct stream_ops {
+    /* Bytes to read, or the end (stream_at_end()). */
+    void (*on_readable)(void *user, struct stream *stream);
+    /* stream_room() grew from 0, or everything written was acknowledged. May be NULL. */
+    void (*on_writable)(void *user, struct stream *stream);
+    /* The stream is over in both directions: the peer's reset or the session's end. Called once. */
+    void (*on_reset)(void *user, struct stream *stream, uint64_t reason);
+};
+
+struct session_stats {
+    uint64_t wire_sent_bytes, wire_received_bytes; /* frames, headers included, TLS not */
+    uint64_t resent_bytes;                         /* payload sent again after a loss */
+    uint64_t rtt_min_ns, rtt_ns;                   /* 0: not measured yet */
+    uint64_t buffered_bytes;                       /* unacknowledged + unread, all streams */
+    uint64_t goodput_sent_bytes, goodput_received_bytes; /* stream payload acknowledged / delivered */
+    unsigned stripes;
+    unsigned streams;
+};
+
+int session_new(struct session **ret, const struct session_config *config,
+                const struct session_ops *ops, void *user);
+/* Frees it with all its stripes and streams. NULL is allowed. */
+void session_free(struct session *s);
+
+/* --- stripes: called by the owner of the connections --------------------------------------- */
+
+/* A connection joined (greetings done). All streams are announced on it, lost ranges sent again. */
+int session_stripe_add(struct session *s, uint64_t now_ns, struct stripe **ret);
+/* A connection is gone; frees the stripe. */
+void session_stripe_lost(struct session *s, struct stripe *stripe);
+
+/* Received bytes, in any pieces. 0, or -EPROTO / -ENOMEM: the session is closed and says why. */
+int session_stripe_feed(struct session *s, struct stripe *stripe, const void *data, size_t len,
+                        uint64_t now_ns);
+/* The next whole frames for this stripe, at most @cap (>= WIRE_FRAME_MAX_BYTES). 0: nothing to send. */
+size_t session_stripe_pull(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap,
+                           uint64_t now_ns);
+/* True when a pull on some stripe would give bytes. */
+bool session_wants_output(const struct session *s);
+
+/* Timers: call session_tick() at or after the deadline (UINT64_MAX: none). Tick sends pings. */
+uint64_t session_deadline(const struct session *s);
+void session_tick(struct session *s, uint64_t now_ns);
+/* True when the stripe has been silent too long: the owner should drop its connection. */
+bool session_stripe_is_dead(const struct session *s, const struct stripe *stripe, uint64_t now_ns);
+
+/* Delivers noted events. Call after feed, pull, tick and after any stream call. */
+void session_dispatch(struct session *s);
+
+/* Says goodbye on every stripe and closes (the owner pulls once more before it drops the stripes). */
+void session_close(struct session *s, enum wire_reason reason, const char *text);
+/* Closes because of something outside the engine (an outage beyond its limit). */
+void session_fail(struct session *s, enum wire_reason reason, const char *why);
+bool session_is_closed(const struct session *s);
+
+void session_get_stats(const struct session *s, struct session_stats *ret);
+
+/* --- streams ------------------------------------------------------------------------------- */
+
+/* Opens a stream. The first bytes written announce it to the peer. -EBUSY at the limit, -EPIPE when
+ * the session is closed. The stream belongs to the session; release it when done with it. */
+int stream_open(struct session *s, enum care care, struct stream **ret);
+void stream_set_ops(struct stream *stream, const struct stream_ops *ops, void *user);
+/* The class of care may change at any time; it holds for bytes not yet cut into frames. */
+void stream_set_care(struct stream *stream, enum care care);
+uint32_t stream_id(const struct stream *stream);
+struct session *stream_session(const struct stream *stream);
+
+/* Bytes that stream_write() will take now. */
+size_t stream_room(const struct stream *stream);
+/* Queues all of @len <= stream_room() bytes. 0, -EAGAIN (too much), -EPIPE (over), -ENOMEM. */
+int stream_write(struct stream *stream, const void *data, size_t len);
+/* No more bytes will follow in this direction. */
+void stream_end(struct stream *stream);
+/* Everything written (and the end, if said) has been acknowledged by the peer. */
+bool stream_is_flushed(const struct stream *stream);
+uint64_t stream_sent_acked_bytes(const struct stream *stream);
+
+/* The contiguous bytes that can be read now; valid until the next consume or dispatch. */
+size_t stream_peek(const struct stream *stream, const uint8_t **ret_data);
+/* Gives credit back for @len <= peeked bytes. */
+void stream_consume(struct stream *stream, size_t len);
+/* All bytes up to the peer's end have been consumed. */
+bool stream_at_end(const struct stream *stream);
+
+/* Ends both directions at once; the peer's owner is told @reason. The stream is released. */
+void stream_reset(struct stream *stream, enum wire_reason reason);
+/* The owner needs it no more: no callbacks from now on. It is freed when both directions are over;
+ * a stream released before it was ended is reset. */
+void stream_release(struct stream *stream);
+
+#endif

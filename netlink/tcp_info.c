@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* TCP_INFO and SIOCOUTQ: see tcp_info.h. */
+#include "netlink/tcp_info.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+void tcp_info_read(int fd, struct stripe_tcp_info *ret)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
+
+    memset(ret, 0, sizeof(*ret));
+    if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+        return;
+    ret->rtt_us = info.tcpi_rtt;
+    ret->min_rtt_us = info.tcpi_min_rtt;
+    ret->retransmits = info.tcpi_total_retrans;
+    ret->segments_out = info.tcpi_segs_out;
+    ret->delivery_rate_bytes_s = info.tcpi_delivery_rate;
+    len = sizeof(ret->congestion_control);
+    getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, ret->congestion_control, &len);
+}
+
+int socket_unread_bytes(int fd)
+{
+    int bytes = 0;
+
+    return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? -errno : bytes;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the kernel knows of one TCP connection; apart from the rest because its header fights libuv's. */
+#ifndef FERRY_NETLINK_TCP_INFO_H
+#define FERRY_NETLINK_TCP_INFO_H
+
+#include <stdint.h>
+
+struct stripe_tcp_info {
+    uint32_t rtt_us, min_rtt_us;
+    uint32_t retransmits, segments_out;
+    uint64_t delivery_rate_bytes_s;
+    char congestion_control[16];
+};
+
+/* All zeroes when the kernel does not answer. */
+void tcp_info_read(int fd, struct stripe_tcp_info *ret);
+
+/* Bytes written to the connected socket @fd that its peer has not yet taken; negative errno on error. */
+int socket_unread_bytes(int fd);
+
+#endif
