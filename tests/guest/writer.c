@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "writer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "stamp.h"
+
+#define READ_BYTES (1024u * 1024u)
+
+/* A writer that fell behind by more than this forgets the rest instead of making up for it. */
+#define CATCH_UP_NS UINT64_C(100000000)
+
+uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void sleep_until(uint64_t ns)
+{
+    struct timespec t = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+}
+
+static unsigned bucket_of(uint64_t us)
+{
+    unsigned shift = 0;
+
+    if (us > UINT32_MAX)
+        us = UINT32_MAX;
+    while (us >= 32) {
+        us >>= 1;
+        shift++;
+    }
+    return us < 16 ? (unsigned)us : 16 * shift + (unsigned)us;
+}
+
+/* The upper edge of a bucket. */
+static uint64_t bucket_us(unsigned bucket)
+{
+    unsigned shift = bucket < 32 ? 0 : bucket / 16 - 1;
+
+    return (((uint64_t)(bucket - 16 * shift) + 1) << shift) - 1;
+}
+
+static void latency_count(struct latency *l, uint64_t us)
+{
+    l->count++;
+    l->bucket[bucket_of(us)]++;
+    if (us > l->max_us)
+        l->max_us = us;
+}
+
+void latency_add(struct latency *to, const struct latency *from)
+{
+    to->count += from->count;
+    to->max_us = from->max_us > to->max_us ? from->max_us : to->max_us;
+    to->since_ns = from->since_ns;
+    for (unsigned i = 0; i < LATENCY_BUCKETS; i++)
+        to->bucket[i] += from->bucket[i];
+}
+
+uint64_t latency_at(const struct latency *l, double fraction)
+{
+    uint64_t seen = 0;
+
+    for (unsigned i = 0; i < LATENCY_BUCKETS; i++) {
+        seen += l->bucket[i];
+        if (seen > 0 && (double)seen >= fraction * (double)l->count)
+            return bucket_us(i) < l->max_us ? bucket_us(i) : l->max_us;
+    }
+    return l->max_us;
+}
+
+int writer_open(struct writer *w, unsigned disk, const char *path, uint64_t region_bytes)
+{
+    off_t size;
+
+    w->disk = disk;
+    w->fd = open(path, O_RDWR | O_DIRECT | O_DSYNC | O_CLOEXEC);
+    if (w->fd < 0 || (size = lseek(w->fd, 0, SEEK_END)) < 0)
+        return -errno;
+    if ((uint64_t)size < region_bytes)
+        return -ENOSPC;
+    w->offset = (uint64_t)size - region_bytes;
+    w->blocks = region_bytes / STAMP_BYTES;
+    w->acknowledged = calloc(w->blocks, sizeof(*w->acknowledged));
+    if (!w->acknowledged)
+        return -ENOMEM;
+    w->latency.since_ns = now_ns();
+    return -pthread_mutex_init(&w->lock, NULL);
+}
+
+static void write_one(struct writer *w, void *block)
+{
+    uint64_t number = ++w->sequence, index = stamp_mix(number) % w->blocks;
+    uint64_t started = now_ns();
+    ssize_t n;
+
+    stamp_fill(block, STAMP_OWNER_DISK(w->disk), index, number, STAMP_BODY_WORDS);
+    n = pwrite(w->fd, block, STAMP_BYTES, (off_t)(w->offset + index * STAMP_BYTES));
+    if (n != STAMP_BYTES) {
+        w->errors++;
+        return;
+    }
+    latency_count(&w->latency, (now_ns() - started) / 1000);
+    w->acknowledged[index] = number;
+    __atomic_store_n(&w->writes, w->writes + 1, __ATOMIC_RELAXED);
+}
+
+void *writer_run(void *writer)
+{
+    struct writer *w = writer;
+    void *block = aligned_alloc(STAMP_BYTES, STAMP_BYTES);
+    uint64_t due = now_ns();
+
+    while (block) {
+        double rate;
+
+        pthread_mutex_lock(&w->lock);
+        rate = w->per_second;
+        if (rate > 0)
+            write_one(w, block);
+        pthread_mutex_unlock(&w->lock);
+        due += rate > 0 ? (uint64_t)(1e9 / rate) : 10000000u;
+        if (due + CATCH_UP_NS < now_ns())
+            due = now_ns();
+        sleep_until(due);
+    }
+    return NULL;
+}
+
+/* Full reads at @offset. 0 or a negative errno. */
+static int read_at(int fd, uint8_t *data, size_t len, uint64_t offset)
+{
+    while (len > 0) {
+        ssize_t n = pread(fd, data, len, (off_t)offset);
+
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        data += n;
+        len -= (size_t)n;
+        offset += (size_t)n;
+    }
+    return 0;
+}
+
+static void check_block(struct writer *w, const uint8_t *block, uint64_t index,
+                        struct writer_findings *f)
+{
+    static const uint8_t zeroes[STAMP_BYTES];
+    uint64_t number = w->acknowledged[index];
+
+    f->blocks++;
+    if (number == 0) {
+        f->bad += memcmp(block, zeroes, STAMP_BYTES) != 0;
+        return;
+    }
+    switch (stamp_check(block, STAMP_OWNER_DISK(w->disk), index, number)) {
+    case STAMP_GOOD:
+        return;
+    case STAMP_STALE:
+        f->lost++;
+        return;
+    case STAMP_BAD:
+        /* zeroes where something was acknowledged: the write never arrived */
+        if (memcmp(block, zeroes, STAMP_BYTES) == 0)
+            f->lost++;
+        else
+            f->bad++;
+        return;
+    }
+}
+
+int writer_verify(struct writer *w, struct writer_findings *f)
+{
+    uint8_t *buffer = aligned_alloc(STAMP_BYTES, READ_BYTES);
+    uint64_t total = w->blocks * STAMP_BYTES;
+    int r = buffer ? 0 : -ENOMEM;
+
+    for (uint64_t at = 0; r == 0 && at < total; at += READ_BYTES) {
+        uint64_t len = total - at < READ_BYTES ? total - at : READ_BYTES;
+
+        r = read_at(w->fd, buffer, len, w->offset + at);
+        for (uint64_t i = 0; r == 0 && i < len; i += STAMP_BYTES)
+            check_block(w, buffer + i, (at + i) / STAMP_BYTES, f);
+    }
+    free(buffer);
+    return r;
+}
+
+int region_hash(int fd, uint64_t bytes, uint64_t chunk_bytes, void (*each)(void *ctx, uint64_t hash),
+                void *ctx)
+{
+    uint8_t *buffer = aligned_alloc(STAMP_BYTES, READ_BYTES);
+    uint64_t hash = 0;
+    int r = buffer ? 0 : -ENOMEM;
+
+    for (uint64_t at = 0; r == 0 && at < bytes;) {
+        uint64_t len = bytes - at < READ_BYTES ? bytes - at : READ_BYTES;
+
+        r = read_at(fd, buffer, len, at);
+        if (r < 0)
+            break;
+        hash = stamp_hash(hash, buffer, len);
+        at += len;
+        if (at % chunk_bytes == 0 || at == bytes) {
+            each(ctx, hash);
+            hash = 0;
+        }
+    }
+    free(buffer);
+    return r;
+}
