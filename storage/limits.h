@@ -29,6 +29,9 @@
 /* A READ through the mirror is for tools and probes, not for speed. */
 #define LIMIT_MIRROR_READ_BYTES (32u * 1024u * 1024u)
 
+/* Read data asked for and not yet taken by the client, a connection: the largest READ always passes. */
+#define LIMIT_READ_AHEAD_BYTES LIMIT_MIRROR_READ_BYTES
+
 /* Export names: NBD's own limit is 4096, libvirt's aliases are far shorter. */
 #define LIMIT_EXPORT_NAME_BYTES 255u
 

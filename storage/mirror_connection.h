@@ -35,6 +35,10 @@ int mirror_connection_feed(struct mirror_connection *c, const void *data, size_t
 void mirror_connection_eof(struct mirror_connection *c, int err);
 
 struct buffer *mirror_connection_output(struct mirror_connection *c);
+
+/* To be called after the output was consumed: a READ may have waited for that. */
+void mirror_connection_drained(struct mirror_connection *c, uint64_t now_ns);
+
 bool mirror_connection_wants_input(const struct mirror_connection *c);
 bool mirror_connection_is_closed(const struct mirror_connection *c);
 

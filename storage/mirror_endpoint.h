@@ -24,4 +24,8 @@ void mirror_endpoint_remove(struct mirror_endpoint *ep, struct mirror_source *di
 struct mirror_source *mirror_endpoint_find(const struct mirror_endpoint *ep, const char *export_name);
 struct mirror_source *mirror_endpoint_at(const struct mirror_endpoint *ep, unsigned index);
 
+/* For mirror_connection.c: counts connections; -EMFILE beyond LIMIT_ENDPOINT_CONNECTIONS. */
+int mirror_endpoint_take_connection(struct mirror_endpoint *ep);
+void mirror_endpoint_drop_connection(struct mirror_endpoint *ep);
+
 #endif

@@ -39,8 +39,9 @@
 struct mirror_log;
 
 struct mirror_log_ops {
-    /* The held request may be acknowledged now. The callee may append to this log, not free it. */
-    void (*release)(void *owner, uint64_t cookie, uint64_t now_ns);
+    /* The held request may be acknowledged now; it was held for @waited_ns, as bulk copy or the guest's.
+     * The callee may append to this log, not free it. */
+    void (*release)(void *owner, uint64_t cookie, bool bulk, uint64_t waited_ns, uint64_t now_ns);
     /* admit() said no before and would now say yes. */
     void (*room)(void *owner, uint64_t now_ns);
 };
@@ -73,6 +74,10 @@ enum mirror_log_answer { MIRROR_LOG_ACKNOWLEDGE, MIRROR_LOG_HOLD };
  * holds nothing always may: a single request passes even a budget smaller than itself. */
 bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes);
 
+/* What admit() granted last and append() has not used (it is charged from the grant on) is given back:
+ * the client went away in the middle of its payload. */
+void mirror_log_unadmit(struct mirror_log *log, uint64_t now_ns);
+
 /* 0, -ENOMEM, or -ESHUTDOWN after CLOSE. A write of nothing but zeroes is stored as ZERO. FLUSH, READ
  * and CLOSE are always answered ACKNOWLEDGE. */
 int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request, uint64_t now_ns,
@@ -83,8 +88,11 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
 size_t mirror_log_pull(struct mirror_log *log, struct buffer *out, size_t max_bytes);
 bool mirror_log_has_unsent(const struct mirror_log *log);
 
-/* The cookie of the READ that was sent as @seq; -ENOENT when there is none. */
+/* The cookie of the READ that was sent as @seq, once; -ENOENT when there is none. */
 int mirror_log_read_cookie(struct mirror_log *log, uint64_t seq, uint64_t *ret_cookie, uint32_t *ret_length);
+
+/* All but CLOSED may still come: the sequence number that CLOSE has, or will have been given; 0 before. */
+uint64_t mirror_log_close_seq(const struct mirror_log *log);
 
 /* The target has applied everything up to @seq. -EPROTO when that was never wholly sent, or goes back. */
 int mirror_log_applied(struct mirror_log *log, uint64_t seq, uint64_t now_ns);
@@ -94,9 +102,11 @@ bool mirror_log_is_drained(const struct mirror_log *log);
 
 void mirror_log_set_ready(struct mirror_log *log, bool ready);
 
-/* Drops everything and answers HOLD to nobody any more: for an aborted move. Held requests are forgotten
- * (the owner fails them). */
-void mirror_log_abandon(struct mirror_log *log);
+/* Was the last extent append()ed taken for bulk copy? */
+bool mirror_log_last_was_bulk(const struct mirror_log *log);
+
+/* Drops everything and takes nothing any more: for an aborted move. Held requests are forgotten. */
+void mirror_log_abandon(struct mirror_log *log, uint64_t now_ns);
 
 struct mirror_log_stats {
     uint64_t in_bytes, in_entries;               /* accepted from the client; zeroes count their extent */

@@ -12,8 +12,8 @@
  * but also when it cancels the job: whether the move goes on is decided elsewhere.
  *
  * The owner moves the stream's bytes: mirror_source_pull() as the link has room, mirror_source_feed()
- * as it delivers. wake() says that something changed without the owner calling: bytes to pull, the
- * state. In it the owner may pull and look, and must not free. Times are told with each call.
+ * as it delivers. wake() says that something may have changed: bytes to pull, the state. In it the owner
+ * may pull and look, and must neither feed nor free. Times are told with each call.
  */
 #ifndef FERRY_STORAGE_MIRROR_SOURCE_H
 #define FERRY_STORAGE_MIRROR_SOURCE_H
@@ -68,7 +68,8 @@ int mirror_source_flush_ahead(struct mirror_source *m);
 /* Ends the log without a DISC (many_clients). */
 int mirror_source_close(struct mirror_source *m);
 
-/* The move is over for this disk: open requests get EIO, the connection ends. No-op when DONE or FAILED. */
+/* The move is over for this disk: its connection ends (QEMU fails what it has open), the log is dropped.
+ * No-op when DONE or FAILED. */
 void mirror_source_fail(struct mirror_source *m, const struct error *why);
 
 enum mirror_source_state mirror_source_state(const struct mirror_source *m);

@@ -14,7 +14,7 @@
  *
  * Memory. mirror_target_feed() takes bytes only while less than LIMIT_TARGET_QUEUE_BYTES of payload and
  * LIMIT_TARGET_QUEUE_OPERATIONS operations wait. What it did not take the owner keeps, gives no credit
- * for, and offers again at wake().
+ * for, and offers again at wake() (and after pull(): answers to READs count too).
  *
  * The disk may come later than the stream: nothing is applied before mirror_target_set_writer().
  */

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The memory shared by the mirror logs of a site: see mirror_budget.h.
+ *
+ * Settling. Releasing an acknowledgement makes the client send more, which charges the budget from
+ * within the member's go_on(). So a settle never runs inside another one; the outer one starts its
+ * round again as long as any member did something.
+ */
+#include "storage/mirror_budget.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include "core/base/macros.h"
+#include "storage/limits.h"
+#include "storage/mirror_budget_private.h"
+
+struct mirror_budget {
+    uint64_t limit_bytes;
+    uint64_t used_bytes;
+    uint64_t peak_bytes;
+    LIST_HEAD(, mirror_budget_member) members;
+    uint64_t now_ns; /* the latest time any caller told */
+    bool settling;
+};
+
+int mirror_budget_new(struct mirror_budget **ret_budget, uint64_t limit_bytes)
+{
+    struct mirror_budget *b = calloc(1, sizeof(*b));
+
+    if (!b)
+        return -ENOMEM;
+    LIST_INIT(&b->members);
+    mirror_budget_set_limit(b, limit_bytes);
+    *ret_budget = b;
+    return 0;
+}
+
+void mirror_budget_free(struct mirror_budget *b)
+{
+    if (!b)
+        return;
+    assert(LIST_EMPTY(&b->members) && b->used_bytes == 0);
+    free(b);
+}
+
+void mirror_budget_set_limit(struct mirror_budget *b, uint64_t limit_bytes)
+{
+    b->limit_bytes = MAX(limit_bytes, (uint64_t)LIMIT_LOG_LEAST_BYTES);
+}
+
+uint64_t mirror_budget_limit_bytes(const struct mirror_budget *b)
+{
+    return b->limit_bytes;
+}
+
+uint64_t mirror_budget_used_bytes(const struct mirror_budget *b)
+{
+    return b->used_bytes;
+}
+
+uint64_t mirror_budget_peak_bytes(const struct mirror_budget *b)
+{
+    return b->peak_bytes;
+}
+
+void mirror_budget_join(struct mirror_budget *b, struct mirror_budget_member *member)
+{
+    LIST_INSERT_HEAD(&b->members, member, link);
+}
+
+void mirror_budget_leave(struct mirror_budget *b, struct mirror_budget_member *member)
+{
+    (void)b;
+    LIST_REMOVE(member, link);
+}
+
+void mirror_budget_charge(struct mirror_budget *b, uint64_t bytes)
+{
+    b->used_bytes += bytes;
+    b->peak_bytes = MAX(b->peak_bytes, b->used_bytes);
+}
+
+void mirror_budget_give_back(struct mirror_budget *b, uint64_t bytes)
+{
+    assert(bytes <= b->used_bytes);
+    b->used_bytes -= bytes;
+}
+
+bool mirror_budget_fits(const struct mirror_budget *b, enum mirror_budget_mark mark, uint64_t more)
+{
+    uint64_t at = b->limit_bytes;
+
+    if (mark == MIRROR_BUDGET_BULK)
+        at = b->limit_bytes / 4 * 3;
+    else if (mark == MIRROR_BUDGET_GUEST)
+        at = b->limit_bytes / 8 * 7;
+    return b->used_bytes <= at && more <= at - b->used_bytes;
+}
+
+void mirror_budget_settle(struct mirror_budget *b, uint64_t now_ns)
+{
+    struct mirror_budget_member *member;
+    bool again = true;
+
+    b->now_ns = MAX(b->now_ns, now_ns);
+    if (b->settling)
+        return;
+    b->settling = true;
+    while (again) {
+        again = false;
+        LIST_FOREACH(member, &b->members, link)
+            again |= member->go_on(member, b->now_ns);
+    }
+    b->settling = false;
+}

@@ -1,0 +1,580 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The mirror log of one disk: see mirror_log.h for what it promises and why coalescing is right.
+ *
+ * Two queues: `unsent` in the order of arrival, whose head may be partly pulled, and `sent` in the order
+ * of the stream. Entries of `unsent` that may still coalesce are also in an index: a hash of the
+ * 128 KiB region in which they begin. The extents that a new write covers begin inside it, so the
+ * regions it touches are all there is to look at; an exact rewrite removes its predecessor, so regions
+ * do not fill up with old versions. An entry leaves the index when its first byte is pulled.
+ */
+#include "storage/mirror_log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "storage/limits.h"
+#include "storage/mirror_budget_private.h"
+#include "storage/mirror_wire.h"
+
+enum {
+    REGION_SHIFT = 17,
+    INDEX_HEADS = 4096,
+    BULK_ALIGN_BYTES = 64 * 1024,
+    /* How far behind the highest bulk write another may come: QEMU's 16 requests of 1 MiB reorder. */
+    BULK_REORDER_BYTES = 16 * 1024 * 1024,
+};
+
+struct entry {
+    TAILQ_ENTRY(entry) link;  /* in unsent or sent */
+    LIST_ENTRY(entry) region; /* in the index, while `indexed` */
+    enum mirror_log_kind kind;
+    bool may_trim;
+    bool indexed;
+    uint32_t length;
+    uint64_t offset;
+    uint64_t epoch;  /* the count of READs before it: no coalescing across */
+    uint64_t seq;    /* given with the first byte pulled; 0 before */
+    uint64_t charge_bytes;
+    uint64_t cookie; /* READ */
+    uint8_t *payload; /* WRITE, until it is wholly pulled */
+    size_t pulled;   /* bytes of header and payload */
+};
+TAILQ_HEAD(entry_queue, entry);
+LIST_HEAD(entry_list, entry);
+
+/* A request in the log whose acknowledgement waits for room; its entry may be gone already. */
+struct held {
+    TAILQ_ENTRY(held) link;
+    uint64_t cookie;
+    uint64_t since_ns;
+};
+TAILQ_HEAD(held_queue, held);
+
+/* A READ that was sent and not answered. */
+struct waiting_read {
+    LIST_ENTRY(waiting_read) link;
+    uint64_t seq;
+    uint64_t cookie;
+    uint32_t length;
+};
+
+struct mirror_log {
+    struct mirror_budget_member member;
+    struct mirror_budget *budget;
+    const struct mirror_log_ops *ops;
+    void *owner;
+    struct entry_queue unsent, sent;
+    struct held_queue held_guest, held_bulk;
+    LIST_HEAD(, waiting_read) reads;
+    struct mirror_log_stats stats;
+    uint64_t reserved_bytes; /* granted by admit(), not yet appended */
+    uint64_t refused_bytes;  /* what admit() was asked for last when it said no; 0 = nobody waits */
+    uint64_t epoch;
+    uint64_t sent_seq;    /* last given */
+    uint64_t complete_seq; /* last wholly pulled */
+    uint64_t applied_seq;
+    uint64_t close_seq;
+    uint64_t sent_payload_bytes;
+    uint64_t bulk_next; /* end of the highest bulk write seen */
+    bool closed, abandoned, ready, last_was_bulk;
+    struct entry_list index[INDEX_HEADS];
+};
+
+static bool go_on(struct mirror_budget_member *member, uint64_t now_ns);
+
+int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
+                   const struct mirror_log_ops *ops, void *owner)
+{
+    struct mirror_log *log = calloc(1, sizeof(*log));
+
+    if (!log)
+        return -ENOMEM;
+    log->budget = budget;
+    log->ops = ops;
+    log->owner = owner;
+    TAILQ_INIT(&log->unsent);
+    TAILQ_INIT(&log->sent);
+    TAILQ_INIT(&log->held_guest);
+    TAILQ_INIT(&log->held_bulk);
+    log->member.go_on = go_on;
+    mirror_budget_join(budget, &log->member);
+    *ret_log = log;
+    return 0;
+}
+
+/* --- charging and holding --------------------------------------------------------------------- */
+
+static void charge(struct mirror_log *log, uint64_t bytes)
+{
+    mirror_budget_charge(log->budget, bytes);
+    log->stats.fill_bytes += bytes;
+    log->stats.fill_peak_bytes = MAX(log->stats.fill_peak_bytes, log->stats.fill_bytes);
+}
+
+static void give_back(struct mirror_log *log, uint64_t bytes)
+{
+    assert(bytes <= log->stats.fill_bytes);
+    mirror_budget_give_back(log->budget, bytes);
+    log->stats.fill_bytes -= bytes;
+}
+
+static bool has_room(const struct mirror_log *log, uint64_t bytes)
+{
+    return log->stats.fill_bytes == 0 || mirror_budget_fits(log->budget, MIRROR_BUDGET_FULL, bytes);
+}
+
+bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes)
+{
+    uint64_t bytes = (uint64_t)payload_bytes + LIMIT_LOG_ENTRY_OVERHEAD_BYTES;
+
+    assert(log->reserved_bytes == 0);
+    log->refused_bytes = 0;
+    if (log->abandoned)
+        return false;
+    if (!has_room(log, bytes)) {
+        log->refused_bytes = bytes;
+        return false;
+    }
+    log->reserved_bytes = bytes;
+    charge(log, bytes);
+    return true;
+}
+
+static void drop_reservation(struct mirror_log *log)
+{
+    give_back(log, log->reserved_bytes);
+    log->reserved_bytes = 0;
+}
+
+void mirror_log_unadmit(struct mirror_log *log, uint64_t now_ns)
+{
+    log->refused_bytes = 0;
+    drop_reservation(log);
+    mirror_budget_settle(log->budget, now_ns);
+}
+
+static bool release_first(struct mirror_log *log, bool bulk, uint64_t now_ns)
+{
+    struct held_queue *queue = bulk ? &log->held_bulk : &log->held_guest;
+    enum mirror_budget_mark mark = bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST;
+    struct held *h = TAILQ_FIRST(queue);
+    uint64_t waited_ns, cookie;
+
+    if (!h || !mirror_budget_fits(log->budget, mark, 0))
+        return false;
+    TAILQ_REMOVE(queue, h, link);
+    waited_ns = now_ns > h->since_ns ? now_ns - h->since_ns : 0;
+    log->stats.held_now--;
+    log->stats.held_ns += waited_ns;
+    log->stats.held_max_ns = MAX(log->stats.held_max_ns, waited_ns);
+    cookie = h->cookie;
+    free(h);
+    log->ops->release(log->owner, cookie, bulk, waited_ns, now_ns);
+    return true;
+}
+
+/* The budget's turn: guest acknowledgements first, then bulk, then taking in again. */
+static bool go_on(struct mirror_budget_member *member, uint64_t now_ns)
+{
+    struct mirror_log *log = container_of(member, struct mirror_log, member);
+
+    if (release_first(log, false, now_ns) || release_first(log, true, now_ns))
+        return true;
+    if (log->refused_bytes == 0 || !has_room(log, log->refused_bytes))
+        return false;
+    log->refused_bytes = 0;
+    log->ops->room(log->owner, now_ns);
+    return true;
+}
+
+/* Decides on a request that is in the log and charged. */
+static enum mirror_log_answer answer(struct mirror_log *log, struct held **held, uint64_t cookie,
+                                     uint64_t now_ns)
+{
+    bool bulk = log->last_was_bulk;
+    enum mirror_budget_mark mark = bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST;
+    bool others_first = !TAILQ_EMPTY(&log->held_guest) || (bulk && !TAILQ_EMPTY(&log->held_bulk));
+    struct held *h;
+
+    if (!others_first && mirror_budget_fits(log->budget, mark, 0))
+        return MIRROR_LOG_ACKNOWLEDGE;
+    h = TAKE_PTR(*held);
+    h->cookie = cookie;
+    h->since_ns = now_ns;
+    if (bulk)
+        TAILQ_INSERT_TAIL(&log->held_bulk, h, link);
+    else
+        TAILQ_INSERT_TAIL(&log->held_guest, h, link);
+    log->stats.held_now++;
+    log->stats.held_count++;
+    return MIRROR_LOG_HOLD;
+}
+
+/* --- entries and their index ------------------------------------------------------------------ */
+
+static struct entry_list *index_head(struct mirror_log *log, uint64_t region)
+{
+    /* Fibonacci hashing: neighbours spread over the heads */
+    return &log->index[(region * UINT64_C(0x9e3779b97f4a7c15)) >> 52];
+}
+static_assert(INDEX_HEADS == 1u << (64 - 52), "the hash gives as many bits as there are heads");
+
+static void index_remove(struct entry *e)
+{
+    if (e->indexed)
+        LIST_REMOVE(e, region);
+    e->indexed = false;
+}
+
+static void index_insert(struct mirror_log *log, struct entry *e)
+{
+    LIST_INSERT_HEAD(index_head(log, e->offset >> REGION_SHIFT), e, region);
+    e->indexed = true;
+}
+
+static void entry_free(struct entry *e)
+{
+    free(e->payload);
+    free(e);
+}
+
+static bool covers(const struct entry *newer, const struct entry *older)
+{
+    return older->epoch == newer->epoch && older->offset >= newer->offset &&
+           older->offset + older->length <= newer->offset + newer->length;
+}
+
+static void drop_unsent(struct mirror_log *log, struct entry *e)
+{
+    index_remove(e);
+    TAILQ_REMOVE(&log->unsent, e, link);
+    give_back(log, e->charge_bytes);
+    log->stats.unsent_bytes -= e->charge_bytes;
+    log->stats.coalesced_entries++;
+    if (e->kind == MIRROR_LOG_WRITE)
+        log->stats.coalesced_bytes += e->length;
+    entry_free(e);
+}
+
+static void coalesce_list(struct mirror_log *log, struct entry_list *list, const struct entry *newer)
+{
+    struct entry *e = LIST_FIRST(list), *next;
+
+    for (; e; e = next) {
+        next = LIST_NEXT(e, region);
+        if (covers(newer, e))
+            drop_unsent(log, e);
+    }
+}
+
+/* Drops every indexed entry that @newer, not yet in the log, covers. */
+static void coalesce(struct mirror_log *log, const struct entry *newer)
+{
+    uint64_t first = newer->offset >> REGION_SHIFT;
+    uint64_t last = (newer->offset + newer->length - 1) >> REGION_SHIFT;
+
+    if (last - first >= INDEX_HEADS) {
+        for (unsigned i = 0; i < INDEX_HEADS; i++)
+            coalesce_list(log, &log->index[i], newer);
+        return;
+    }
+    for (uint64_t region = first; region <= last; region++)
+        coalesce_list(log, index_head(log, region), newer);
+}
+
+static bool is_zero(const uint8_t *p, size_t len)
+{
+    /* Every byte equals its neighbour, and the first is 0. */
+    return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
+}
+
+/* Bulk or guest: see the header. Moves the cursor of the bulk copy. */
+static bool guess_bulk(struct mirror_log *log, uint64_t offset, uint32_t length)
+{
+    uint64_t end = offset + length;
+    bool rising = end + BULK_REORDER_BYTES >= log->bulk_next;
+
+    if (log->ready || offset % BULK_ALIGN_BYTES != 0 || length < BULK_ALIGN_BYTES)
+        return false;
+    /* One that falls behind may be the start of another pass: it counts as the guest's, the next do not. */
+    log->bulk_next = rising ? MAX(log->bulk_next, end) : end;
+    return rising;
+}
+
+static bool is_extent(enum mirror_log_kind kind)
+{
+    return kind == MIRROR_LOG_WRITE || kind == MIRROR_LOG_ZERO || kind == MIRROR_LOG_TRIM;
+}
+
+static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_log_request *r)
+{
+    e->kind = r->kind;
+    e->offset = r->offset;
+    e->length = r->length;
+    e->may_trim = r->may_trim;
+    e->cookie = r->cookie;
+    e->payload = TAKE_PTR(r->payload);
+    e->charge_bytes = LIMIT_LOG_ENTRY_OVERHEAD_BYTES;
+    if (e->kind == MIRROR_LOG_WRITE && is_zero(e->payload, e->length)) {
+        free(TAKE_PTR(e->payload));
+        e->kind = MIRROR_LOG_ZERO;
+        e->may_trim = true;
+    }
+    if (e->kind == MIRROR_LOG_WRITE) {
+        e->charge_bytes += e->length;
+        log->stats.in_payload_bytes += e->length;
+    }
+    if (e->kind == MIRROR_LOG_READ)
+        log->epoch++;
+    e->epoch = log->epoch;
+    if (is_extent(e->kind)) {
+        log->stats.in_bytes += e->length;
+        log->last_was_bulk = guess_bulk(log, e->offset, e->length);
+    }
+    log->stats.in_entries++;
+}
+
+int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request, uint64_t now_ns,
+                      enum mirror_log_answer *ret_answer)
+{
+    struct entry *e;
+    struct held *held;
+
+    if (log->closed || log->abandoned)
+        return -ESHUTDOWN;
+    e = calloc(1, sizeof(*e));
+    held = calloc(1, sizeof(*held));
+    if (!e || !held) {
+        free(e);
+        free(held);
+        return -ENOMEM;
+    }
+    drop_reservation(log);
+    fill_entry(log, e, request);
+    if (e->kind == MIRROR_LOG_WRITE || e->kind == MIRROR_LOG_ZERO)
+        coalesce(log, e);
+    charge(log, e->charge_bytes);
+    log->stats.unsent_bytes += e->charge_bytes;
+    TAILQ_INSERT_TAIL(&log->unsent, e, link);
+    if (is_extent(e->kind))
+        index_insert(log, e);
+    log->closed = e->kind == MIRROR_LOG_CLOSE;
+    *ret_answer = is_extent(e->kind) ? answer(log, &held, e->cookie, now_ns) : MIRROR_LOG_ACKNOWLEDGE;
+    free(held);
+    mirror_budget_settle(log->budget, now_ns); /* coalescing and zeroes may have made room */
+    return 0;
+}
+
+/* --- onto the wire, and applied --------------------------------------------------------------- */
+
+static void begin_sending(struct mirror_log *log, struct entry *e)
+{
+    index_remove(e);
+    e->seq = ++log->sent_seq;
+    if (e->kind == MIRROR_LOG_WRITE)
+        log->sent_payload_bytes += e->length;
+    if (e->kind == MIRROR_LOG_CLOSE)
+        log->close_seq = e->seq;
+}
+
+static void encode_header(const struct mirror_log *log, const struct entry *e, uint8_t *header)
+{
+    static const enum mirror_wire_type types[] = {
+        [MIRROR_LOG_WRITE] = MIRROR_WIRE_WRITE, [MIRROR_LOG_ZERO] = MIRROR_WIRE_ZERO,
+        [MIRROR_LOG_TRIM] = MIRROR_WIRE_TRIM,   [MIRROR_LOG_FLUSH] = MIRROR_WIRE_FLUSH,
+        [MIRROR_LOG_READ] = MIRROR_WIRE_READ,   [MIRROR_LOG_CLOSE] = MIRROR_WIRE_CLOSE,
+    };
+    struct mirror_wire_message m = {
+        .type = types[e->kind],
+        .flags = e->kind == MIRROR_LOG_ZERO && e->may_trim ? MIRROR_WIRE_MAY_TRIM : 0,
+        .length = e->length,
+        .seq = e->seq,
+        .offset = e->kind == MIRROR_LOG_CLOSE ? log->sent_payload_bytes : e->offset,
+    };
+
+    mirror_wire_encode(&m, header);
+}
+
+/* Wholly pulled: the session has its bytes now. */
+static int finish_sending(struct mirror_log *log, struct entry *e)
+{
+    struct waiting_read *wait;
+
+    if (e->kind == MIRROR_LOG_READ) {
+        wait = malloc(sizeof(*wait));
+        if (!wait)
+            return -ENOMEM;
+        *wait = (struct waiting_read){.seq = e->seq, .cookie = e->cookie, .length = e->length};
+        LIST_INSERT_HEAD(&log->reads, wait, link);
+    }
+    free(TAKE_PTR(e->payload));
+    log->complete_seq = e->seq;
+    log->stats.sent_entries++;
+    log->stats.unsent_bytes -= e->charge_bytes;
+    TAILQ_REMOVE(&log->unsent, e, link);
+    TAILQ_INSERT_TAIL(&log->sent, e, link);
+    return 0;
+}
+
+/* Pulls from one entry; 0 when out of memory or room. */
+static size_t pull_entry(struct mirror_log *log, struct entry *e, struct buffer *out, size_t max_bytes)
+{
+    uint8_t header[MIRROR_WIRE_HEADER_BYTES];
+    size_t total = sizeof(header) + (e->payload ? e->length : 0);
+    size_t head = 0, body, len;
+    uint8_t *room;
+
+    len = MIN(max_bytes, total - e->pulled);
+    room = len > 0 ? buffer_reserve(out, len) : NULL;
+    if (!room)
+        return 0;
+    if (e->seq == 0)
+        begin_sending(log, e);
+    if (e->pulled < sizeof(header)) {
+        encode_header(log, e, header);
+        head = MIN(len, sizeof(header) - e->pulled);
+        memcpy(room, header + e->pulled, head);
+    }
+    body = len - head;
+    if (body > 0)
+        memcpy(room + head, e->payload + (e->pulled + head - sizeof(header)), body);
+    if (e->pulled + len == total && finish_sending(log, e) < 0)
+        return 0; /* nothing was committed to @out: the same bytes come again */
+    buffer_commit(out, len);
+    e->pulled += len;
+    log->stats.sent_bytes += len;
+    return len;
+}
+
+size_t mirror_log_pull(struct mirror_log *log, struct buffer *out, size_t max_bytes)
+{
+    size_t total = 0, len;
+    struct entry *e;
+
+    while ((e = TAILQ_FIRST(&log->unsent))) {
+        len = pull_entry(log, e, out, max_bytes - total);
+        if (len == 0)
+            break;
+        total += len;
+    }
+    return total;
+}
+
+bool mirror_log_has_unsent(const struct mirror_log *log)
+{
+    return !TAILQ_EMPTY(&log->unsent);
+}
+
+int mirror_log_read_cookie(struct mirror_log *log, uint64_t seq, uint64_t *ret_cookie, uint32_t *ret_length)
+{
+    struct waiting_read *wait;
+
+    LIST_FOREACH(wait, &log->reads, link) {
+        if (wait->seq == seq) {
+            *ret_cookie = wait->cookie;
+            *ret_length = wait->length;
+            LIST_REMOVE(wait, link);
+            free(wait);
+            return 0;
+        }
+    }
+    return -ENOENT;
+}
+
+int mirror_log_applied(struct mirror_log *log, uint64_t seq, uint64_t now_ns)
+{
+    struct entry *e;
+
+    if (seq > log->complete_seq || seq < log->applied_seq)
+        return -EPROTO;
+    log->applied_seq = seq;
+    while ((e = TAILQ_FIRST(&log->sent)) && e->seq <= seq) {
+        TAILQ_REMOVE(&log->sent, e, link);
+        give_back(log, e->charge_bytes);
+        log->stats.applied_entries++;
+        if (e->kind == MIRROR_LOG_WRITE)
+            log->stats.applied_bytes += e->length;
+        entry_free(e);
+    }
+    mirror_budget_settle(log->budget, now_ns);
+    return 0;
+}
+
+/* --- the rest --------------------------------------------------------------------------------- */
+
+uint64_t mirror_log_close_seq(const struct mirror_log *log)
+{
+    return log->close_seq;
+}
+
+bool mirror_log_is_drained(const struct mirror_log *log)
+{
+    return log->closed && TAILQ_EMPTY(&log->unsent) && TAILQ_EMPTY(&log->sent);
+}
+
+void mirror_log_set_ready(struct mirror_log *log, bool ready)
+{
+    log->ready = ready;
+}
+
+bool mirror_log_last_was_bulk(const struct mirror_log *log)
+{
+    return log->last_was_bulk;
+}
+
+void mirror_log_stats(const struct mirror_log *log, struct mirror_log_stats *ret_stats)
+{
+    *ret_stats = log->stats;
+}
+
+static void drop_entries(struct entry_queue *queue)
+{
+    struct entry *e;
+
+    while ((e = TAILQ_FIRST(queue))) {
+        TAILQ_REMOVE(queue, e, link);
+        index_remove(e);
+        entry_free(e);
+    }
+}
+
+static void drop_held(struct held_queue *queue)
+{
+    struct held *h;
+
+    while ((h = TAILQ_FIRST(queue))) {
+        TAILQ_REMOVE(queue, h, link);
+        free(h);
+    }
+}
+
+void mirror_log_abandon(struct mirror_log *log, uint64_t now_ns)
+{
+    struct waiting_read *wait;
+
+    log->abandoned = true;
+    drop_entries(&log->unsent);
+    drop_entries(&log->sent);
+    drop_held(&log->held_guest);
+    drop_held(&log->held_bulk);
+    while ((wait = LIST_FIRST(&log->reads))) {
+        LIST_REMOVE(wait, link);
+        free(wait);
+    }
+    log->reserved_bytes = log->refused_bytes = 0;
+    give_back(log, log->stats.fill_bytes);
+    log->stats.unsent_bytes = log->stats.held_now = 0;
+    mirror_budget_settle(log->budget, now_ns);
+}
+
+void mirror_log_free(struct mirror_log *log)
+{
+    if (!log)
+        return;
+    mirror_budget_leave(log->budget, &log->member);
+    mirror_log_abandon(log, 0);
+    free(log);
+}
