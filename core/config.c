@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading the configuration with inih: see config.h. */
+#include "core/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <ini.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+struct reader {
+    struct config *config;
+    struct error *err; /* first fault */
+    const char *path;
+};
+
+/* --- values -------------------------------------------------------------------------------- */
+
+int config_parse_bytes(const char *text, uint64_t *ret)
+{
+    char *end = NULL;
+    double value;
+    unsigned shift = 0;
+
+    errno = 0;
+    value = strtod(text, &end);
+    if (end == text || errno || !(value >= 0))
+        return -EINVAL;
+    switch (toupper((unsigned char)*end)) {
+    case 'T':
+        shift += 10;
+        /* fallthrough */
+    case 'G':
+        shift += 10;
+        /* fallthrough */
+    case 'M':
+        shift += 10;
+        /* fallthrough */
+    case 'K':
+        shift += 10;
+        end++;
+    }
+    if (strcasecmp(end, "iB") == 0)
+        end += 2;
+    else if (toupper((unsigned char)*end) == 'B')
+        end++;
+    value *= (double)(UINT64_C(1) << shift);
+    if (*end || value > 9e18)
+        return -EINVAL;
+    *ret = (uint64_t)value;
+    return 0;
+}
+
+static bool set_string(char *to, size_t cap, const char *value)
+{
+    size_t len = strlen(value);
+
+    if (len >= cap)
+        return false;
+    memcpy(to, value, len + 1);
+    return true;
+}
+
+static bool set_path(char *to, const char *value)
+{
+    return value[0] == '/' && set_string(to, PATH_MAX, value);
+}
+
+static bool set_bool(bool *to, const char *value)
+{
+    bool yes = strcasecmp(value, "yes") == 0 || strcasecmp(value, "true") == 0 || strcmp(value, "1") == 0;
+    bool no = strcasecmp(value, "no") == 0 || strcasecmp(value, "false") == 0 || strcmp(value, "0") == 0;
+
+    *to = yes;
+    return yes || no;
+}
+
+static bool set_number(unsigned *to, const char *value, unsigned least, unsigned most)
+{
+    char *end = NULL;
+    unsigned long n = strtoul(value, &end, 10);
+
+    if (end == value || *end || n < least || n > most)
+        return false;
+    *to = (unsigned)n;
+    return true;
+}
+
+static bool set_bytes(uint64_t *to, const char *value, uint64_t least, uint64_t most)
+{
+    uint64_t n;
+
+    if (config_parse_bytes(value, &n) < 0 || n < least || n > most)
+        return false;
+    *to = n;
+    return true;
+}
+
+static bool set_bytes32(uint32_t *to, const char *value, uint32_t least, uint32_t most)
+{
+    uint64_t n;
+
+    if (!set_bytes(&n, value, least, most))
+        return false;
+    *to = (uint32_t)n;
+    return true;
+}
+
+/* A site's name goes into file names, messages and metrics. */
+static bool set_name(char to[WIRE_NAME_BYTES], const char *value)
+{
+    for (const char *p = value; *p; p++) {
+        if (!isalnum((unsigned char)*p) && !strchr("-_.", *p))
+            return false;
+    }
+    return value[0] && value[0] != '.' && set_string(to, WIRE_NAME_BYTES, value);
+}
+
+static bool set_directories(struct config *c, const char *value)
+{
+    char copy[4096], *save = NULL;
+
+    if (!set_string(copy, sizeof(copy), value))
+        return false;
+    c->directory_count = 0;
+    for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+        if (c->directory_count == CONFIG_DIRECTORIES_MAX || !set_path(c->directories[c->directory_count], word))
+            return false;
+        c->directory_count++;
+    }
+    return c->directory_count > 0;
+}
+
+static bool set_permissions(unsigned *to, const char *value)
+{
+    char copy[256], *save = NULL;
+
+    if (!set_string(copy, sizeof(copy), value))
+        return false;
+    *to = 0;
+    for (char *word = strtok_r(copy, " ,", &save); word; word = strtok_r(NULL, " ,", &save)) {
+        if (strcmp(word, "move-here") == 0)
+            *to |= PEER_MAY_MOVE_HERE;
+        else if (strcmp(word, "move-from-here") == 0)
+            *to |= PEER_MAY_MOVE_FROM_HERE;
+        else if (strcmp(word, "drill") == 0)
+            *to |= PEER_MAY_DRILL;
+        else
+            return false;
+    }
+    return true;
+}
+
+/* --- sections ------------------------------------------------------------------------------ */
+
+/* 1: set, 0: bad value, -1: no such key. */
+static int set_site(struct config *c, const char *key, const char *value)
+{
+    if (strcmp(key, "name") == 0)
+        return set_name(c->name, value);
+    if (strcmp(key, "listen") == 0)
+        return set_string(c->listen, sizeof(c->listen), value);
+    if (strcmp(key, "state_dir") == 0)
+        return set_path(c->state_dir, value);
+    if (strcmp(key, "run_dir") == 0)
+        return set_path(c->run_dir, value);
+    if (strcmp(key, "socket_dir") == 0)
+        return set_path(c->socket_dir, value);
+    if (strcmp(key, "log_level") == 0)
+        return log_level_parse(value, &c->log_level) == 0;
+    return -1;
+}
+
+static int set_tls(struct config *c, const char *key, const char *value)
+{
+    if (strcmp(key, "key") == 0)
+        return set_path(c->key, value);
+    if (strcmp(key, "certificate") == 0)
+        return set_path(c->certificate, value);
+    return -1;
+}
+
+static int set_libvirt(struct config *c, const char *key, const char *value)
+{
+    if (strcmp(key, "uri") == 0)
+        return set_string(c->libvirt_uri, sizeof(c->libvirt_uri), value);
+    if (strcmp(key, "socket") == 0)
+        return set_path(c->libvirt_socket, value);
+    if (strcmp(key, "qemu_user") == 0)
+        return set_string(c->qemu_user, sizeof(c->qemu_user), value);
+    if (strcmp(key, "monitor") == 0)
+        return set_bool(&c->monitor, value);
+    return -1;
+}
+
+static int set_link(struct config *c, const char *key, const char *value)
+{
+    if (strcmp(key, "stripes") == 0)
+        return set_number(&c->stripes, value, 1, LIMIT_SESSION_STRIPES);
+    if (strcmp(key, "window") == 0)
+        return set_bytes32(&c->window_bytes, value, 4 * LIMIT_FRAME_PAYLOAD_BYTES, LIMIT_STREAM_WINDOW_BYTES);
+    if (strcmp(key, "socket_buffer") == 0)
+        return set_bytes32(&c->socket_buffer_bytes, value, 0, 256u << 20);
+    if (strcmp(key, "congestion_control") == 0)
+        return set_string(c->congestion_control, sizeof(c->congestion_control), value);
+    if (strcmp(key, "stripe_timeout_s") == 0)
+        return set_number(&c->stripe_timeout_s, value, 2, 600);
+    if (strcmp(key, "outage_limit_s") == 0)
+        return set_number(&c->outage_limit_s, value, 1, 24 * 3600);
+    return -1;
+}
+
+static int set_storage(struct config *c, const char *key, const char *value)
+{
+    if (strcmp(key, "directories") == 0)
+        return set_directories(c, value);
+    if (strcmp(key, "log_memory") == 0)
+        return set_bytes(&c->log_memory_bytes, value, 8u << 20, UINT64_C(1) << 40);
+    if (strcmp(key, "old_disks") == 0) {
+        c->old_disks = strcmp(value, "remove") == 0 ? OLD_DISKS_REMOVE : OLD_DISKS_KEEP;
+        return strcmp(value, "remove") == 0 || strcmp(value, "keep") == 0;
+    }
+    return -1;
+}
+
+static int set_memory(struct config *c, const char *key, const char *value)
+{
+    if (strcmp(key, "downtime_ms") == 0)
+        return set_number(&c->downtime_ms, value, 1, 60000);
+    if (strcmp(key, "switchover_deadline_s") == 0)
+        return set_number(&c->switchover_deadline_s, value, 1, 3600);
+    return -1;
+}
+
+static struct config_peer *peer_of_section(struct config *c, const char *name)
+{
+    struct config_peer *p;
+
+    for (unsigned i = 0; i < c->peer_count; i++) {
+        if (strcmp(c->peers[i].link.name, name) == 0)
+            return &c->peers[i];
+    }
+    if (c->peer_count == CONFIG_PEERS_MAX)
+        return NULL;
+    p = &c->peers[c->peer_count];
+    if (!set_name(p->link.name, name))
+        return NULL;
+    c->peer_count++;
+    return p;
+}
+
+static int set_peer(struct config_peer *p, const char *key, const char *value)
+{
+    if (strcmp(key, "address") == 0)
+        return set_string(p->link.address, sizeof(p->link.address), value);
+    if (strcmp(key, "fingerprint") == 0)
+        return tls_fingerprint_parse(value, p->link.fingerprint) == 0;
+    if (strcmp(key, "allow") == 0)
+        return set_permissions(&p->permissions, value);
+    return -1;
+}
+
+static int set_value(struct config *c, const char *section, const char *key, const char *value)
+{
+    if (strcmp(section, "site") == 0)
+        return set_site(c, key, value);
+    if (strcmp(section, "tls") == 0)
+        return set_tls(c, key, value);
+    if (strcmp(section, "libvirt") == 0)
+        return set_libvirt(c, key, value);
+    if (strcmp(section, "link") == 0)
+        return set_link(c, key, value);
+    if (strcmp(section, "storage") == 0)
+        return set_storage(c, key, value);
+    if (strcmp(section, "memory") == 0)
+        return set_memory(c, key, value);
+    if (strncmp(section, "peer ", 5) == 0) {
+        struct config_peer *p = peer_of_section(c, section + 5);
+
+        return p ? set_peer(p, key, value) : 0;
+    }
+    return -2;
+}
+
+static int on_entry(void *user, const char *section, const char *key, const char *value)
+{
+    struct reader *r = user;
+    int set = set_value(r->config, section, key, value);
+
+    if (set == 1)
+        return 1;
+    if (!error_is_set(r->err))
+        error_set(r->err, -EINVAL, "read the configuration", "see ferry.conf(5)", "%s: %s '%s' in [%s]", r->path,
+                  set == -2   ? "unknown section for"
+                  : set == -1 ? "unknown setting"
+                              : "unusable value of",
+                  key, section);
+    return 0;
+}
+
+/* --- the whole ----------------------------------------------------------------------------- */
+
+static void set_defaults(struct config *c)
+{
+    *c = (struct config){
+        .state_dir = "/var/lib/ferry",
+        .run_dir = "/run/ferry",
+        /* Where AppArmor's libvirt profile lets QEMU use sockets; see docs/operations.md. */
+        .socket_dir = "/run/libvirt/ferry",
+        .listen = "*:7077",
+        .log_level = LOG_LEVEL_INFO,
+        .key = "/etc/ferry/key.pem",
+        .certificate = "/etc/ferry/certificate.pem",
+        .libvirt_uri = "qemu:///system",
+        .libvirt_socket = "/run/libvirt/libvirt-sock",
+        .qemu_user = "libvirt-qemu",
+        .monitor = true,
+        .stripes = 4,
+        .window_bytes = 32u << 20,
+        .socket_buffer_bytes = 16u << 20,
+        .congestion_control = "bbr",
+        .stripe_timeout_s = 6,
+        .outage_limit_s = 600,
+        .directories = {"/var/lib/libvirt/images"},
+        .directory_count = 1,
+        .log_memory_bytes = 256u << 20,
+        .old_disks = OLD_DISKS_KEEP,
+        .downtime_ms = 100,
+        .switchover_deadline_s = 15,
+    };
+}
+
+static int check_whole(const struct config *c, const char *path, struct error *err)
+{
+    static const char WHAT[] = "read the configuration";
+
+    if (!c->name[0])
+        return error_set(err, -EINVAL, WHAT, "add name = SITE in [site]", "%s: this site has no name", path);
+    for (unsigned i = 0; i < c->peer_count; i++) {
+        const struct config_peer *p = &c->peers[i];
+
+        if (!p->link.fingerprint[0])
+            return error_set(err, -EINVAL, WHAT, "paste what `ferry identity` prints at that site",
+                             "%s: [peer %s] has no fingerprint", path, p->link.name);
+        if (strcmp(p->link.name, c->name) == 0)
+            return error_set(err, -EINVAL, WHAT, "remove that section", "%s: [peer %s] is this site itself", path,
+                             p->link.name);
+        for (unsigned k = 0; k < i; k++) {
+            if (strcmp(c->peers[k].link.fingerprint, p->link.fingerprint) == 0)
+                return error_set(err, -EINVAL, WHAT, "give each site its own key",
+                                 "%s: [peer %s] and [peer %s] have the same fingerprint", path,
+                                 c->peers[k].link.name, p->link.name);
+        }
+    }
+    return 0;
+}
+
+int config_load(const char *path, struct config **ret, struct error *err)
+{
+    struct config *c = malloc(sizeof(*c));
+    struct error first = {0};
+    struct reader reader = {.config = c, .err = &first, .path = path};
+    int r;
+
+    if (!c)
+        return error_set(err, -ENOMEM, "read the configuration", NULL, "out of memory");
+    set_defaults(c);
+    r = ini_parse(path, on_entry, &reader);
+    if (error_is_set(&first)) {
+        r = first.code;
+        if (err)
+            *err = first;
+    } else if (r == -1) {
+        r = error_set(err, -ENOENT, "read the configuration", "see ferry.conf(5) for an example", "%s: %s", path,
+                      strerror(errno));
+    } else if (r != 0) {
+        r = error_set(err, -EINVAL, "read the configuration", NULL, "%s line %d is neither [section] nor key = value",
+                      path, r);
+    } else {
+        r = check_whole(c, path, err);
+    }
+    if (r < 0) {
+        free(c);
+        return r;
+    }
+    *ret = c;
+    return 0;
+}
+
+void config_free(struct config *c)
+{
+    free(c);
+}
+
+const struct config_peer *config_peer_by_name(const struct config *c, const char *name)
+{
+    for (unsigned i = 0; i < c->peer_count; i++) {
+        if (strcmp(c->peers[i].link.name, name) == 0)
+            return &c->peers[i];
+    }
+    return NULL;
+}
+
+const struct config_peer *config_peer_by_fingerprint(const struct config *c, const char *fingerprint)
+{
+    for (unsigned i = 0; i < c->peer_count; i++) {
+        if (strcmp(c->peers[i].link.fingerprint, fingerprint) == 0)
+            return &c->peers[i];
+    }
+    return NULL;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The configuration: one INI file, read at start and at SIGHUP (peers and log level only).
+ *
+ * Every setting has a default that works on a stock Debian host; every path can be set, so that two
+ * sites fit one machine. An unknown section or key is an error: a typo must not become a default.
+ */
+#ifndef FERRY_CORE_CONFIG_H
+#define FERRY_CORE_CONFIG_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base/error.h"
+#include "core/base/log.h"
+#include "netlink/link.h"
+
+enum { CONFIG_PEERS_MAX = 64, CONFIG_DIRECTORIES_MAX = 16 };
+
+enum peer_permission {
+    PEER_MAY_MOVE_HERE = 1 << 0,      /* it may send VMs to this site */
+    PEER_MAY_MOVE_FROM_HERE = 1 << 1, /* this site's VMs may be sent to it */
+    PEER_MAY_DRILL = 1 << 2,
+};
+
+enum old_disks { OLD_DISKS_KEEP, OLD_DISKS_REMOVE };
+
+struct config_peer {
+    struct link_peer link;
+    unsigned permissions; /* enum peer_permission */
+};
+
+struct config {
+    /* [site] */
+    char name[WIRE_NAME_BYTES];
+    char listen[LINK_ADDRESS_BYTES];
+    char state_dir[PATH_MAX];   /* journal */
+    char run_dir[PATH_MAX];     /* control socket */
+    char socket_dir[PATH_MAX];  /* a folder a move, for QEMU's sockets */
+    enum log_level log_level;
+    /* [tls] */
+    char key[PATH_MAX], certificate[PATH_MAX];
+    /* [libvirt] */
+    char libvirt_uri[256];
+    char libvirt_socket[PATH_MAX]; /* of the local libvirtd; peers' calls are passed to it */
+    char qemu_user[64];
+    bool monitor; /* QMP through libvirt may be used (taints the domain `custom-monitor`) */
+    /* [link] */
+    unsigned stripes;
+    uint32_t window_bytes, socket_buffer_bytes;
+    char congestion_control[16];
+    unsigned stripe_timeout_s, outage_limit_s;
+    /* [storage] */
+    char directories[CONFIG_DIRECTORIES_MAX][PATH_MAX]; /* where peers may create disks */
+    unsigned directory_count;
+    uint64_t log_memory_bytes;
+    enum old_disks old_disks; /* of a VM that has left */
+    /* [memory] */
+    unsigned downtime_ms;           /* wanted downtime: QEMU's limit for the last round */
+    unsigned switchover_deadline_s; /* a stopped guest waits no longer than this for the target */
+    /* [peer NAME] */
+    struct config_peer peers[CONFIG_PEERS_MAX];
+    unsigned peer_count;
+};
+
+/* Reads @path over the defaults. A missing file is an error that says so. */
+int config_load(const char *path, struct config **ret, struct error *err);
+void config_free(struct config *c);
+
+const struct config_peer *config_peer_by_name(const struct config *c, const char *name);
+const struct config_peer *config_peer_by_fingerprint(const struct config *c, const char *fingerprint);
+
+/* "200M", "1.5G", "4096": bytes, binary prefixes. -EINVAL. */
+int config_parse_bytes(const char *text, uint64_t *ret);
+
+#endif

@@ -1,0 +1,599 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* libvirt calls on worker threads: see virt.h. Everything marked "worker" runs there. */
+#include "core/virt.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <libvirt/libvirt-qemu.h>
+#include <libvirt/libvirt.h>
+#include <libvirt/virterror.h>
+
+#include "core/base/macros.h"
+#include "core/virt_loop.h"
+#include "core/worker.h"
+
+enum { KEEPALIVE_INTERVAL_S = 5, KEEPALIVE_COUNT = 4 };
+
+struct virt {
+    uv_loop_t *loop;
+    struct worker *worker;
+    char uri[256];
+    const struct virt_ops *ops;
+    void *user;
+    pthread_mutex_t lock; /* guards the connection pointer: calls and migrations share it */
+    virConnectPtr connection;
+    bool retired;
+};
+
+/* One call on its way. */
+struct call {
+    struct worker_job job;
+    struct virt *virt;
+    void (*work)(struct call *c, virConnectPtr conn, virDomainPtr dom); /* worker */
+    const char *what;   /* for the error */
+    char domain[DOMAIN_NAME_BYTES]; /* name or UUID; empty: none */
+    bool absent_is_fine;
+    union {
+        virt_done_fn done;
+        virt_described_fn described;
+        virt_state_fn state;
+        virt_stats_fn stats;
+        virt_reply_fn reply;
+    } callback;
+    void *user;
+    struct error err;
+    unsigned number;
+    char *text; /* owned: a QMP command, then its reply */
+    enum virt_domain_state state;
+    struct virt_description *description; /* owned */
+    struct virt_job_stats stats;
+    struct virt_migration *migration; /* owned */
+    struct worker *own_worker;        /* a migration's */
+};
+
+static void domain_free(virDomainPtr *dom)
+{
+    if (*dom)
+        virDomainFree(*dom);
+}
+
+/* libvirt's last error, in our words. Worker. */
+static int virt_fault(struct call *c)
+{
+    virErrorPtr e = virGetLastError();
+    int code = -EIO;
+
+    if (e && e->code == VIR_ERR_NO_DOMAIN)
+        code = -ENOENT;
+    else if (e && (e->code == VIR_ERR_OPERATION_INVALID || e->code == VIR_ERR_OPERATION_ABORTED))
+        code = -ECANCELED;
+    else if (e && e->code == VIR_ERR_OPERATION_TIMEOUT)
+        code = -ETIMEDOUT;
+    return error_set(&c->err, code, c->what, NULL, "libvirt: %s", e && e->message ? e->message : "unknown error");
+}
+
+/* --- connection ---------------------------------------------------------------------------- */
+
+static void on_lifecycle(virConnectPtr conn, virDomainPtr dom, int event, int detail, void *opaque)
+{
+    struct virt *v = opaque;
+    char uuid[VIR_UUID_STRING_BUFLEN];
+
+    (void)conn;
+    if (v->retired || virDomainGetUUIDString(dom, uuid) < 0)
+        return;
+    if (event == VIR_DOMAIN_EVENT_SUSPENDED && detail == VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED)
+        v->ops->on_suspended(v->user, uuid);
+    else if (event == VIR_DOMAIN_EVENT_STOPPED || event == VIR_DOMAIN_EVENT_CRASHED)
+        v->ops->on_stopped(v->user, uuid);
+}
+
+static void on_connection_closed(virConnectPtr conn, int reason, void *opaque)
+{
+    struct virt *v = opaque;
+
+    (void)conn;
+    (void)reason;
+    if (!v->retired)
+        v->ops->on_disconnected(v->user);
+}
+
+static void close_connection(struct virt *v)
+{
+    if (!v->connection)
+        return;
+    virConnectUnregisterCloseCallback(v->connection, on_connection_closed);
+    virConnectClose(v->connection);
+    v->connection = NULL;
+}
+
+/* A live connection with a reference of the caller's; opens it when needed. Worker. */
+static virConnectPtr connection_get(struct virt *v)
+{
+    virConnectPtr conn = NULL;
+
+    pthread_mutex_lock(&v->lock);
+    if (v->connection && virConnectIsAlive(v->connection) != 1)
+        close_connection(v);
+    if (!v->connection && (v->connection = virConnectOpen(v->uri))) {
+        virConnectSetKeepAlive(v->connection, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT);
+        virConnectRegisterCloseCallback(v->connection, on_connection_closed, v, NULL);
+        virConnectDomainEventRegisterAny(v->connection, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+                                         VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), v, NULL);
+    }
+    if (v->connection && virConnectRef(v->connection) == 0)
+        conn = v->connection;
+    pthread_mutex_unlock(&v->lock);
+    return conn;
+}
+
+/* --- calls --------------------------------------------------------------------------------- */
+
+static virDomainPtr find_domain(virConnectPtr conn, const char *domain)
+{
+    virDomainPtr dom = NULL;
+
+    if (strlen(domain) == 36)
+        dom = virDomainLookupByUUIDString(conn, domain);
+    return dom ? dom : virDomainLookupByName(conn, domain);
+}
+
+static void call_run(struct worker_job *job)
+{
+    struct call *c = container_of(job, struct call, job);
+    virConnectPtr conn = connection_get(c->virt);
+    _cleanup_(domain_free) virDomainPtr dom = NULL;
+
+    if (!conn) {
+        virt_fault(c);
+        c->err.code = -ENOTCONN;
+        snprintf(c->err.mend, sizeof(c->err.mend), "is libvirtd running?");
+        return;
+    }
+    dom = find_domain(conn, c->domain);
+    if (!dom) {
+        virt_fault(c);
+        if (c->absent_is_fine && c->err.code == -ENOENT) {
+            error_clear(&c->err);
+            c->state = VIRT_DOMAIN_GONE;
+        }
+    } else {
+        c->work(c, conn, dom);
+    }
+    virConnectClose(conn); /* our reference */
+}
+
+static void call_free(struct call *c)
+{
+    free(c->text);
+    free(c->description);
+    free(c->migration);
+    if (c->own_worker)
+        worker_retire(c->own_worker);
+    free(c);
+}
+
+static void call_done(struct worker_job *job)
+{
+    struct call *c = container_of(job, struct call, job);
+
+    c->callback.done(c->user, &c->err);
+    call_free(c);
+}
+
+static struct call *call_new(struct virt *v, const char *domain, const char *what,
+                             void (*work)(struct call *, virConnectPtr, virDomainPtr), void *user)
+{
+    struct call *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        abort(); /* a hundred bytes: nothing in this process can go on */
+    c->job = (struct worker_job){.run = call_run, .done = call_done};
+    c->virt = v;
+    c->work = work;
+    c->what = what;
+    c->user = user;
+    snprintf(c->domain, sizeof(c->domain), "%s", domain);
+    return c;
+}
+
+static void post_simple(struct virt *v, const char *domain, const char *what, bool absent_is_fine, unsigned number,
+                        void (*work)(struct call *, virConnectPtr, virDomainPtr), virt_done_fn done, void *user)
+{
+    struct call *c = call_new(v, domain, what, work, user);
+
+    c->absent_is_fine = absent_is_fine;
+    c->number = number;
+    c->callback.done = done;
+    worker_post(v->worker, &c->job);
+}
+
+/* --- describe ------------------------------------------------------------------------------ */
+
+static void read_disk_sizes(struct call *c, virDomainPtr dom)
+{
+    struct domain_info *info = &c->description->info;
+
+    for (unsigned i = 0; i < info->disk_count; i++) {
+        virDomainBlockInfo block;
+
+        if (virDomainGetBlockInfo(dom, info->disks[i].target, &block, 0) < 0) {
+            virt_fault(c);
+            return;
+        }
+        info->disks[i].size_bytes = block.capacity;
+        info->disks[i].allocated_bytes = MIN(block.allocation, block.physical);
+    }
+}
+
+static void work_describe(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    _cleanup_(freep) char *xml = NULL;
+    struct virt_description *d;
+    virDomainInfo info;
+    int autostart = 0;
+
+    (void)conn;
+    d = c->description = calloc(1, sizeof(*d));
+    xml = virDomainGetXMLDesc(dom, 0);
+    if (!d || !xml || virDomainGetInfo(dom, &info) < 0) {
+        virt_fault(c);
+        return;
+    }
+    d->active = virDomainIsActive(dom) == 1;
+    d->running = info.state == VIR_DOMAIN_RUNNING || info.state == VIR_DOMAIN_BLOCKED;
+    d->persistent = virDomainIsPersistent(dom) == 1;
+    if (d->persistent && virDomainGetAutostart(dom, &autostart) == 0)
+        d->autostart = autostart;
+    d->memory_bytes = (uint64_t)info.memory * 1024;
+    if (!d->active) {
+        error_set(&c->err, -ESRCH, c->what, "start it, or copy its disks while it is off",
+                  "%s is not running", virDomainGetName(dom));
+        return;
+    }
+    if (domain_xml_parse(xml, &d->info, &c->err) == 0)
+        read_disk_sizes(c, dom);
+}
+
+static void done_describe(struct worker_job *job)
+{
+    struct call *c = container_of(job, struct call, job);
+
+    c->callback.described(c->user, &c->err, c->description);
+    call_free(c);
+}
+
+void virt_describe(struct virt *v, const char *domain, virt_described_fn done, void *user)
+{
+    struct call *c = call_new(v, domain, "look at the VM", work_describe, user);
+
+    c->job.done = done_describe;
+    c->callback.described = done;
+    worker_post(v->worker, &c->job);
+}
+
+/* --- state --------------------------------------------------------------------------------- */
+
+static enum virt_domain_state map_state(int state, int reason)
+{
+    switch (state) {
+    case VIR_DOMAIN_PAUSED:
+        return VIRT_DOMAIN_PAUSED;
+    case VIR_DOMAIN_SHUTOFF:
+        return reason == VIR_DOMAIN_SHUTOFF_SHUTDOWN || reason == VIR_DOMAIN_SHUTOFF_DESTROYED ||
+                       reason == VIR_DOMAIN_SHUTOFF_CRASHED || reason == VIR_DOMAIN_SHUTOFF_SAVED
+                   ? VIRT_DOMAIN_ENDED
+                   : VIRT_DOMAIN_GONE;
+    case VIR_DOMAIN_CRASHED:
+        return VIRT_DOMAIN_ENDED;
+    default:
+        return VIRT_DOMAIN_RUNNING;
+    }
+}
+
+static void work_state(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    virDomainJobInfo job;
+    int state, reason;
+
+    (void)conn;
+    if (virDomainGetState(dom, &state, &reason, 0) < 0) {
+        virt_fault(c);
+        return;
+    }
+    c->state = map_state(state, reason);
+    if (c->state != VIRT_DOMAIN_GONE && c->state != VIRT_DOMAIN_ENDED && virDomainGetJobInfo(dom, &job) == 0 &&
+        job.type != VIR_DOMAIN_JOB_NONE)
+        c->state = VIRT_DOMAIN_BUSY;
+}
+
+static void done_state(struct worker_job *job)
+{
+    struct call *c = container_of(job, struct call, job);
+
+    c->callback.state(c->user, &c->err, c->state);
+    call_free(c);
+}
+
+void virt_state(struct virt *v, const char *uuid, virt_state_fn done, void *user)
+{
+    struct call *c = call_new(v, uuid, "ask for the VM's state", work_state, user);
+
+    c->job.done = done_state;
+    c->absent_is_fine = true;
+    c->callback.state = done;
+    worker_post(v->worker, &c->job);
+}
+
+/* --- job statistics ------------------------------------------------------------------------ */
+
+static void take_stat(struct virt_job_stats *s, const virTypedParameter *p)
+{
+    static const struct {
+        const char *name;
+        size_t offset;
+    } fields[] = {
+        {VIR_DOMAIN_JOB_MEMORY_TOTAL, offsetof(struct virt_job_stats, memory_total)},
+        {VIR_DOMAIN_JOB_MEMORY_PROCESSED, offsetof(struct virt_job_stats, memory_processed)},
+        {VIR_DOMAIN_JOB_MEMORY_REMAINING, offsetof(struct virt_job_stats, memory_remaining)},
+        {VIR_DOMAIN_JOB_MEMORY_DIRTY_RATE, offsetof(struct virt_job_stats, memory_dirty_rate)},
+        {VIR_DOMAIN_JOB_MEMORY_PAGE_SIZE, offsetof(struct virt_job_stats, memory_page_size)},
+        {VIR_DOMAIN_JOB_MEMORY_ITERATION, offsetof(struct virt_job_stats, memory_iteration)},
+        {VIR_DOMAIN_JOB_DISK_TOTAL, offsetof(struct virt_job_stats, disk_total)},
+        {VIR_DOMAIN_JOB_DISK_PROCESSED, offsetof(struct virt_job_stats, disk_processed)},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
+        if (p->type == VIR_TYPED_PARAM_ULLONG && strcmp(p->field, fields[i].name) == 0)
+            memcpy((char *)s + fields[i].offset, &p->value.ul, sizeof(uint64_t));
+    }
+}
+
+static void work_stats(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    virTypedParameterPtr params = NULL;
+    int count = 0, type = VIR_DOMAIN_JOB_NONE;
+
+    (void)conn;
+    if (virDomainGetJobStats(dom, &type, &params, &count, 0) < 0) {
+        virt_fault(c);
+        return;
+    }
+    c->stats.active = type != VIR_DOMAIN_JOB_NONE;
+    for (int i = 0; i < count; i++)
+        take_stat(&c->stats, &params[i]);
+    virTypedParamsFree(params, count);
+}
+
+static void done_stats(struct worker_job *job)
+{
+    struct call *c = container_of(job, struct call, job);
+
+    c->callback.stats(c->user, &c->err, &c->stats);
+    call_free(c);
+}
+
+void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *user)
+{
+    struct call *c = call_new(v, uuid, "read the migration's progress", work_stats, user);
+
+    c->job.done = done_stats;
+    c->callback.stats = done;
+    worker_post(v->worker, &c->job);
+}
+
+/* --- migrate ------------------------------------------------------------------------------- */
+
+static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    const struct virt_migration *m = c->migration;
+    unsigned flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PEER2PEER | VIR_MIGRATE_PAUSED | VIR_MIGRATE_NON_SHARED_DISK |
+                     VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES | VIR_MIGRATE_ABORT_ON_ERROR;
+    virTypedParameterPtr params = NULL;
+    int count = 0, capacity = 0;
+
+    (void)conn;
+    if (m->persistent)
+        flags |= VIR_MIGRATE_PERSIST_DEST;
+    if (virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_URI, m->memory_uri) < 0 ||
+        virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_DISKS_URI, m->disks_uri) < 0 ||
+        virDomainMigrateToURI3(dom, m->destination_uri, params, (unsigned)count, flags) < 0)
+        virt_fault(c);
+    virTypedParamsFree(params, count);
+}
+
+void virt_migrate(struct virt *v, const struct virt_migration *m, virt_done_fn done, void *user)
+{
+    struct call *c = call_new(v, m->uuid, "migrate the VM", work_migrate, user);
+
+    c->callback.done = done;
+    c->migration = malloc(sizeof(*m));
+    if (!c->migration || worker_new(v->loop, "ferry-migrate", &c->own_worker) < 0)
+        abort(); /* see call_new(); the number of moves is bounded */
+    *c->migration = *m;
+    worker_post(c->own_worker, &c->job);
+}
+
+/* --- commands ------------------------------------------------------------------------------ */
+
+static void work_abort(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainAbortJob(dom) < 0)
+        virt_fault(c);
+}
+
+void virt_abort_job(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    post_simple(v, uuid, "abort libvirt's job", true, 0, work_abort, done, user);
+}
+
+static void work_downtime(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainMigrateSetMaxDowntime(dom, c->number, 0) < 0)
+        virt_fault(c);
+}
+
+void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done, void *user)
+{
+    post_simple(v, uuid, "set the downtime limit", false, downtime_ms, work_downtime, done, user);
+}
+
+static void work_resume(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    int state = 0;
+
+    (void)conn;
+    if (virDomainResume(dom) == 0)
+        return;
+    virt_fault(c);
+    if (virDomainGetState(dom, &state, NULL, 0) == 0 && (state == VIR_DOMAIN_RUNNING || state == VIR_DOMAIN_BLOCKED))
+        error_clear(&c->err); /* it runs already: what was wanted */
+}
+
+void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    post_simple(v, uuid, "resume the VM", false, 0, work_resume, done, user);
+}
+
+static void undefine(struct call *c, virDomainPtr dom)
+{
+    if (virDomainIsPersistent(dom) != 1)
+        return;
+    virDomainSetAutostart(dom, 0);
+    if (virDomainUndefineFlags(dom, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_NVRAM |
+                                        VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
+                                        VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA) < 0)
+        virt_fault(c);
+}
+
+static void work_destroy(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainIsActive(dom) == 1 && virDomainDestroy(dom) < 0 && virDomainIsActive(dom) == 1)
+        virt_fault(c);
+    else
+        undefine(c, dom);
+    if (c->err.code == -ENOENT)
+        error_clear(&c->err); /* a transient domain is gone with its process */
+}
+
+void virt_destroy(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    post_simple(v, uuid, "remove the VM's copy", true, 0, work_destroy, done, user);
+}
+
+static void work_undefine(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainIsActive(dom) == 1)
+        error_set(&c->err, -EBUSY, c->what, NULL, "the VM is active");
+    else
+        undefine(c, dom);
+}
+
+void virt_undefine(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    post_simple(v, uuid, "remove the VM's definition", true, 0, work_undefine, done, user);
+}
+
+static void work_qmp(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    char *reply = NULL;
+
+    (void)conn;
+    if (virDomainQemuMonitorCommand(dom, c->text, &reply, 0) < 0)
+        virt_fault(c);
+    free(c->text);
+    c->text = reply;
+}
+
+static void done_qmp(struct worker_job *job)
+{
+    struct call *c = container_of(job, struct call, job);
+
+    c->callback.reply(c->user, &c->err, c->text ? c->text : "");
+    call_free(c);
+}
+
+void virt_qmp(struct virt *v, const char *uuid, const char *command, virt_reply_fn done, void *user)
+{
+    struct call *c = call_new(v, uuid, "talk to QEMU's monitor", work_qmp, user);
+
+    c->job.done = done_qmp;
+    c->callback.reply = done;
+    c->text = strdup(command);
+    if (!c->text)
+        abort(); /* see call_new() */
+    worker_post(v->worker, &c->job);
+}
+
+/* --- start and end ------------------------------------------------------------------------- */
+
+static void silence(void *opaque, virErrorPtr e)
+{
+    (void)opaque;
+    (void)e; /* errors are reported where they are handled */
+}
+
+int virt_new(uv_loop_t *loop, const char *uri, const struct virt_ops *ops, void *user, struct virt **ret)
+{
+    struct virt *v = calloc(1, sizeof(*v));
+    int r;
+
+    if (!v)
+        return -ENOMEM;
+    v->loop = loop;
+    v->ops = ops;
+    v->user = user;
+    snprintf(v->uri, sizeof(v->uri), "%s", uri);
+    pthread_mutex_init(&v->lock, NULL);
+    virSetErrorFunc(NULL, silence);
+    r = virt_loop_start(loop);
+    if (r == 0)
+        r = worker_new(loop, "ferry-libvirt", &v->worker);
+    if (r < 0) {
+        free(v);
+        return r;
+    }
+    *ret = v;
+    return 0;
+}
+
+struct retire_job {
+    struct worker_job job;
+    struct virt *virt;
+};
+
+static void run_retire(struct worker_job *job)
+{
+    struct retire_job *j = container_of(job, struct retire_job, job);
+
+    close_connection(j->virt);
+}
+
+static void done_retire(struct worker_job *job)
+{
+    struct retire_job *j = container_of(job, struct retire_job, job);
+
+    virt_loop_stop();
+    free(j->virt);
+    free(j);
+}
+
+void virt_retire(struct virt *v)
+{
+    struct retire_job *j;
+
+    if (!v || !(j = calloc(1, sizeof(*j))))
+        return;
+    v->retired = true;
+    j->job = (struct worker_job){.run = run_retire, .done = done_retire};
+    j->virt = v;
+    worker_post(v->worker, &j->job);
+    worker_retire(v->worker);
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libvirt, as the service uses it: asynchronous calls on worker threads, answers on the loop thread.
+ *
+ * Queries and commands share one thread, in order. Each migration has a thread of its own, because
+ * its call lasts as long as the move. A libvirtd that hangs is found by keepalive and gives errors.
+ */
+#ifndef FERRY_CORE_VIRT_H
+#define FERRY_CORE_VIRT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "core/base/error.h"
+#include "core/domain_xml.h"
+
+struct virt;
+
+/* What libvirt says of a domain that no job of libvirt's is busy with. */
+enum virt_domain_state {
+    VIRT_DOMAIN_BUSY,    /* a libvirt job runs on it: ask again */
+    VIRT_DOMAIN_RUNNING,
+    VIRT_DOMAIN_PAUSED,
+    VIRT_DOMAIN_ENDED,   /* shut off for its own reasons: guest shutdown, destroyed, crashed */
+    VIRT_DOMAIN_GONE,    /* not known, or shut off because it migrated */
+};
+
+struct virt_ops {
+    /* A domain stopped its vCPUs because it migrates / was resumed / ended. */
+    void (*on_suspended)(void *user, const char *uuid);
+    void (*on_stopped)(void *user, const char *uuid);
+    /* The connection to libvirtd was lost; it is made again with the next call. */
+    void (*on_disconnected)(void *user);
+};
+
+struct virt_description {
+    struct domain_info info;
+    bool running;    /* active and not paused */
+    bool active;
+    bool persistent;
+    bool autostart;
+    uint64_t memory_bytes;
+};
+
+struct virt_job_stats {
+    bool active;
+    uint64_t memory_total, memory_processed, memory_remaining; /* bytes */
+    uint64_t memory_dirty_rate; /* pages/s */
+    uint64_t memory_page_size;
+    uint64_t memory_iteration;
+    uint64_t disk_total, disk_processed;
+};
+
+struct virt_migration {
+    char uuid[DOMAIN_UUID_BYTES];
+    char destination_uri[512]; /* libvirt's RPC */
+    char memory_uri[256];
+    char disks_uri[256];
+    bool persistent;
+};
+
+int virt_new(uv_loop_t *loop, const char *uri, const struct virt_ops *ops, void *user, struct virt **ret);
+/* Ends after the calls under way; the loop must run on. */
+void virt_retire(struct virt *v);
+
+/* Each calls back once, with err->code 0 on success. The callback's pointers live as long as it runs. */
+typedef void (*virt_done_fn)(void *user, const struct error *err);
+typedef void (*virt_described_fn)(void *user, const struct error *err, const struct virt_description *d);
+typedef void (*virt_state_fn)(void *user, const struct error *err, enum virt_domain_state state);
+typedef void (*virt_stats_fn)(void *user, const struct error *err, const struct virt_job_stats *stats);
+typedef void (*virt_reply_fn)(void *user, const struct error *err, const char *reply);
+
+/* By name, or by UUID. */
+void virt_describe(struct virt *v, const char *domain, virt_described_fn done, void *user);
+void virt_state(struct virt *v, const char *uuid, virt_state_fn done, void *user);
+void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *user);
+void virt_migrate(struct virt *v, const struct virt_migration *m, virt_done_fn done, void *user);
+void virt_abort_job(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done, void *user);
+void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* Stops it at once and removes its definition (with autostart); success when there is none. */
+void virt_destroy(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* Removes definition and autostart of a domain that is not active; success when there is none. */
+void virt_undefine(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* One QMP command through libvirt's monitor. */
+void virt_qmp(struct virt *v, const char *uuid, const char *command, virt_reply_fn done, void *user);
+
+#endif
