@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Joins a UNIX socket with a stream of the link, both ways, with half-closes and backpressure: how
+ * QEMU's RAM connection crosses the WAN. Bytes pass unchanged; the owner may look, and may hold back
+ * what goes to the socket (the target keeps the opaque tail until the disks are done).
+ */
+#ifndef FERRY_CORE_RELAY_H
+#define FERRY_CORE_RELAY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/local_socket.h"
+#include "netlink/session.h"
+
+struct relay;
+
+struct relay_ops {
+    /* Bytes went from the socket into the stream. May be NULL. */
+    void (*on_sent)(void *user, const uint8_t *data, size_t len);
+    /* @len bytes wait for the socket, from stream offset @offset: how many of them may go now? May be
+     * NULL: all. Offered again, from the first undelivered byte, after relay_kick(). */
+    size_t (*may_deliver)(void *user, uint64_t offset, const uint8_t *data, size_t len);
+    /* The stream ended and its last byte was written to the socket. */
+    void (*on_delivered)(void *user);
+    /* Socket or stream broke. Called once; the relay does nothing any more. */
+    void (*on_failed)(void *user, const struct error *err);
+};
+
+/* The stream becomes the relay's. */
+int relay_new(struct stream *stream, const struct relay_ops *ops, void *user, struct relay **ret);
+/* Starts to work: the socket's fd becomes the relay's. */
+int relay_attach(struct relay *r, uv_loop_t *loop, int fd);
+/* The same, to a listening path. */
+int relay_connect(struct relay *r, uv_loop_t *loop, const char *path);
+bool relay_is_attached(const struct relay *r);
+/* Offers held-back bytes to may_deliver() again. */
+void relay_kick(struct relay *r);
+/* While paused nothing is read from the socket: QEMU waits. */
+void relay_set_paused(struct relay *r, bool paused);
+/* Closes both ends (the stream is reset unless it is over). NULL is allowed. */
+void relay_free(struct relay *r);
+
+uint64_t relay_sent_bytes(const struct relay *r);
+uint64_t relay_delivered_bytes(const struct relay *r);
+
+#endif
