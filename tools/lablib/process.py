@@ -9,8 +9,11 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 
 from .base import LabError, wait_until
+
+REAPER = pathlib.Path(__file__).with_name("reap.py")
 
 
 def _stat(pid):
@@ -21,6 +24,13 @@ def _stat(pid):
         return None
     fields = text[text.rindex(")") + 2:].split()
     return fields[0], fields[19]
+
+
+def record(pid_file, pid):
+    """Writes the record in one step, so that nobody reads half of one."""
+    new = pathlib.Path(f"{pid_file}.new")
+    new.write_text(f"{pid} {_stat(pid)[1]}\n")
+    new.replace(pid_file)
 
 
 def is_alive(pid, started=None):
@@ -45,6 +55,7 @@ class Daemon:
         return int(pid) if is_alive(int(pid), started) else None
 
     def start(self, argv, env=None, preexec=None):
+        """Returns the Popen of the process."""
         if self.pid():
             raise LabError(f"{self.name} runs already (pid {self.pid()})")
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -54,8 +65,16 @@ class Daemon:
         self.adopt(child.pid)
         return child
 
+    def start_reaped(self, argv, env=None, preexec=None):
+        """The same under a parent (reap.py) that also takes in the orphans the process leaves: QEMU,
+        above all, whose end libvirtd must see at once, however lazy the machine's init is."""
+        self.pid_file.unlink(missing_ok=True)
+        reaper = Daemon(f"the parent of {self.name}", self.pid_file.with_suffix(".parent.pid"), self.log)
+        child = reaper.start([sys.executable, REAPER, self.pid_file, *argv], env, preexec)
+        wait_until(lambda: self.pid() or child.poll() is not None, 10)
+
     def adopt(self, pid):
-        self.pid_file.write_text(f"{pid} {_stat(pid)[1]}\n")
+        record(self.pid_file, pid)
 
     def signal(self, number):
         pid = self.pid()

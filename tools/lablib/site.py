@@ -8,6 +8,8 @@ binds. Nothing of it is mounted outside, so it all vanishes with the last proces
 
 import os
 import pathlib
+import shutil
+import stat
 import subprocess
 import uuid
 
@@ -43,6 +45,7 @@ mount -t tmpfs -o mode=755 "{mark}" /run
 mkdir -p /run/libvirt /run/ferry /run/lock
 for folder in {folders}; do mount --bind "{root}$folder" "$folder"; done
 mount --bind "{root}/etc/hosts" /etc/hosts
+if [ -e "{root}/kvm" ]; then mount --bind "{root}/kvm" /dev/kvm; fi
 hostname {name}
 ip link set lo up
 {cgroups}
@@ -77,6 +80,7 @@ class Site:
         (self.root / "etc/libvirt/libvirtd.conf").write_text(
             LIBVIRTD_CONF.format(address=self.address, host_uuid=uuid.uuid4()))
         (self.root / "etc/libvirt/qemu.conf").write_text(QEMU_CONF)
+        self._make_kvm_node()
         self.groups.make()
         script = HOLDER_SCRIPT.format(mark=self.mark, folders=" ".join(PRIVATE_FOLDERS), root=self.root,
                                       name=self.name, cgroups=self.groups.mount_script())
@@ -89,6 +93,17 @@ class Site:
         if child.stdout.readline() != b"ready\n":
             raise LabError(f"cannot make the namespaces of {self.name}:\n{tail(self.holder.log)}",
                            "the lab needs root, unshare, mount and ip (tools/deps run lab)")
+
+    def _make_kvm_node(self):
+        """/dev/kvm as on a stock host, for the group kvm. libvirt probes QEMU anew at every step while QEMU
+        (with its capabilities) and libvirt (without) disagree on whether it can be opened."""
+        try:
+            node = self.root / "kvm"
+            os.mknod(node, 0o660 | stat.S_IFCHR, os.stat("/dev/kvm").st_rdev)
+            os.chmod(node, 0o660)
+            shutil.chown(node, "root", "kvm")
+        except (FileNotFoundError, LookupError):
+            pass  # no KVM on this machine
 
     def holder_pid(self):
         pid = self.holder.pid()
@@ -126,10 +141,10 @@ class Site:
     # --- libvirt ---
 
     def start_libvirtd(self):
-        child = self.libvirtd.start(self.enter(["libvirtd", "--listen"]), env=self.environment(),
-                                    preexec=self.groups.join)
-        if not wait_until(lambda: child.poll() is not None or self.can_connect(), 30) \
-                or child.poll() is not None:
+        self.libvirtd.start_reaped(self.enter(["libvirtd", "--listen"]), env=self.environment(),
+                                   preexec=self.groups.join)
+        wait_until(lambda: not self.libvirtd.pid() or self.can_connect(), 30)
+        if not self.libvirtd.pid() or not self.can_connect():
             log = self.path("/var/log/libvirt/libvirtd.log")
             raise LabError(f"libvirtd of {self.name} does not come up:\n{tail(self.libvirtd.log)}\n"
                            f"{tail(log)}", "is libvirt-daemon-system installed (tools/deps run)?")
