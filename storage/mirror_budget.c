@@ -20,6 +20,7 @@ struct mirror_budget {
     uint64_t used_bytes;
     uint64_t peak_bytes;
     LIST_HEAD(, mirror_budget_member) members;
+    TAILQ_HEAD(, mirror_budget_member) line; /* those that were refused, first come first served */
     uint64_t now_ns; /* the latest time any caller told */
     bool settling;
 };
@@ -31,6 +32,7 @@ int mirror_budget_new(struct mirror_budget **ret_budget, uint64_t limit_bytes)
     if (!b)
         return -ENOMEM;
     LIST_INIT(&b->members);
+    TAILQ_INIT(&b->line);
     mirror_budget_set_limit(b, limit_bytes);
     *ret_budget = b;
     return 0;
@@ -71,7 +73,7 @@ void mirror_budget_join(struct mirror_budget *b, struct mirror_budget_member *me
 
 void mirror_budget_leave(struct mirror_budget *b, struct mirror_budget_member *member)
 {
-    (void)b;
+    mirror_budget_leave_line(b, member);
     LIST_REMOVE(member, link);
 }
 
@@ -87,15 +89,33 @@ void mirror_budget_give_back(struct mirror_budget *b, uint64_t bytes)
     b->used_bytes -= bytes;
 }
 
-bool mirror_budget_fits(const struct mirror_budget *b, enum mirror_budget_mark mark, uint64_t more)
+bool mirror_budget_is_below(const struct mirror_budget *b, enum mirror_budget_mark mark)
 {
-    uint64_t at = b->limit_bytes;
+    return b->used_bytes <=
+           (mark == MIRROR_BUDGET_BULK ? b->limit_bytes / 4 * 3 : b->limit_bytes / 8 * 7);
+}
 
-    if (mark == MIRROR_BUDGET_BULK)
-        at = b->limit_bytes / 4 * 3;
-    else if (mark == MIRROR_BUDGET_GUEST)
-        at = b->limit_bytes / 8 * 7;
-    return b->used_bytes <= at && more <= at - b->used_bytes;
+bool mirror_budget_may_take(struct mirror_budget *b, struct mirror_budget_member *member, uint64_t bytes)
+{
+    struct mirror_budget_member *first = TAILQ_FIRST(&b->line);
+
+    if (first && first != member)
+        return false;
+    return b->used_bytes == 0 || (b->used_bytes <= b->limit_bytes && bytes <= b->limit_bytes - b->used_bytes);
+}
+
+void mirror_budget_stand_in_line(struct mirror_budget *b, struct mirror_budget_member *member)
+{
+    if (!member->waiting)
+        TAILQ_INSERT_TAIL(&b->line, member, line);
+    member->waiting = true;
+}
+
+void mirror_budget_leave_line(struct mirror_budget *b, struct mirror_budget_member *member)
+{
+    if (member->waiting)
+        TAILQ_REMOVE(&b->line, member, line);
+    member->waiting = false;
 }
 
 void mirror_budget_settle(struct mirror_budget *b, uint64_t now_ns)

@@ -121,9 +121,10 @@ static void give_back(struct mirror_log *log, uint64_t bytes)
     log->stats.fill_bytes -= bytes;
 }
 
-static bool has_room(const struct mirror_log *log, uint64_t bytes)
+static void stop_waiting(struct mirror_log *log)
 {
-    return log->stats.fill_bytes == 0 || mirror_budget_fits(log->budget, MIRROR_BUDGET_FULL, bytes);
+    log->refused_bytes = 0;
+    mirror_budget_leave_line(log->budget, &log->member);
 }
 
 bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes)
@@ -131,13 +132,14 @@ bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes)
     uint64_t bytes = (uint64_t)payload_bytes + LIMIT_LOG_ENTRY_OVERHEAD_BYTES;
 
     assert(log->reserved_bytes == 0);
-    log->refused_bytes = 0;
     if (log->abandoned)
         return false;
-    if (!has_room(log, bytes)) {
+    if (!mirror_budget_may_take(log->budget, &log->member, bytes)) {
         log->refused_bytes = bytes;
+        mirror_budget_stand_in_line(log->budget, &log->member);
         return false;
     }
+    stop_waiting(log);
     log->reserved_bytes = bytes;
     charge(log, bytes);
     return true;
@@ -151,7 +153,7 @@ static void drop_reservation(struct mirror_log *log)
 
 void mirror_log_unadmit(struct mirror_log *log, uint64_t now_ns)
 {
-    log->refused_bytes = 0;
+    stop_waiting(log);
     drop_reservation(log);
     mirror_budget_settle(log->budget, now_ns);
 }
@@ -163,7 +165,7 @@ static bool release_first(struct mirror_log *log, bool bulk, uint64_t now_ns)
     struct held *h = TAILQ_FIRST(queue);
     uint64_t waited_ns, cookie;
 
-    if (!h || !mirror_budget_fits(log->budget, mark, 0))
+    if (!h || !mirror_budget_is_below(log->budget, mark))
         return false;
     TAILQ_REMOVE(queue, h, link);
     waited_ns = now_ns > h->since_ns ? now_ns - h->since_ns : 0;
@@ -183,10 +185,14 @@ static bool go_on(struct mirror_budget_member *member, uint64_t now_ns)
 
     if (release_first(log, false, now_ns) || release_first(log, true, now_ns))
         return true;
-    if (log->refused_bytes == 0 || !has_room(log, log->refused_bytes))
+    if (log->refused_bytes == 0 ||
+        !mirror_budget_may_take(log->budget, &log->member, log->refused_bytes))
         return false;
+    /* It keeps its place in the line until it has asked again. */
     log->refused_bytes = 0;
     log->ops->room(log->owner, now_ns);
+    if (log->refused_bytes == 0)
+        stop_waiting(log);
     return true;
 }
 
@@ -199,7 +205,7 @@ static enum mirror_log_answer answer(struct mirror_log *log, struct held **held,
     bool others_first = !TAILQ_EMPTY(&log->held_guest) || (bulk && !TAILQ_EMPTY(&log->held_bulk));
     struct held *h;
 
-    if (!others_first && mirror_budget_fits(log->budget, mark, 0))
+    if (!others_first && mirror_budget_is_below(log->budget, mark))
         return MIRROR_LOG_ACKNOWLEDGE;
     h = TAKE_PTR(*held);
     h->cookie = cookie;
@@ -309,6 +315,12 @@ static bool is_extent(enum mirror_log_kind kind)
     return kind == MIRROR_LOG_WRITE || kind == MIRROR_LOG_ZERO || kind == MIRROR_LOG_TRIM;
 }
 
+/* Marks are our own, few, must get in also when the budget is full, and were not admitted before. */
+static bool is_mark(enum mirror_log_kind kind)
+{
+    return kind == MIRROR_LOG_FLUSH || kind == MIRROR_LOG_CLOSE;
+}
+
 static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_log_request *r)
 {
     e->kind = r->kind;
@@ -317,7 +329,7 @@ static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_lo
     e->may_trim = r->may_trim;
     e->cookie = r->cookie;
     e->payload = TAKE_PTR(r->payload);
-    e->charge_bytes = LIMIT_LOG_ENTRY_OVERHEAD_BYTES;
+    e->charge_bytes = is_mark(r->kind) ? 0 : LIMIT_LOG_ENTRY_OVERHEAD_BYTES;
     if (e->kind == MIRROR_LOG_WRITE && is_zero(e->payload, e->length)) {
         free(TAKE_PTR(e->payload));
         e->kind = MIRROR_LOG_ZERO;
@@ -352,7 +364,8 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
         free(held);
         return -ENOMEM;
     }
-    drop_reservation(log);
+    if (!is_mark(request->kind))
+        drop_reservation(log);
     fill_entry(log, e, request);
     if (e->kind == MIRROR_LOG_WRITE || e->kind == MIRROR_LOG_ZERO)
         coalesce(log, e);
@@ -564,7 +577,8 @@ void mirror_log_abandon(struct mirror_log *log, uint64_t now_ns)
         LIST_REMOVE(wait, link);
         free(wait);
     }
-    log->reserved_bytes = log->refused_bytes = 0;
+    log->reserved_bytes = 0;
+    stop_waiting(log);
     give_back(log, log->stats.fill_bytes);
     log->stats.unsent_bytes = log->stats.held_now = 0;
     mirror_budget_settle(log->budget, now_ns);

@@ -70,8 +70,8 @@ struct mirror_log_request {
 
 enum mirror_log_answer { MIRROR_LOG_ACKNOWLEDGE, MIRROR_LOG_HOLD };
 
-/* May a request with @payload_bytes be taken into memory now? When not, room() tells. A log that
- * holds nothing always may: a single request passes even a budget smaller than itself. */
+/* May a request with @payload_bytes be taken into memory now? When not, room() tells. A budget of which
+ * nothing is used always has room: a single request passes even when it is larger than the budget. */
 bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes);
 
 /* What admit() granted last and append() has not used (it is charged from the grant on) is given back:

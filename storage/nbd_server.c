@@ -86,7 +86,9 @@ const uint8_t *nbd_server_peek(struct nbd_server *s, size_t need)
         return s->fed;
     if (have < need) {
         more = MIN(need - have, s->fed_len);
-        if (more > 0 && buffer_append(&s->in, s->fed, more) < 0) {
+        if (more == 0)
+            return NULL;
+        if (buffer_append(&s->in, s->fed, more) < 0) {
             nbd_server_fail(s, -ENOMEM, "out of memory for a request");
             return NULL;
         }
