@@ -148,8 +148,9 @@ static void on_stats(struct answer *a)
     release_all();
     seconds = (double)(now_ns() - all.since_ns) / 1e9;
     say_identity(a);
-    say(a, ", \"pages_rewritten\": %lu, \"writes\": {\"count\": %lu, \"seconds\": %.3f, "
-           "\"per_second\": %.1f, \"p50_us\": %lu, \"p99_us\": %lu, \"max_us\": %lu, \"errors\": %lu}",
+    say(a,
+        ", \"pages_rewritten\": %lu, \"writes\": {\"count\": %lu, \"seconds\": %.3f, "
+        "\"per_second\": %.1f, \"p50_us\": %lu, \"p99_us\": %lu, \"max_us\": %lu, \"errors\": %lu}",
         dirtier.rewritten, all.count, seconds, seconds > 0 ? (double)all.count / seconds : 0,
         latency_at(&all, 0.5), latency_at(&all, 0.99), all.max_us, errors);
 }
@@ -178,8 +179,9 @@ static void on_verify(struct answer *a)
     release_all();
     if (r < 0)
         say(a, ", \"error\": \"read the disk back: %s\"", strerror(-r));
-    say(a, ", \"pages\": %lu, \"bad_pages\": %lu, \"blocks\": %lu, \"lost_writes\": %lu, "
-           "\"bad_blocks\": %lu, \"write_errors\": %lu",
+    say(a,
+        ", \"pages\": %lu, \"bad_pages\": %lu, \"blocks\": %lu, \"lost_writes\": %lu, "
+        "\"bad_blocks\": %lu, \"write_errors\": %lu",
         dirtier.count, bad_pages, f.blocks, f.lost, f.bad, errors);
 }
 
@@ -363,7 +365,8 @@ static int hash_image(const char *path, const char *region_mib)
     uint64_t region = strtoull(region_mib, NULL, 10) << 20;
 
     if (size < 0 || (uint64_t)size < region) {
-        fprintf(stderr, "witness: cannot hash %s: %s\n", path, size < 0 ? strerror(errno) : "too small");
+        fprintf(stderr, "witness: cannot hash %s: %s\n", path,
+                size < 0 ? strerror(errno) : "too small");
         return 1;
     }
     say(&answer, "{\"id\": 0");

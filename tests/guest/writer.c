@@ -197,8 +197,8 @@ int writer_verify(struct writer *w, struct writer_findings *f)
     return r;
 }
 
-int region_hash(int fd, uint64_t bytes, uint64_t chunk_bytes, void (*each)(void *ctx, uint64_t hash),
-                void *ctx)
+int region_hash(int fd, uint64_t bytes, uint64_t chunk_bytes,
+                void (*each)(void *ctx, uint64_t hash), void *ctx)
 {
     uint8_t *buffer = aligned_alloc(STAMP_BYTES, READ_BYTES);
     uint64_t hash = 0;

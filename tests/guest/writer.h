@@ -25,15 +25,17 @@ struct latency {
 struct writer {
     unsigned disk;
     int fd;
-    uint64_t offset;        /* of the region on the disk */
-    uint64_t blocks;        /* of the region */
-    uint64_t *acknowledged; /* owned: per block, the sequence number of its last acknowledged write */
-    uint64_t sequence;      /* the last one given out */
-    uint64_t writes;        /* acknowledged in all */
-    uint64_t errors;        /* writes the disk refused */
-    double per_second;      /* wanted rate; 0: idle */
+    uint64_t offset; /* of the region on the disk */
+    uint64_t blocks; /* of the region */
+    uint64_t
+        *acknowledged; /* owned: per block, the sequence number of its last acknowledged write */
+    uint64_t sequence; /* the last one given out */
+    uint64_t writes;   /* acknowledged in all */
+    uint64_t errors;   /* writes the disk refused */
+    double per_second; /* wanted rate; 0: idle */
     struct latency latency;
-    pthread_mutex_t lock; /* over all of the above; held during a write, so holding it means quiet */
+    pthread_mutex_t
+        lock; /* over all of the above; held during a write, so holding it means quiet */
 };
 
 struct writer_findings {
@@ -52,8 +54,8 @@ void *writer_run(void *writer);
 int writer_verify(struct writer *w, struct writer_findings *f);
 
 /* Hashes what lies before the region, @chunk_bytes a chunk; calls @each for every chunk. 0 or -errno. */
-int region_hash(int fd, uint64_t bytes, uint64_t chunk_bytes, void (*each)(void *ctx, uint64_t hash),
-                void *ctx);
+int region_hash(int fd, uint64_t bytes, uint64_t chunk_bytes,
+                void (*each)(void *ctx, uint64_t hash), void *ctx);
 
 /* Adds @from to @to; the smallest latency that @fraction of the writes did not exceed. */
 void latency_add(struct latency *to, const struct latency *from);

@@ -104,14 +104,19 @@ static void run(struct wan *w, struct control *c)
 
 static void usage(FILE *out)
 {
-    fputs("usage: wan --a NETNS --b NETNS --control SOCKET [--device NAME] [--no-offload] [--seed N]\n"
-          "           [rtt=MS] [rate=MBIT] [queue=MS] [loss=PERCENT]\n"
+    fputs("usage: wan --a NETNS --b NETNS --control SOCKET [options] [settings]\n"
           "\n"
-          "Joins two network namespaces (paths such as /proc/PID/ns/net) by an emulated line: a TUN\n"
-          "device in each (wan0), packets forwarded with delay, rate, queue and loss. Addresses are the\n"
-          "caller's to set. The socket takes commands: set KEY=VALUE..., cut [a-to-b|b-to-a],\n"
-          "mend [a-to-b|b-to-a], stats; each answers one line of JSON. Ends on SIGTERM.\n"
-          "Default: rtt=0 rate=1000 queue=50 loss=0.\n",
+          "Joins two network namespaces (paths such as /proc/PID/ns/net) by an emulated line: a\n"
+          "TUN device in each, packets forwarded with delay, rate, queue and loss. Addresses are\n"
+          "the caller's to set. Ends on SIGTERM.\n"
+          "\n"
+          "settings: rtt=MS rate=MBIT queue=MS loss=PERCENT (default 0, 1000, 50, 0)\n"
+          "options:  --device NAME    in both namespaces (default wan0)\n"
+          "          --no-offload     single packets always, not TCP super-packets\n"
+          "          --seed N         of the losses\n"
+          "\n"
+          "The socket takes commands, a line each, and answers each with a line of JSON:\n"
+          "set SETTING..., cut [a-to-b|b-to-a], mend [a-to-b|b-to-a], stats.\n",
           out);
 }
 
@@ -143,14 +148,30 @@ static int parse_options(struct options *o, int argc, char **argv)
 
     while ((opt = getopt_long(argc, argv, "h", table, NULL)) != -1)
         switch (opt) {
-        case 'a': o->a = optarg; break;
-        case 'b': o->b = optarg; break;
-        case 'c': o->control = optarg; break;
-        case 'd': o->device = optarg; break;
-        case 's': o->seed = strtoull(optarg, NULL, 0); break;
-        case 'n': o->offload = false; break;
-        case 'h': usage(stdout); return 1;
-        default: usage(stderr); return 3;
+        case 'a':
+            o->a = optarg;
+            break;
+        case 'b':
+            o->b = optarg;
+            break;
+        case 'c':
+            o->control = optarg;
+            break;
+        case 'd':
+            o->device = optarg;
+            break;
+        case 's':
+            o->seed = strtoull(optarg, NULL, 0);
+            break;
+        case 'n':
+            o->offload = false;
+            break;
+        case 'h':
+            usage(stdout);
+            return 1;
+        default:
+            usage(stderr);
+            return 3;
         }
     for (; optind < argc && !problem; optind++)
         problem = wan_parse_setting(&o->settings, argv[optind]);
@@ -166,7 +187,9 @@ static int parse_options(struct options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.device = "wan0", .offload = true, .seed = 1,
+    struct options o = {.device = "wan0",
+                        .offload = true,
+                        .seed = 1,
                         .settings = {.rate_mbit = 1000, .queue_ms = 50}};
     static struct wan w; /* large: two scratch packets */
     static struct control c;

@@ -53,7 +53,7 @@ struct path {
     size_t head; /* oldest record */
     size_t tail; /* where the next goes */
     size_t records;
-    bool has_room; /* the reserved place is in the ring, not the scratch */
+    bool has_room;         /* the reserved place is in the ring, not the scratch */
     uint64_t line_free_ns; /* when the wire has sent what it accepted */
     uint64_t delay_ns;
     uint64_t queue_ns;
