@@ -10,16 +10,21 @@
  * then what was still open is failed. So nothing depends on what libnbd calls when a connection dies.
  * It is never called from inside a libnbd callback, and those touch nothing but the request.
  *
+ * libnbd closes its socket as it dies, inside notify; a loop that still polls that number could meet
+ * another file under it. So the owner polls a duplicate, which lives until free().
+ *
  * The server's block sizes are not asked for: QEMU then accepts any alignment and does the
  * read-modify-write itself, so a source disk with 512 byte sectors fits on 4 KiB storage.
  */
 #include "storage/disk_writer_nbd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <sys/socket.h>
 
 #include <libnbd.h>
 
@@ -41,6 +46,7 @@ TAILQ_HEAD(request_queue, request);
 
 struct disk_writer_nbd {
     struct nbd_handle *nbd; /* NULL after the end */
+    int poll_fd;            /* a duplicate of libnbd's, so that its number stays taken until free() */
     struct disk_writer_nbd_callbacks callbacks;
     void *owner;
     char what[160]; /* for errors */
@@ -78,7 +84,10 @@ static int connect_handle(struct disk_writer_nbd *w, const struct disk_writer_nb
     strict = nbd_get_strict_mode(w->nbd) & ~(uint32_t)LIBNBD_STRICT_ALIGN;
     if (nbd_set_strict_mode(w->nbd, strict) < 0)
         return -1;
-    return nbd_aio_connect_unix(w->nbd, params->socket_path) < 0 || nbd_aio_is_dead(w->nbd) ? -1 : 0;
+    if (nbd_aio_connect_unix(w->nbd, params->socket_path) < 0 || nbd_aio_is_dead(w->nbd) > 0)
+        return -1;
+    w->poll_fd = fcntl(nbd_aio_get_fd(w->nbd), F_DUPFD_CLOEXEC, 0);
+    return w->poll_fd < 0 ? -1 : 0;
 }
 
 int disk_writer_nbd_new(struct disk_writer_nbd **ret_writer, const struct disk_writer_nbd_params *params,
@@ -89,6 +98,7 @@ int disk_writer_nbd_new(struct disk_writer_nbd **ret_writer, const struct disk_w
 
     if (!w)
         return error_set(e, -ENOMEM, "connect to the target's disk", NULL, "out of memory");
+    w->poll_fd = -1;
     TAILQ_INIT(&w->open);
     TAILQ_INIT(&w->ended);
     w->callbacks = *params->callbacks;
@@ -120,6 +130,7 @@ void disk_writer_nbd_free(struct disk_writer_nbd *w)
     if (!w)
         return;
     nbd_close(w->nbd);
+    closep(&w->poll_fd);
     drop_requests(&w->open);
     drop_requests(&w->ended);
     free(w);
@@ -132,6 +143,7 @@ static void end(struct disk_writer_nbd *w)
 
     w->is_ready = false;
     nbd_close(TAKE_PTR(w->nbd));
+    shutdown(w->poll_fd, SHUT_RDWR); /* the server is to see the end now, not at free() */
     while ((r = TAILQ_FIRST(&w->open))) {
         if (r->err == 0)
             r->err = w->error.code ? w->error.code : -ENOTCONN;
@@ -321,7 +333,7 @@ const struct disk_writer_ops disk_writer_nbd_ops = {
 
 int disk_writer_nbd_fd(const struct disk_writer_nbd *w)
 {
-    return w->nbd ? nbd_aio_get_fd(w->nbd) : -1;
+    return w->nbd ? w->poll_fd : -1;
 }
 
 unsigned disk_writer_nbd_wants(const struct disk_writer_nbd *w)
@@ -339,6 +351,8 @@ static bool is_gone(const struct disk_writer_nbd *w)
 
 bool disk_writer_nbd_has_completions(const struct disk_writer_nbd *w)
 {
+    if (w->dispatching)
+        return false; /* the dispatch on the stack delivers them */
     return !TAILQ_EMPTY(&w->ended) || (!w->closed_told && (!w->nbd || is_gone(w)));
 }
 

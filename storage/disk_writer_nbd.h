@@ -57,9 +57,11 @@ void disk_writer_nbd_free(struct disk_writer_nbd *w);
 /* The operations; `void *writer` is the struct disk_writer_nbd. -ENOTCONN before ready and after the end. */
 extern const struct disk_writer_ops disk_writer_nbd_ops;
 
-int disk_writer_nbd_fd(const struct disk_writer_nbd *w); /* -1 after closed */
+/* -1 when the connection is over; the number stays reserved until free(), so polling may stop late. */
+int disk_writer_nbd_fd(const struct disk_writer_nbd *w);
 unsigned disk_writer_nbd_wants(const struct disk_writer_nbd *w);
 void disk_writer_nbd_dispatch(struct disk_writer_nbd *w, unsigned ready);
+/* There is something to tell, completions or the end, without the socket being ready. */
 bool disk_writer_nbd_has_completions(const struct disk_writer_nbd *w);
 
 /* Says DISC after what is in flight; closed() follows. */
