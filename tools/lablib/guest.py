@@ -73,7 +73,7 @@ DISK = """\
     <disk type='file' device='disk'>
       <driver name='qemu' type='{format}' cache='none' discard='unmap'/>
       <source file='{path}'/>
-      <target dev='{device}' bus='{bus}'/>
+      <target dev='{device}' bus='virtio'/>
     </disk>"""
 
 
@@ -169,8 +169,7 @@ class Guest:
                    f"witness.set={options.dirty_set} witness.fill={options.fill} "
                    f"witness.change={options.change} witness.iops={options.iops} "
                    f"witness.region={REGION_MIB}")
-        disks = [DISK.format(format=record["format"], path=path, bus=options.bus,
-                             device=f"{'vd' if options.bus == 'virtio' else 'sd'}{'abcdefghijklmnop'[n]}")
+        disks = [DISK.format(format=record["format"], path=path, device=f"vd{'abcdefghijklmnop'[n]}")
                  for n, path in enumerate(record["disks"])]
         return DOMAIN.format(kind=kind, cpu=cpu, name=self.name, uuid=record["uuid"],
                              memory=options.memory, memory_quirk=quirk, vcpus=options.vcpus, boot=BOOT, cmdline=cmdline,

@@ -11,6 +11,7 @@ from . import base
 from .base import LabError
 from .ferryd import Ferryd
 from .line import DEVICE, Line
+from .options import parse_conf
 from .site import PRIVATE_FOLDERS, Site
 
 SITES = {"site-a": "10.99.0.1", "site-b": "10.99.0.2"}
@@ -88,7 +89,7 @@ class Lab:
         for site in self.sites.values():
             site.start_libvirtd()
         if options.ferryd:
-            self._start_ferryds(options.conf)
+            self._start_ferryds(parse_conf(options.conf))
 
     def _missing_folders(self):
         return [folder for folder in PRIVATE_FOLDERS if not os.path.isdir(folder)]

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ways to move a guest: ferry, and stock libvirt in its modes."""
+
+import json
+import subprocess
+
+from lablib.base import LabError, built
+
+# Flags on top of `virsh migrate --live --p2p --persistent --undefinesource --copy-storage-all`.
+SYNC = ["--copy-storage-synchronous-writes"]
+VIRSH_MODES = {
+    "virsh-sync": SYNC,
+    "virsh-background": [],
+    "virsh-multifd": [*SYNC, "--parallel", "--parallel-connections", "4"],
+    "virsh-xbzrle": [*SYNC, "--compressed", "--comp-methods", "xbzrle", "--auto-converge"],
+    "virsh-auto-converge": [*SYNC, "--auto-converge"],
+    "virsh-postcopy": ["--postcopy", "--postcopy-after-precopy"],
+}
+
+
+class NotFinished(Exception):
+    """The move did not end in its time and was called off; the guest is where it was."""
+
+
+def _run(site, argv, time_limit_s, give_up):
+    """Runs a mover's command inside the source site. Its output, or NotFinished."""
+    process = subprocess.Popen(site.enter(argv), env=site.environment(), text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    try:
+        out, err = process.communicate(timeout=time_limit_s)
+    except subprocess.TimeoutExpired:
+        give_up()
+        try:
+            process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        raise NotFinished(f"not finished in {time_limit_s:g} s") from None
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    return process.returncode, out, err
+
+
+class VirshMove:
+    """virsh migrate, peer to peer, over TCP between the two libvirtds."""
+
+    def __init__(self, mode):
+        self.name = mode
+        self.flags = VIRSH_MODES[mode]
+
+    def prepare(self, guest, target):
+        """Stock libvirt wants the target's disks to exist."""
+        record = guest.record()
+        for path in record["disks"]:
+            target.path(path).unlink(missing_ok=True)
+            target.run(["qemu-img", "create", "-q", "-f", record["format"], path, f"{record['disk_mib']}M"],
+                       "create the target's disk")
+
+    def move(self, guest, source, target, time_limit_s):
+        status, out, err = _run(
+            source, ["virsh", "migrate", "--live", "--p2p", "--persistent", "--undefinesource",
+                     "--copy-storage-all", *self.flags, guest.name, f"qemu+tcp://{target.address}/system"],
+            time_limit_s, lambda: source.run(["virsh", "domjobabort", guest.name], "abort the migration"))
+        if status != 0:
+            raise LabError(f"virsh migrate failed: {(err or out).strip()}")
+        return {}
+
+    def clean(self, guest, left):
+        """What a finished move leaves at the site it left."""
+        for path in guest.record()["disks"]:
+            left.path(path).unlink(missing_ok=True)
+
+
+class FerryMove:
+    name = "ferry"
+
+    def prepare(self, guest, target):
+        """Its target creates what it needs; what an earlier stock move left is not its business."""
+        for path in guest.record()["disks"]:
+            target.path(path).unlink(missing_ok=True)
+
+    def move(self, guest, source, target, time_limit_s):
+        ferry = built("tools/ferry")
+        status, out, err = _run(
+            source, [ferry, "--json", "move", guest.name, "--to", target.name], time_limit_s,
+            lambda: _cancel(source, ferry))
+        try:
+            report = json.loads(out)
+        except ValueError:
+            report = {}
+        if status != 0:
+            why = report.get("reason") or err.strip() or out.strip()
+            raise LabError(f"ferry move failed (exit status {status}): {why}")
+        return report
+
+    def clean(self, guest, left):
+        for path in guest.record()["disks"]:
+            left.path(path).unlink(missing_ok=True)
+
+
+def _cancel(source, ferry):
+    moves = json.loads(source.run([ferry, "--json", "list"], "list the moves"))
+    for move in moves.get("moves", []) if isinstance(moves, dict) else moves:
+        if not move.get("outcome"):
+            source.run([ferry, "cancel", move["id"]], "cancel the move")
+
+
+def mover(mode):
+    return FerryMove() if mode == "ferry" else VirshMove(mode)

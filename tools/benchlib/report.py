@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows, their targets, and how they are printed."""
+
+import json
+import pathlib
+import statistics
+import subprocess
+
+from lablib.base import REPOSITORY
+
+TARGETS = pathlib.Path(__file__).resolve().parents[1] / "bench-targets.json"
+
+
+def median(values):
+    values = [v for v in values if v is not None]
+    return statistics.median(values) if values else None
+
+
+def row(case, metric, unit, ferry, reference, reference_name):
+    """One comparison; None where there is no figure."""
+    ratio = ferry / reference if ferry is not None and reference else None
+    return {"case": case, "metric": metric, "unit": unit, "ferry": ferry, "reference": reference,
+            "reference_name": reference_name, "ratio": ratio, "target": None, "pass": None}
+
+
+# Kind of target -> (which figure of a row, what it must be, in words, the test)
+KINDS = {
+    "ferry_min": ("ferry", ">=", lambda value, bound: value >= bound),
+    "ferry_max": ("ferry", "<=", lambda value, bound: value <= bound),
+    "ratio_min": ("ratio", ">=", lambda value, bound: value >= bound),
+    "ratio_max": ("ratio", "<=", lambda value, bound: value <= bound),
+}
+
+
+def apply_targets(scenario, rows):
+    """Fills target and pass. A row whose figure is missing misses its target."""
+    targets = json.loads(TARGETS.read_text()).get(scenario, {})
+    for each in rows:
+        for kind, bound in targets.get(each["case"], {}).get(each["metric"], {}).items():
+            figure, sign, test = KINDS[kind]
+            words = f"{figure} {sign} {bound:g}"
+            good = each[figure] is not None and test(each[figure], bound)
+            each["target"] = f"{each['target']}, {words}" if each["target"] else words
+            each["pass"] = good and each["pass"] is not False
+
+
+def commit():
+    done = subprocess.run(["git", "-C", REPOSITORY, "describe", "--always", "--dirty"], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    return done.stdout.strip() or None
+
+
+def document(scenario, rows, runs):
+    return {"scenario": scenario, "commit": commit(), "rows": rows, "runs": runs}
+
+
+def _figure(value, digits=3):
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
+
+
+def table(rows):
+    """The rows for people."""
+    lines = []
+    header = ("metric", "unit", "ferry", None, "ratio", "target", "")
+    for case in dict.fromkeys(r["case"] for r in rows):
+        mine = [r for r in rows if r["case"] == case]
+        cells = [[h or mine[0]["reference_name"] for h in header]]
+        cells += [[r["metric"], r["unit"], _figure(r["ferry"]), _figure(r["reference"]), _figure(r["ratio"], 2),
+                   r["target"] or "", {True: "met", False: "MISSED", None: ""}[r["pass"]]] for r in mine]
+        widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+        lines.append(f"{case}")
+        for line in cells:
+            lines.append("  " + "  ".join(
+                cell.rjust(w) if 2 <= i <= 4 else cell.ljust(w)
+                for i, (cell, w) in enumerate(zip(line, widths))).rstrip())
+    return "\n".join(lines)

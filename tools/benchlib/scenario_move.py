@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One busy guest moves over a long line, by ferry and by stock libvirt, on the same lab in the same run."""
+
+from lablib import options
+
+from . import report
+from .bed import guest_for, lab_for
+from .measure import METRICS, measure_move
+from .movers import VIRSH_MODES, mover
+
+HELP = "a busy guest moves: time, bytes, downtime, what the guest feels"
+LINE = {"rtt": 100, "rate": 1000, "loss": 0, "queue": 50}
+GUEST = {"memory": 512, "disk": 1024, "files": 600, "dirty": 20, "dirty_set": 64, "iops": 100}
+
+
+def add_options(parser):
+    options.add_line(parser, LINE)
+    parser.add_argument("--mode", choices=("ferry", *VIRSH_MODES), default="ferry",
+                        help="the reference: 'ferry' means ferry against virsh-sync, another is put in its place")
+    parser.add_argument("--reference-only", action="store_true", help="stock libvirt alone, without ferry")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="moves of each; medians are shown")
+    parser.add_argument("--time-limit", type=float, default=120, metavar="S", help="of one move")
+    options.add_up(parser)
+    options.add_guest(parser)
+    parser.set_defaults(**GUEST, at="site-a")
+
+
+def case_name(args):
+    name = f"rtt{args.rtt:g}"
+    if args.rate != LINE["rate"]:
+        name += f"-rate{args.rate:g}"
+    if args.loss:
+        name += f"-loss{args.loss:g}"
+    return name
+
+
+def run(args, say):
+    """Rows and the single measurements behind them."""
+    reference = "virsh-sync" if args.mode == "ferry" else args.mode
+    modes = [reference] if args.reference_only else ["ferry", reference]
+    args.ferryd = "ferry" in modes
+    runs = {mode: [] for mode in modes}
+    with lab_for(args, say) as lab, guest_for(lab, args, say) as guest:
+        for n in range(args.repeat):
+            for mode in modes:
+                say(f"moving by {mode} ({n + 1} of {args.repeat})")
+                result = measure_move(guest, mover(mode), args.time_limit)
+                if "unfinished" in result:
+                    say(f"{mode}: {result['unfinished']}")
+                runs[mode].append(result)
+    rows = []
+    for key, metric, unit in METRICS:
+        figures = {mode: report.median([r.get(key) for r in results]) for mode, results in runs.items()}
+        rows.append(report.row(case_name(args), metric, unit, figures.get("ferry"), figures.get(reference),
+                               reference))
+    return rows, runs
