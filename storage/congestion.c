@@ -25,7 +25,7 @@
  *             does not use its u, and must not find a huge one when it could
  *   draining  above twice T u is cut by a fifth per 100 ms in addition: the budget is at stake
  *
- * and u never falls below 1 MiB/s, so that the copy always ends. The speed is reported when it moved
+ * and u never falls below 256 KiB/s, so that the copy always ends. The speed is reported when it moved
  * by more than a tenth, since every report is a command to QEMU.
  */
 #include "storage/congestion.h"
@@ -37,7 +37,7 @@
 
 #define SAMPLE_NS UINT64_C(100000000)
 #define FIRST_BYTES_PER_S (32.0 * 1024 * 1024)
-#define FLOOR_BYTES_PER_S (1.0 * 1024 * 1024)
+#define FLOOR_BYTES_PER_S (256.0 * 1024)
 #define HEADROOM_BYTES_PER_S (8.0 * 1024 * 1024)
 #define TARGET_LEAST_BYTES (4.0 * 1024 * 1024)
 #define RATE_SMOOTHING_S 0.5
