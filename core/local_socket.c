@@ -81,8 +81,7 @@ int local_socket_new(uv_loop_t *loop, int fd, const struct local_socket_ops *ops
     return 0;
 }
 
-int local_socket_connect(uv_loop_t *loop, const char *path, const struct local_socket_ops *ops, void *user,
-                         struct local_socket **ret)
+int local_connect_fd(const char *path)
 {
     struct sockaddr_un address;
     int r = fill_address(path, &address);
@@ -98,7 +97,15 @@ int local_socket_connect(uv_loop_t *loop, const char *path, const struct local_s
         close(fd);
         return r;
     }
-    return local_socket_new(loop, fd, ops, user, ret);
+    return fd;
+}
+
+int local_socket_connect(uv_loop_t *loop, const char *path, const struct local_socket_ops *ops, void *user,
+                         struct local_socket **ret)
+{
+    int fd = local_connect_fd(path);
+
+    return fd < 0 ? fd : local_socket_new(loop, fd, ops, user, ret);
 }
 
 void local_socket_free(struct local_socket *s)

@@ -28,6 +28,8 @@ int local_socket_new(uv_loop_t *loop, int fd, const struct local_socket_ops *ops
 /* Connects to a listening path; local connects do not wait. */
 int local_socket_connect(uv_loop_t *loop, const char *path, const struct local_socket_ops *ops, void *user,
                          struct local_socket **ret);
+/* Just the connected descriptor (close-on-exec), or a negative errno. */
+int local_connect_fd(const char *path);
 /* Closes. No callback follows. NULL is allowed. */
 void local_socket_free(struct local_socket *s);
 

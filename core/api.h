@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control API: HTTP and JSON on a UNIX socket (RUN_DIR/ferry.sock), by libmicrohttpd in the loop.
+ *
+ *   GET  /v1/identity                 this site: name, fingerprint, version
+ *   GET  /v1/peers                    configured peers and whether they can be reached
+ *   GET  /v1/moves                    all moves this ferryd remembers
+ *   GET  /v1/moves/ID                 one of them
+ *   POST /v1/moves                    {"domain", "to"}: starts one, answers {"id"}
+ *   POST /v1/moves/ID/cancel
+ *   POST /v1/moves/ID/resolve         {"run_at": "source" | "target"}
+ *   GET  /metrics                     Prometheus' text format
+ *
+ * Failures have an HTTP status of 4xx or 5xx and {"error": {code, what, why, mend}}. Who may connect is
+ * decided by the socket's mode (0660, root's group).
+ */
+#ifndef FERRY_CORE_API_H
+#define FERRY_CORE_API_H
+
+#include "core/service.h"
+
+struct api;
+
+int api_new(struct service *s, struct api **ret, struct error *err);
+/* Stops serving; its handles close with the loop. NULL is allowed, as below. */
+void api_stop(struct api *a);
+void api_free(struct api *a);
+
+#endif

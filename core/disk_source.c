@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The source's disks on the loop: see disk_source.h. */
+#include "core/disk_source.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "core/base/buffer.h"
+#include "core/base/clock.h"
+#include "core/base/limits.h"
+#include "core/local_socket.h"
+#include "storage/mirror_connection.h"
+#include "storage/mirror_endpoint.h"
+
+enum { CHUNK_BYTES = 64 * 1024 };
+
+struct disk {
+    struct disk_source *owner;
+    struct mirror_source *mirror;
+    struct stream *stream;
+};
+
+/* One NBD connection. */
+struct client {
+    TAILQ_ENTRY(client) entry;
+    struct disk_source *owner;
+    struct mirror_connection *connection;
+    struct local_socket *socket;
+    bool ended; /* waits to be freed outside of callbacks */
+};
+
+struct disk_source {
+    uv_loop_t *loop;
+    const struct disk_source_ops *ops;
+    void *user;
+    struct mirror_budget *budget;
+    struct mirror_endpoint *endpoint;
+    struct local_listener *listener;
+    struct disk disks[LIMIT_DISKS_PER_MOVE];
+    unsigned disk_count;
+    TAILQ_HEAD(, client) clients;
+    uv_idle_t reaper;
+    bool started, closing, failed;
+    struct buffer scratch;
+};
+
+/* --- streams ------------------------------------------------------------------------------- */
+
+static void report(struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count && !d->failed; i++) {
+        enum mirror_source_state state = mirror_source_state(d->disks[i].mirror);
+
+        if (state != MIRROR_SOURCE_WAIT_CLIENT && !d->started) {
+            d->started = true;
+            d->ops->on_started(d->user);
+        }
+        if ((state == MIRROR_SOURCE_CLOSING || state == MIRROR_SOURCE_DONE) && !d->closing) {
+            d->closing = true;
+            d->ops->on_closing(d->user);
+        }
+        if (state == MIRROR_SOURCE_FAILED) {
+            d->failed = true;
+            d->ops->on_failed(d->user, mirror_source_error(d->disks[i].mirror));
+        }
+    }
+}
+
+static void pump_disk(struct disk *disk)
+{
+    struct buffer *b = &disk->owner->scratch;
+    size_t room;
+
+    while ((room = stream_room(disk->stream)) > 0 && mirror_source_has_output(disk->mirror)) {
+        buffer_clear(b);
+        if (mirror_source_pull(disk->mirror, b, room, clock_now_ns()) == 0)
+            break;
+        if (stream_write(disk->stream, buffer_data(b), buffer_len(b)) < 0)
+            break;
+    }
+}
+
+static void on_mirror_wake(void *owner, struct mirror_source *m)
+{
+    struct disk *disk = owner;
+
+    (void)m;
+    pump_disk(disk);
+    report(disk->owner);
+}
+
+static void on_stream_readable(void *user, struct stream *stream)
+{
+    struct disk *disk = user;
+    const uint8_t *data = NULL;
+    size_t len;
+
+    while ((len = stream_peek(stream, &data)) > 0) {
+        mirror_source_feed(disk->mirror, data, len, clock_now_ns());
+        stream_consume(stream, len);
+    }
+    pump_disk(disk);
+    report(disk->owner);
+}
+
+static void on_stream_writable(void *user, struct stream *stream)
+{
+    (void)stream;
+    pump_disk(user);
+}
+
+static void on_stream_reset(void *user, struct stream *stream, uint64_t reason)
+{
+    struct disk *disk = user;
+    struct error why = {0};
+
+    (void)stream;
+    error_set(&why, -ECONNRESET, "mirror a disk", NULL, "the link's stream ended: %s", wire_reason_name(reason));
+    mirror_source_fail(disk->mirror, &why);
+    report(disk->owner);
+}
+
+static const struct stream_ops stream_ops = {
+    .on_readable = on_stream_readable,
+    .on_writable = on_stream_writable,
+    .on_reset = on_stream_reset,
+};
+
+/* --- QEMU's connections -------------------------------------------------------------------- */
+
+static void on_reap(uv_idle_t *idle)
+{
+    struct disk_source *d = idle->data;
+    struct client *c, *next;
+
+    for (c = TAILQ_FIRST(&d->clients); c; c = next) {
+        next = TAILQ_NEXT(c, entry);
+        if (!c->ended)
+            continue;
+        TAILQ_REMOVE(&d->clients, c, entry);
+        mirror_connection_free(c->connection);
+        local_socket_free(c->socket);
+        free(c);
+    }
+    uv_idle_stop(idle);
+    report(d);
+}
+
+static void end_client(struct client *c)
+{
+    c->ended = true;
+    local_socket_want(c->socket, false, false);
+    uv_idle_start(&c->owner->reaper, on_reap);
+}
+
+static void pump_client(struct client *c)
+{
+    struct buffer *out = mirror_connection_output(c->connection);
+    bool full = false;
+
+    while (!c->ended && buffer_len(out) > 0 && !full) {
+        ssize_t n = local_socket_write(c->socket, buffer_data(out), buffer_len(out));
+
+        if (n == -EAGAIN) {
+            full = true;
+        } else if (n < 0) {
+            mirror_connection_eof(c->connection, (int)n);
+            end_client(c);
+        } else {
+            buffer_consume(out, (size_t)n);
+        }
+    }
+    if (c->ended)
+        return;
+    if (mirror_connection_is_closed(c->connection) && buffer_len(out) == 0)
+        end_client(c);
+    else
+        local_socket_want(c->socket, mirror_connection_wants_input(c->connection), full);
+}
+
+static void on_client_wake(void *owner, struct mirror_connection *connection)
+{
+    struct client *c = owner;
+
+    (void)connection;
+    if (!c->ended && c->socket)
+        pump_client(c);
+}
+
+static void on_client_readable(void *user)
+{
+    static uint8_t chunk[CHUNK_BYTES]; /* loop thread only */
+    struct client *c = user;
+    struct disk_source *d = c->owner;
+    int turns = 16; /* 1 MiB, then others have their turn */
+
+    while (!c->ended && turns-- > 0 && mirror_connection_wants_input(c->connection)) {
+        ssize_t n = local_socket_read(c->socket, chunk, sizeof(chunk));
+
+        if (n == -EAGAIN)
+            break;
+        if (n <= 0) {
+            mirror_connection_eof(c->connection, (int)n);
+            end_client(c);
+            break;
+        }
+        if (mirror_connection_feed(c->connection, chunk, (size_t)n, clock_now_ns()) < 0)
+            break;
+    }
+    if (!c->ended)
+        pump_client(c);
+    for (unsigned i = 0; i < d->disk_count; i++)
+        pump_disk(&d->disks[i]);
+    report(d);
+}
+
+static void on_client_writable(void *user)
+{
+    pump_client(user);
+}
+
+static const struct local_socket_ops client_ops = {
+    .on_readable = on_client_readable,
+    .on_writable = on_client_writable,
+};
+
+static void on_accept(void *user, int fd)
+{
+    struct disk_source *d = user;
+    struct client *c = calloc(1, sizeof(*c));
+
+    if (!c || mirror_connection_new(&c->connection, d->endpoint, on_client_wake, c) < 0) {
+        close(fd);
+        free(c);
+        return;
+    }
+    c->owner = d;
+    if (local_socket_new(d->loop, fd, &client_ops, c, &c->socket) < 0) {
+        mirror_connection_free(c->connection);
+        free(c);
+        return;
+    }
+    TAILQ_INSERT_TAIL(&d->clients, c, entry);
+    pump_client(c); /* the server speaks first */
+}
+
+/* --- the whole ----------------------------------------------------------------------------- */
+
+int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, const struct disk_source_ops *ops, void *user,
+                    struct disk_source **ret)
+{
+    struct disk_source *d = calloc(1, sizeof(*d));
+
+    if (!d)
+        return -ENOMEM;
+    if (mirror_endpoint_new(&d->endpoint) < 0) {
+        free(d);
+        return -ENOMEM;
+    }
+    d->loop = loop;
+    d->budget = budget;
+    d->ops = ops;
+    d->user = user;
+    TAILQ_INIT(&d->clients);
+    uv_idle_init(loop, &d->reaper);
+    d->reaper.data = d;
+    *ret = d;
+    return 0;
+}
+
+int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes, struct stream *stream)
+{
+    struct mirror_source_params params = {
+        .export_name = export_name,
+        .size_bytes = size_bytes,
+        .budget = d->budget,
+        .wake = on_mirror_wake,
+        .owner = &d->disks[d->disk_count],
+    };
+    struct disk *disk = &d->disks[d->disk_count];
+    int r;
+
+    if (d->disk_count == LIMIT_DISKS_PER_MOVE)
+        return -E2BIG;
+    disk->owner = d;
+    disk->stream = stream;
+    r = mirror_source_new(&disk->mirror, &params);
+    if (r < 0)
+        return r;
+    r = mirror_endpoint_add(d->endpoint, disk->mirror);
+    if (r < 0) {
+        mirror_source_free(disk->mirror);
+        return r;
+    }
+    d->disk_count++;
+    stream_set_ops(stream, &stream_ops, disk);
+    pump_disk(disk);
+    return 0;
+}
+
+int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t gid, struct error *err)
+{
+    return local_listener_new(d->loop, path, uid, gid, on_accept, d, &d->listener, err);
+}
+
+static void on_reaper_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+void disk_source_free(struct disk_source *d)
+{
+    struct client *c;
+
+    if (!d)
+        return;
+    d->failed = d->started = d->closing = true; /* nobody is told any more */
+    local_listener_free(d->listener);
+    while ((c = TAILQ_FIRST(&d->clients))) {
+        TAILQ_REMOVE(&d->clients, c, entry);
+        c->ended = true;
+        mirror_connection_free(c->connection);
+        local_socket_free(c->socket);
+        free(c);
+    }
+    for (unsigned i = 0; i < d->disk_count; i++) {
+        stream_release(d->disks[i].stream);
+        mirror_endpoint_remove(d->endpoint, d->disks[i].mirror);
+        mirror_source_free(d->disks[i].mirror);
+    }
+    mirror_endpoint_free(d->endpoint);
+    buffer_done(&d->scratch);
+    uv_close((uv_handle_t *)&d->reaper, on_reaper_closed);
+}
+
+void disk_source_set_ready(struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count; i++) {
+        mirror_source_set_ready(d->disks[i].mirror, true);
+        stream_set_care(d->disks[i].stream, CARE_GUEST);
+    }
+}
+
+/* The latency below which @share of the counted writes were acknowledged: the upper bound of the
+ * histogram's bucket. */
+static uint64_t percentile(const uint64_t counts[32], uint64_t total, double share)
+{
+    uint64_t seen = 0;
+
+    for (unsigned i = 0; i < 32; i++) {
+        seen += counts[i];
+        if (total > 0 && (double)seen >= share * (double)total)
+            return UINT64_C(1) << i;
+    }
+    return 0;
+}
+
+void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats *ret)
+{
+    uint64_t counts[32] = {0}, total = 0;
+
+    memset(ret, 0, sizeof(*ret));
+    for (unsigned i = 0; i < d->disk_count; i++) {
+        struct mirror_source_stats s;
+
+        mirror_source_stats(d->disks[i].mirror, &s);
+        ret->in_bytes += s.log.in_bytes;
+        ret->payload_bytes += s.log.in_payload_bytes;
+        ret->sent_bytes += s.log.sent_bytes;
+        ret->applied_bytes += s.log.applied_bytes;
+        ret->fill_bytes += s.log.fill_bytes;
+        ret->fill_peak_bytes += s.log.fill_peak_bytes;
+        ret->target_queue_bytes += s.target_queue_bytes;
+        ret->guest_writes += s.writes_guest;
+        ret->held_count += s.log.held_count;
+        ret->held_ns += s.log.held_ns;
+        ret->latency_max_us = MAX(ret->latency_max_us, s.guest_latency_max_us);
+        for (unsigned k = 0; k < 32; k++) {
+            counts[k] += s.guest_latency_count[k];
+            total += s.guest_latency_count[k];
+        }
+    }
+    ret->latency_p50_us = percentile(counts, total, 0.50);
+    ret->latency_p99_us = percentile(counts, total, 0.99);
+}

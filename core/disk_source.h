@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The disks of a move at the source, on the loop: QEMU's NBD connections on one UNIX socket, a mirror
+ * engine a disk, a stream of the link a disk. Policy lives in storage/; this only moves bytes.
+ */
+#ifndef FERRY_CORE_DISK_SOURCE_H
+#define FERRY_CORE_DISK_SOURCE_H
+
+#include <stdbool.h>
+#include <uv.h>
+
+#include "core/base/error.h"
+#include "netlink/session.h"
+#include "storage/mirror_budget.h"
+#include "storage/mirror_source.h"
+
+struct disk_source;
+
+struct disk_source_ops {
+    /* QEMU opened its first disk: the mirror job runs. */
+    void (*on_started)(void *user);
+    /* QEMU said DISC on a disk: its log is closed. */
+    void (*on_closing)(void *user);
+    /* A disk failed. Called once; do not free in it. */
+    void (*on_failed)(void *user, const struct error *err);
+};
+
+int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, const struct disk_source_ops *ops, void *user,
+                    struct disk_source **ret);
+/* The stream becomes the disk's. */
+int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes, struct stream *stream);
+/* Listens for QEMU. */
+int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t gid, struct error *err);
+void disk_source_free(struct disk_source *d);
+
+/* All mirrors are READY: from now on every write is the guest's, and urgent. */
+void disk_source_set_ready(struct disk_source *d);
+
+struct disk_source_stats {
+    uint64_t in_bytes;         /* taken from QEMU, zeroes by their extent */
+    uint64_t payload_bytes;    /* of these, data */
+    uint64_t sent_bytes;       /* into the streams */
+    uint64_t applied_bytes;    /* payload applied at the target */
+    uint64_t fill_bytes;       /* acknowledged and not applied */
+    uint64_t fill_peak_bytes;
+    uint64_t target_queue_bytes;
+    uint64_t guest_writes;
+    uint64_t held_count, held_ns;
+    uint64_t latency_p50_us, latency_p99_us, latency_max_us; /* acknowledgement of guest writes */
+};
+void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats *ret);
+
+#endif

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A move as both sites keep it: identity, phase, measurements, journal record, JSON views.
+ *
+ * The two roles are core/move_source.c and core/move_target.c. A move stays in the list after its end,
+ * light, as history; its heavy half (`role`) is freed then.
+ *
+ *   phases:  preparing > copying > mirroring > memory > stopped > prepared > committed > resumed > done
+ */
+#ifndef FERRY_CORE_MOVE_H
+#define FERRY_CORE_MOVE_H
+
+#include <jansson.h>
+
+#include "core/service.h"
+
+enum move_phase {
+    MOVE_PREPARING, /* preflight, target storage */
+    MOVE_COPYING,   /* bulk copy of the disks, guest writes mirrored beside it */
+    MOVE_MIRRORING, /* all mirrors READY */
+    MOVE_MEMORY,    /* RAM rounds */
+    MOVE_STOPPED,   /* the guest has stopped at the source: downtime runs */
+    MOVE_PREPARED,  /* the target has everything and promised */
+    MOVE_COMMITTED, /* the source has decided */
+    MOVE_RESUMED,   /* the target runs */
+    MOVE_DONE,      /* nothing left to do */
+    MOVE_PHASES,
+};
+
+enum move_outcome { MOVE_RUNNING, MOVE_OUTCOME_COMMITTED, MOVE_OUTCOME_ABORTED, MOVE_OUTCOME_IN_DOUBT };
+
+struct move_progress {
+    uint64_t disk_total, disk_done;         /* virtual bytes of all disks; copied or zero */
+    uint64_t disk_payload, disk_wire;       /* data taken from QEMU; bytes into the link */
+    uint64_t log_fill, log_peak;            /* acknowledged, not yet applied */
+    uint64_t bulk_speed;                    /* limit set on the copy, bytes/s; 0 = none */
+    const char *bulk_reason;                /* why */
+    uint64_t memory_total, memory_remaining, memory_wire, memory_stream;
+    uint64_t dirty_rate;                    /* bytes/s */
+    uint64_t iterations;
+    uint64_t rtt_us;
+    uint64_t link_wire;                     /* of the session since the move began */
+    unsigned outages;
+    uint64_t latency_p50_us, latency_p99_us, latency_max_us, guest_writes;
+    uint64_t rate;                          /* bytes/s over the last seconds */
+};
+
+struct move {
+    TAILQ_ENTRY(move) entry;
+    struct service *service;
+    char id[JOURNAL_ID_BYTES];
+    enum journal_role role;
+    struct domain_info info;
+    char peer[WIRE_NAME_BYTES];
+    bool persistent, autostart; /* of the domain at the source */
+    int64_t created_ms;         /* wall clock */
+    enum move_phase phase;
+    uint64_t phase_ns[MOVE_PHASES]; /* monotonic; 0 = not reached */
+    uint64_t ended_ns;
+    int64_t downtime_ms;            /* -1 = none measured */
+    enum move_outcome outcome;
+    bool refused;                   /* by preflight, here or at the target: nothing was begun */
+    bool finished;                  /* nothing left for this site to do */
+    struct error reason;
+    struct move_progress progress;
+    unsigned pending;               /* calls under way that will come back to this object */
+    struct move_source *source;     /* heavy halves, one of them while it runs */
+    struct move_target *target;
+    json_t *past;                   /* a move from before this start: its last view; owned */
+};
+
+/* A new move in the list, phase PREPARING. @id NULL: make one. -EBUSY at the cap. */
+int move_new(struct service *s, enum journal_role role, const char *id, const char *peer, struct move **ret,
+             struct error *err);
+struct move *move_find(struct service *s, const char *id, enum journal_role role);
+/* By id or an unambiguous beginning of it; either role. */
+struct move *move_lookup(struct service *s, const char *id);
+/* The unfinished move of a domain (by UUID or name), except @except; NULL: none. */
+struct move *move_of_domain(struct service *s, const char *name, const char *uuid, const struct move *except);
+unsigned move_count_running(struct service *s);
+
+/* Forward only; logs. */
+void move_set_phase(struct move *m, enum move_phase phase);
+const char *move_phase_name(enum move_phase phase);
+const char *move_outcome_name(enum move_outcome outcome);
+/* Notes the first reason of a failure. */
+void move_set_reason(struct move *m, const struct error *why);
+/* Writes the move's record; see journal_put(). Stops the daemon when there is no memory for it. */
+void move_journal(struct move *m, const char *state, bool finished, void (*on_durable)(void *user));
+
+/* What `list`, `show`, `watch` and the final report give. New reference. */
+json_t *move_to_json(struct move *m);
+/* The journal's document, and back. */
+json_t *move_to_document(struct move *m);
+int move_from_document(struct move *m, const char *text, struct error *err);
+
+/* domain_info on the wire and in the journal. */
+json_t *domain_info_to_json(const struct domain_info *info);
+int domain_info_from_json(const json_t *json, struct domain_info *ret);
+json_t *error_to_json(const struct error *e);
+void error_from_json(const json_t *json, struct error *ret);
+
+/* The folder of a move's sockets, and the sockets in it. -ENAMETOOLONG with words. */
+struct move_paths {
+    char folder[108], rpc[108], memory[108], disk[108];
+};
+int move_paths_of(const struct config *c, const struct move *m, struct move_paths *ret, struct error *err);
+/* Makes the folder, owned by QEMU's user. */
+int move_paths_make(struct service *s, const struct move_paths *paths, struct error *err);
+void move_paths_remove(const struct move_paths *paths);
+
+#endif

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Moves as JSON: the view that the control API gives, the journal's document, what crosses to the peer.
+ *
+ * The view of a move, running or past, is one object; docs/operations.md lists its members.
+ */
+#include "core/move.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/clock.h"
+
+/* --- small values -------------------------------------------------------------------------- */
+
+json_t *error_to_json(const struct error *e)
+{
+    return json_pack("{s:i, s:s, s:s, s:s}", "code", e->code, "what", e->what, "why", e->why, "mend", e->mend);
+}
+
+static void copy_text(const json_t *object, const char *key, char *to, size_t cap)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    if (!text)
+        return;
+    snprintf(to, cap, "%s", text);
+    for (char *p = to; *p; p++) { /* a peer's text goes to logs and terminals */
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?';
+    }
+}
+
+void error_from_json(const json_t *json, struct error *ret)
+{
+    json_int_t code = json_integer_value(json_object_get(json, "code"));
+
+    memset(ret, 0, sizeof(*ret));
+    ret->code = code < 0 && code > -4096 ? (int)code : -EIO;
+    copy_text(json, "what", ret->what, sizeof(ret->what));
+    copy_text(json, "why", ret->why, sizeof(ret->why));
+    copy_text(json, "mend", ret->mend, sizeof(ret->mend));
+}
+
+json_t *domain_info_to_json(const struct domain_info *info)
+{
+    json_t *disks = json_array();
+
+    for (unsigned i = 0; i < info->disk_count; i++) {
+        const struct domain_disk *d = &info->disks[i];
+
+        json_array_append_new(disks, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "target", d->target, "alias",
+                                               d->alias, "path", d->path, "format", disk_format_name(d->format),
+                                               "size", (json_int_t)d->size_bytes, "allocated",
+                                               (json_int_t)d->allocated_bytes));
+    }
+    return json_pack("{s:s, s:s, s:o}", "name", info->name, "uuid", info->uuid, "disks", disks);
+}
+
+/* Copies a string member that must exist, fit, and have no control characters. */
+static int take_text(const json_t *object, const char *key, char *to, size_t cap)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    if (!text || !text[0] || strlen(text) >= cap)
+        return -EPROTO;
+    for (const char *p = text; *p; p++) {
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            return -EPROTO;
+    }
+    memcpy(to, text, strlen(text) + 1);
+    return 0;
+}
+
+static int disk_from_json(const json_t *json, struct domain_disk *d)
+{
+    json_int_t size = json_integer_value(json_object_get(json, "size"));
+    json_int_t allocated = json_integer_value(json_object_get(json, "allocated"));
+    char format[16];
+
+    if (take_text(json, "target", d->target, sizeof(d->target)) < 0 ||
+        take_text(json, "alias", d->alias, sizeof(d->alias)) < 0 ||
+        take_text(json, "path", d->path, sizeof(d->path)) < 0 ||
+        take_text(json, "format", format, sizeof(format)) < 0 || disk_format_parse(format, &d->format) < 0)
+        return -EPROTO;
+    if (size <= 0 || size > (json_int_t)1 << 50 || allocated < 0 || strchr(d->alias, '/'))
+        return -EPROTO;
+    d->size_bytes = (uint64_t)size;
+    d->allocated_bytes = (uint64_t)allocated;
+    return 0;
+}
+
+int domain_info_from_json(const json_t *json, struct domain_info *ret)
+{
+    const json_t *disks = json_object_get(json, "disks");
+    struct domain_info info = {0};
+
+    if (take_text(json, "name", info.name, sizeof(info.name)) < 0 ||
+        take_text(json, "uuid", info.uuid, sizeof(info.uuid)) < 0 || strlen(info.uuid) != 36 ||
+        strchr(info.name, '/') || !json_is_array(disks) || json_array_size(disks) > LIMIT_DISKS_PER_MOVE)
+        return -EPROTO;
+    for (size_t i = 0; i < json_array_size(disks); i++) {
+        if (disk_from_json(json_array_get(disks, i), &info.disks[i]) < 0)
+            return -EPROTO;
+        for (size_t k = 0; k < i; k++) {
+            if (strcmp(info.disks[k].alias, info.disks[i].alias) == 0 ||
+                strcmp(info.disks[k].path, info.disks[i].path) == 0)
+                return -EPROTO;
+        }
+        info.disk_count++;
+    }
+    *ret = info;
+    return 0;
+}
+
+/* --- the view ------------------------------------------------------------------------------ */
+
+static json_int_t span_ms(uint64_t from_ns, uint64_t to_ns)
+{
+    return from_ns && to_ns > from_ns ? (json_int_t)((to_ns - from_ns) / NS_PER_MS) : 0;
+}
+
+static json_t *phases_to_json(const struct move *m)
+{
+    json_t *phases = json_object();
+
+    for (int p = 0; p < MOVE_PHASES; p++) {
+        if (m->phase_ns[p])
+            json_object_set_new(phases, move_phase_name((enum move_phase)p),
+                                json_integer(span_ms(m->phase_ns[MOVE_PREPARING], m->phase_ns[p])));
+    }
+    return phases;
+}
+
+/* Seconds left over disk and memory together, at the rate of the last seconds; -1 = cannot tell yet. */
+static json_int_t eta_s(const struct move *m)
+{
+    const struct move_progress *p = &m->progress;
+    uint64_t left = p->disk_total - MIN(p->disk_done, p->disk_total) + p->log_fill;
+
+    if (m->phase >= MOVE_STOPPED || m->finished)
+        return 0;
+    left += m->phase >= MOVE_MEMORY ? p->memory_remaining : p->memory_total;
+    return p->rate > 0 ? (json_int_t)(left / p->rate) : -1;
+}
+
+static void add_measurements(const struct move *m, json_t *view)
+{
+    const struct move_progress *p = &m->progress;
+    uint64_t copied_ns = m->phase_ns[MOVE_MEMORY] ? m->phase_ns[MOVE_MEMORY] : m->phase_ns[MOVE_STOPPED];
+
+    json_object_set_new(view, "disk",
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "bytes",
+                                  (json_int_t)p->disk_payload, "wire_bytes", (json_int_t)p->disk_wire, "copied_ms",
+                                  span_ms(m->phase_ns[MOVE_COPYING], copied_ns), "total_bytes",
+                                  (json_int_t)p->disk_total, "done_bytes", (json_int_t)p->disk_done, "log_bytes",
+                                  (json_int_t)p->log_fill, "log_peak_bytes", (json_int_t)p->log_peak,
+                                  "speed_limit_bytes_per_s", (json_int_t)p->bulk_speed, "speed_limit_reason",
+                                  p->bulk_reason ? p->bulk_reason : "none"));
+    json_object_set_new(view, "memory",
+                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "bytes", (json_int_t)p->memory_stream,
+                                  "wire_bytes", (json_int_t)p->memory_wire, "iterations", (json_int_t)p->iterations,
+                                  "total_bytes", (json_int_t)p->memory_total, "remaining_bytes",
+                                  (json_int_t)p->memory_remaining, "dirty_bytes_per_s", (json_int_t)p->dirty_rate));
+    json_object_set_new(view, "link",
+                        json_pack("{s:f, s:I, s:i, s:I}", "rtt_ms", (double)p->rtt_us / 1000.0, "wire_bytes",
+                                  (json_int_t)p->link_wire, "outages", (int)p->outages, "bytes_per_s",
+                                  (json_int_t)p->rate));
+    json_object_set_new(view, "stun", json_pack("{s:i, s:i}", "max_percent", 0, "total_ms", 0));
+    json_object_set_new(view, "guest_write_latency_us",
+                        json_pack("{s:I, s:I, s:I, s:I}", "p50", (json_int_t)p->latency_p50_us, "p99",
+                                  (json_int_t)p->latency_p99_us, "max", (json_int_t)p->latency_max_us, "count",
+                                  (json_int_t)p->guest_writes));
+}
+
+json_t *move_to_json(struct move *m)
+{
+    const char *here = m->service->config->name;
+    uint64_t until = m->ended_ns ? m->ended_ns : clock_now_ns();
+    bool source = m->role == JOURNAL_SOURCE;
+    json_t *view;
+
+    if (m->past)
+        return json_incref(m->past);
+    view = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:I, s:o, s:I}", "id", m->id, "domain",
+                     m->info.name, "uuid", m->info.uuid, "from", source ? here : m->peer, "to",
+                     source ? m->peer : here, "role", source ? "source" : "target", "phase",
+                     move_phase_name(m->phase), "outcome", move_outcome_name(m->outcome), "finished", m->finished, "refused", m->refused,
+                     "started_ms", (json_int_t)m->created_ms, "total_ms", span_ms(m->phase_ns[MOVE_PREPARING], until),
+                     "downtime_ms", (json_int_t)m->downtime_ms, "phases_ms", phases_to_json(m), "eta_s", eta_s(m));
+    if (error_is_set(&m->reason)) {
+        char line[1024];
+
+        json_object_set_new(view, "reason", json_string(error_line(&m->reason, line, sizeof(line))));
+        json_object_set_new(view, "error", error_to_json(&m->reason));
+    } else {
+        json_object_set_new(view, "reason", json_string(""));
+    }
+    add_measurements(m, view);
+    return view;
+}
+
+/* --- the journal's document ---------------------------------------------------------------- */
+
+json_t *move_to_document(struct move *m)
+{
+    return json_pack("{s:s, s:o, s:b, s:b, s:s, s:o}", "peer", m->peer, "info", domain_info_to_json(&m->info),
+                     "persistent", m->persistent, "autostart", m->autostart, "outcome",
+                     move_outcome_name(m->outcome), "view", move_to_json(m));
+}
+
+static enum move_outcome outcome_from_name(const char *name)
+{
+    for (int o = MOVE_RUNNING; o <= MOVE_OUTCOME_IN_DOUBT; o++) {
+        if (name && strcmp(name, move_outcome_name((enum move_outcome)o)) == 0)
+            return (enum move_outcome)o;
+    }
+    return MOVE_RUNNING;
+}
+
+int move_from_document(struct move *m, const char *text, struct error *err)
+{
+    json_t *document = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    int r = take_text(document, "peer", m->peer, sizeof(m->peer));
+
+    if (r == 0)
+        r = domain_info_from_json(json_object_get(document, "info"), &m->info);
+    if (r == 0) {
+        m->persistent = json_is_true(json_object_get(document, "persistent"));
+        m->autostart = json_is_true(json_object_get(document, "autostart"));
+        m->outcome = outcome_from_name(json_string_value(json_object_get(document, "outcome")));
+        m->past = json_incref(json_object_get(document, "view"));
+    } else {
+        error_set(err, r, "read the journal", NULL, "the record of move %s is malformed", m->id);
+    }
+    json_decref(document);
+    return r;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A move at the source: preflight, channels, libvirt's migration, and the decision.
+ *
+ *   start -> describe the VM -> call the peer -> journal "moving" -> PREPARE ->
+ *   READY -> sockets, streams, virDomainMigrateToURI3 -> ... switchover (core/switchover.h) -> end
+ *
+ * Everything that ends is seen in one place, act(), as actions of the commit protocol; callbacks only
+ * record what happened and step the machine.
+ */
+#ifndef FERRY_CORE_MOVE_SOURCE_H
+#define FERRY_CORE_MOVE_SOURCE_H
+
+#include <jansson.h>
+
+#include "core/move.h"
+
+/* Starts a move of a running domain. Its fate is read from the move. */
+int move_source_start(struct service *s, const char *domain, const char *peer, struct move **ret,
+                      struct error *err);
+/* After a restart: @state is the journalled one. */
+int move_source_recover(struct move *m, const char *state, struct error *err);
+/* -ETOOLATE is -EBUSY: the decision is made. */
+int move_source_cancel(struct move *m, struct error *err);
+/* The operator's word on a move in doubt. */
+int move_source_resolve(struct move *m, bool run_at_source, struct error *err);
+
+/* From the peer. */
+void move_source_on_message(struct move *m, struct link_session *ls, const char *type, const json_t *msg);
+void move_source_on_session_closed(struct move *m, struct link_session *ls, const struct error *why);
+/* From libvirt. */
+void move_source_on_suspended(struct move *m);
+void move_source_on_stopped(struct move *m);
+/* The daemon stops: gives up if that is still possible. */
+void move_source_shutdown(struct move *m);
+
+#endif

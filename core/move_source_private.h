@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What move_source.c (the decision) and source_channels.c (the data's way) share. Not for others. */
+#ifndef FERRY_CORE_MOVE_SOURCE_PRIVATE_H
+#define FERRY_CORE_MOVE_SOURCE_PRIVATE_H
+
+#include "core/disk_source.h"
+#include "core/local_socket.h"
+#include "core/move.h"
+#include "core/relay.h"
+#include "core/rpc_relay.h"
+#include "core/switchover.h"
+#include "memory/ram_parser.h"
+#include "storage/congestion.h"
+
+enum { SOURCE_TICK_MS = 100 };
+
+struct move_source {
+    struct move *move;
+    struct service *service;
+    struct switchover_source sw;
+    struct link_session *ls; /* held while set */
+    bool prepare_sent;       /* the target may know of this move */
+    bool migrating;          /* libvirt's call is under way */
+    bool settle_target;      /* the target never heard: count it as settled */
+    bool reason_is_libvirts; /* the move's reason is only libvirt's echo of the cause */
+    bool check_wanted, check_running, resuming;
+    bool dispose_wanted;
+    uint64_t check_again_ns, withdraw_again_ns, close_at_ns; /* 0 = not due */
+    uint64_t settled_ns;
+    uv_timer_t tick, redial;
+
+    /* channels */
+    bool channels_open;
+    struct move_paths paths;
+    struct local_listener *rpc_listener, *memory_listener;
+    struct rpc_relay *rpc;
+    struct relay *memory;
+    struct ram_parser *parser;
+    struct disk_source *disks;
+    struct congestion *congestion;
+    bool reply_released; /* waits to be read */
+    uv_timer_t *reply_timer;
+    bool qmp_running, stats_running;
+    uint64_t bulk_speed; /* as last set */
+    uint64_t downtime_limit_ms, downtime_raised_ns;
+    unsigned ticks;
+    uint64_t wire_base;  /* the session's bytes when this move began */
+    uint64_t rate_bytes[16], rate_ns[16]; /* ring of samples for `rate` */
+};
+
+/* move_source.c */
+void move_source_step(struct move_source *ms, enum switchover_source_event event);
+void move_source_fail(struct move_source *ms, const struct error *why);
+void move_source_call_returned(struct move_source *ms);
+void move_source_check_domain(struct move_source *ms);
+
+/* source_channels.c */
+/* Sockets, streams, engines; then starts libvirt's migration. */
+int source_channels_open(struct move_source *ms, struct error *err);
+/* Closes whatever is open. Not from inside a channel's own callback. */
+void source_channels_close(struct move_source *ms);
+/* Lets libvirt have the FINISH3 reply, and steps the machine when it was read. */
+void source_channels_release_reply(struct move_source *ms);
+void source_channels_tick(struct move_source *ms, uint64_t now_ns);
+
+#endif

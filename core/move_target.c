@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A move at the target: see move_target.h; its channels are in target_channels.c. */
+#include "core/move_target.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/clock.h"
+#include "core/base/failpoint.h"
+#include "core/base/log.h"
+#include "core/disk_files.h"
+#include "core/move_target_private.h"
+
+enum { TICK_MS = 100, ASK_AGAIN_MS = 2000 };
+
+static void act(struct move_target *mt, unsigned actions);
+static void on_tick(uv_timer_t *timer);
+
+void move_target_step(struct move_target *mt, enum switchover_target_event event)
+{
+    enum switchover_target_state before = mt->sw.state;
+    unsigned actions = switchover_target_step(&mt->sw, event);
+
+    if (before != mt->sw.state)
+        log_info("move %s (%s): switchover %s -> %s", mt->move->id, mt->move->info.name,
+                 switchover_target_state_name(before), switchover_target_state_name(mt->sw.state));
+    act(mt, actions);
+}
+
+/* --- messages ------------------------------------------------------------------------------ */
+
+static void send_message(struct move_target *mt, json_t *msg)
+{
+    struct link_session *ls = mt->ls ? mt->ls : peering_any(mt->service->peering, mt->move->peer);
+
+    json_object_set_new(msg, "move", json_string(mt->move->id));
+    if (ls)
+        peering_send(ls, msg);
+    else
+        json_decref(msg);
+}
+
+static void send_word(struct move_target *mt, const char *type)
+{
+    send_message(mt, json_pack("{s:s}", "type", type));
+}
+
+void move_target_fail(struct move_target *mt, const struct error *why)
+{
+    if (mt->sw.state == TARGET_RECEIVING || mt->sw.state == TARGET_PREPARING) {
+        move_set_reason(mt->move, why);
+        send_message(mt, json_pack("{s:s, s:o}", "type", "failed", "error", error_to_json(why)));
+    }
+    move_target_step(mt, TARGET_ON_FAILURE);
+}
+
+/* Asks the source what it decided, over whatever session there is, dialling one if need be. */
+static void ask_source(struct move_target *mt)
+{
+    struct link_session *ls;
+    struct error err;
+
+    mt->ask_at_ns = clock_now_ns() + ASK_AGAIN_MS * NS_PER_MS;
+    if (mt->ls) {
+        send_word(mt, "ask");
+    } else if (peering_any(mt->service->peering, mt->move->peer)) {
+        send_word(mt, "ask");
+    } else if (peering_dial(mt->service->peering, mt->move->peer, &ls, &err) == 0) {
+        send_word(mt, "ask");
+        peering_release(ls); /* idle sessions live long enough for an answer, and are dialled again */
+    }
+}
+
+/* --- the end ------------------------------------------------------------------------------- */
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void dispose(void *arg)
+{
+    struct move *m = arg;
+    struct move_target *mt = m->target;
+
+    if (!mt)
+        return;
+    if (m->pending > 0) {
+        mt->dispose_wanted = true;
+        return;
+    }
+    m->target = NULL;
+    target_channels_close(mt);
+    if (mt->ls)
+        peering_release(mt->ls);
+    uv_close((uv_handle_t *)&mt->tick, on_handle_closed);
+}
+
+void move_target_call_returned(struct move_target *mt)
+{
+    mt->move->pending--;
+    if (mt->dispose_wanted)
+        service_defer(mt->service, dispose, mt->move);
+}
+
+static void finish(struct move_target *mt, enum move_outcome outcome)
+{
+    struct move *m = mt->move;
+
+    m->outcome = outcome;
+    m->finished = true;
+    m->ended_ns = clock_now_ns();
+    move_set_phase(m, MOVE_DONE);
+    move_journal(m, switchover_target_state_name(mt->sw.state), true, NULL);
+    log_info("move %s (%s): %s", m->id, m->info.name, move_outcome_name(outcome));
+    mt->dispose_at_ns = clock_now_ns() + (outcome == MOVE_OUTCOME_COMMITTED ? 3 * NS_PER_S : 0);
+}
+
+/* Disk files are made, removed and adopted on the worker. */
+struct files_job {
+    struct worker_job job;
+    struct move *move;
+    struct domain_info info;
+    struct config config;
+    struct error err;
+};
+
+static struct files_job *files_job_new(struct move_target *mt, void (*run)(struct worker_job *),
+                                       void (*done)(struct worker_job *))
+{
+    struct files_job *f = calloc(1, sizeof(*f));
+
+    if (!f)
+        abort(); /* some hundred KiB; without it disks would stay behind */
+    f->job = (struct worker_job){.run = run, .done = done};
+    f->move = mt->move;
+    f->info = mt->move->info;
+    f->config = *mt->service->config;
+    mt->move->pending++;
+    return f;
+}
+
+static void files_job_end(struct files_job *f)
+{
+    struct move_target *mt = f->move->target;
+
+    free(f);
+    move_target_call_returned(mt);
+}
+
+static void run_remove(struct worker_job *job)
+{
+    struct files_job *f = container_of(job, struct files_job, job);
+
+    disk_files_remove(&f->info, f->move->id);
+}
+
+static void done_remove(struct worker_job *job)
+{
+    struct files_job *f = container_of(job, struct files_job, job);
+
+    move_target_step(f->move->target, TARGET_ON_CLEANED);
+    files_job_end(f);
+}
+
+static void on_domain_removed(void *user, const struct error *err)
+{
+    struct move_target *mt = user;
+    char line[1024];
+
+    if (err->code) {
+        log_warning("move %s: cannot remove the half-made VM yet: %s", mt->move->id,
+                    error_line(err, line, sizeof(line)));
+        mt->clean_at_ns = clock_now_ns() + NS_PER_S;
+    } else {
+        worker_post(mt->service->files, &files_job_new(mt, run_remove, done_remove)->job);
+    }
+    move_target_call_returned(mt);
+}
+
+/* Channels first: libvirtd kills an incoming VM whose connection ends. Then what is left of the VM,
+ * then its files. */
+static void clean_up(void *arg)
+{
+    struct move *m = arg;
+    struct move_target *mt = m->target;
+
+    if (!mt || mt->creating) { /* files are being made: they are removed when that returns */
+        if (mt)
+            mt->clean_at_ns = clock_now_ns() + NS_PER_S / 20;
+        return;
+    }
+    mt->clean_at_ns = 0;
+    target_channels_close(mt);
+    m->pending++;
+    virt_destroy(mt->service->virt, m->info.uuid, on_domain_removed, mt);
+}
+
+static void run_adopt(struct worker_job *job)
+{
+    struct files_job *f = container_of(job, struct files_job, job);
+
+    disk_files_adopt(&f->info, f->move->id);
+}
+
+static void done_adopt(struct worker_job *job)
+{
+    struct files_job *f = container_of(job, struct files_job, job);
+
+    finish(f->move->target, MOVE_OUTCOME_COMMITTED);
+    files_job_end(f);
+}
+
+/* --- the promise --------------------------------------------------------------------------- */
+
+static void on_prepared_durable(void *user)
+{
+    struct move *m = user;
+
+    m->pending--;
+    failpoint("after-prepared-journal");
+    move_set_phase(m, MOVE_PREPARED);
+    move_target_step(m->target, TARGET_ON_PREPARED_JOURNALLED);
+}
+
+static void on_committed_durable(void *user)
+{
+    struct move *m = user;
+
+    m->pending--;
+    failpoint("after-committed-journal");
+    move_set_phase(m, MOVE_COMMITTED);
+    move_target_step(m->target, TARGET_ON_COMMITTED_JOURNALLED);
+}
+
+static void on_resumed(void *user, const struct error *err)
+{
+    struct move_target *mt = user;
+    char line[1024];
+
+    if (err->code) {
+        log_error("move %s (%s): cannot resume the VM yet: %s", mt->move->id, mt->move->info.name,
+                  error_line(err, line, sizeof(line)));
+        move_target_step(mt, TARGET_ON_RESUME_FAILED);
+    } else {
+        move_set_phase(mt->move, MOVE_RESUMED);
+        failpoint("after-resume");
+        move_target_step(mt, TARGET_ON_RESUMED);
+    }
+    move_target_call_returned(mt);
+}
+
+static void resume_domain(struct move_target *mt)
+{
+    mt->resume_at_ns = 0;
+    mt->move->pending++;
+    virt_resume(mt->service->virt, mt->move->info.uuid, on_resumed, mt);
+}
+
+static void act(struct move_target *mt, unsigned actions)
+{
+    struct move *m = mt->move;
+
+    if (actions & TARGET_JOURNAL_PREPARED) {
+        failpoint("before-prepared-journal");
+        m->pending++;
+        move_journal(m, "prepared", false, on_prepared_durable);
+    }
+    if (actions & TARGET_PASS_FINISH) {
+        send_word(mt, "prepared");
+        target_channels_pass_finish(mt);
+    }
+    if (actions & TARGET_JOURNAL_COMMITTED) {
+        m->pending++;
+        move_journal(m, "committing", false, on_committed_durable);
+    }
+    if (actions & TARGET_RESUME_DOMAIN)
+        resume_domain(mt);
+    if (actions & TARGET_RETRY_RESUME)
+        mt->resume_at_ns = clock_now_ns() + NS_PER_S / 2;
+    if (actions & TARGET_SEND_RESUMED)
+        send_word(mt, "resumed");
+    if (actions & TARGET_ASK_SOURCE)
+        ask_source(mt);
+    if (actions & TARGET_CLEAN_UP) {
+        move_journal(m, "aborting", false, NULL);
+        service_defer(mt->service, clean_up, m);
+    }
+    if (actions & TARGET_SEND_ABORTED)
+        send_word(mt, "aborted");
+    if (actions & TARGET_JOURNAL_DONE) {
+        if (mt->sw.state == TARGET_RESUMED)
+            worker_post(mt->service->files, &files_job_new(mt, run_adopt, done_adopt)->job);
+        else
+            finish(mt, MOVE_OUTCOME_ABORTED);
+    }
+    if (mt->sw.in_doubt && m->outcome != MOVE_OUTCOME_IN_DOUBT) {
+        log_warning("move %s (%s): in doubt: prepared here, %s does not answer; the VM stays paused", m->id,
+                    m->info.name, m->peer);
+        m->outcome = MOVE_OUTCOME_IN_DOUBT;
+    } else if (!mt->sw.in_doubt && m->outcome == MOVE_OUTCOME_IN_DOUBT) {
+        m->outcome = MOVE_RUNNING;
+    }
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct move_target *mt = timer->data;
+    uint64_t now_ns = clock_now_ns();
+
+    if (mt->clean_at_ns && now_ns >= mt->clean_at_ns)
+        clean_up(mt->move);
+    if (mt->resume_at_ns && now_ns >= mt->resume_at_ns)
+        resume_domain(mt);
+    if (mt->sw.state == TARGET_PREPARED && mt->sw.in_doubt && now_ns >= mt->ask_at_ns)
+        ask_source(mt);
+    if (mt->dispose_at_ns && now_ns >= mt->dispose_at_ns && mt->move->finished) {
+        mt->dispose_at_ns = UINT64_MAX;
+        service_defer(mt->service, dispose, mt->move);
+        return;
+    }
+    target_channels_tick(mt);
+}
+
+/* --- start --------------------------------------------------------------------------------- */
+
+static int target_new(struct move *m)
+{
+    struct move_target *mt = calloc(1, sizeof(*mt));
+
+    if (!mt)
+        return -ENOMEM;
+    mt->move = m;
+    mt->service = m->service;
+    m->target = mt;
+    uv_timer_init(m->service->loop, &mt->tick);
+    mt->tick.data = mt;
+    uv_timer_start(&mt->tick, on_tick, TICK_MS, TICK_MS);
+    return 0;
+}
+
+static void refuse(struct move_target *mt, const struct error *why)
+{
+    move_set_reason(mt->move, why);
+    mt->move->refused = true;
+    send_message(mt, json_pack("{s:s, s:o}", "type", "refused", "error", error_to_json(why)));
+    mt->sw.state = TARGET_ABORTED;
+    finish(mt, MOVE_OUTCOME_ABORTED);
+}
+
+static void run_create(struct worker_job *job)
+{
+    struct files_job *f = container_of(job, struct files_job, job);
+
+    disk_files_create(&f->config, &f->info, f->move->id, &f->err);
+}
+
+static void done_create(struct worker_job *job)
+{
+    struct files_job *f = container_of(job, struct files_job, job);
+    struct move_target *mt = f->move->target;
+
+    mt->creating = false;
+    if (mt->sw.state == TARGET_RECEIVING) {
+        if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
+            target_channels_open(mt, &f->err) == 0)
+            send_word(mt, "ready");
+        if (f->err.code) {
+            disk_files_remove(&f->info, f->move->id);
+            refuse(mt, &f->err);
+        }
+    }
+    files_job_end(f);
+}
+
+static void on_receiving_durable(void *user)
+{
+    struct move *m = user;
+    struct move_target *mt = m->target;
+
+    m->pending--;
+    if (mt->sw.state != TARGET_RECEIVING)
+        return;
+    mt->creating = true;
+    worker_post(mt->service->files, &files_job_new(mt, run_create, done_create)->job);
+}
+
+/* The same VM must not be here already, under its UUID or its name: an abort removes the target's VM,
+ * and must never meet one that it did not make. */
+static void on_described(void *user, const struct error *err, const struct virt_description *d)
+{
+    struct move_target *mt = user;
+    struct error why = *err;
+
+    (void)d;
+    if (mt->sw.state != TARGET_RECEIVING) {
+        /* aborted meanwhile */
+    } else if (why.code == -ENOENT && !mt->name_checked) {
+        mt->name_checked = true;
+        mt->move->pending++;
+        virt_describe(mt->service->virt, mt->move->info.name, on_described, mt);
+    } else if (why.code == -ENOENT) {
+        mt->move->pending++;
+        move_journal(mt->move, "receiving", false, on_receiving_durable);
+    } else if (why.code == -ENOTCONN) {
+        refuse(mt, &why);
+    } else {
+        error_set(&why, -EEXIST, "receive the VM", "remove that one first: virsh undefine",
+                  "a VM with the name or UUID of %s exists already at %s", mt->move->info.name,
+                  mt->service->config->name);
+        refuse(mt, &why);
+    }
+    move_target_call_returned(mt);
+}
+
+static int check_prepare(struct move_target *mt, const char *peer, const json_t *msg, struct error *err)
+{
+    const struct config_peer *cp = config_peer_by_name(mt->service->config, peer);
+    struct move *m = mt->move;
+    struct domain_info info;
+
+    if (!cp || !(cp->permissions & PEER_MAY_MOVE_HERE))
+        return error_set(err, -EPERM, "receive the VM", "add move-here to allow = in its [peer] section there",
+                         "%s does not take VMs from %s", mt->service->config->name, peer);
+    if (domain_info_from_json(json_object_get(msg, "info"), &info) < 0)
+        return error_set(err, -EPROTO, "receive the VM", NULL, "its description is malformed");
+    if (move_of_domain(mt->service, info.name, info.uuid, m))
+        return error_set(err, -EBUSY, "receive the VM", "see `ferry list` there",
+                         "another move of %s is not finished at %s", info.name, mt->service->config->name);
+    m->info = info;
+    m->persistent = json_is_true(json_object_get(msg, "persistent"));
+    m->autostart = json_is_true(json_object_get(msg, "autostart"));
+    for (unsigned i = 0; i < info.disk_count; i++)
+        m->progress.disk_total += info.disks[i].size_bytes;
+    return move_paths_of(mt->service->config, m, &mt->paths, err);
+}
+
+void move_target_on_prepare(struct service *s, const char *peer, struct link_session *ls, const json_t *msg)
+{
+    const char *id = json_string_value(json_object_get(msg, "move"));
+    struct error err = {0};
+    struct move *m;
+
+    if (!id || strlen(id) < 4 || strlen(id) >= JOURNAL_ID_BYTES || strspn(id, "0123456789abcdef") != strlen(id))
+        return;
+    if (s->stopping || move_new(s, JOURNAL_TARGET, id, peer, &m, &err) < 0 || target_new(m) < 0) {
+        if (!err.code)
+            error_set(&err, -ESHUTDOWN, "receive the VM", NULL, "the target's ferryd is stopping");
+        peering_send(ls, json_pack("{s:s, s:s, s:o}", "type", "refused", "move", id, "error", error_to_json(&err)));
+        return;
+    }
+    m->target->ls = ls;
+    peering_hold(ls);
+    if (check_prepare(m->target, peer, msg, &err) < 0) {
+        refuse(m->target, &err);
+        return;
+    }
+    log_info("move %s (%s): from %s, %u disks", m->id, m->info.name, peer, m->info.disk_count);
+    m->pending++;
+    virt_describe(s->virt, m->info.uuid, on_described, m->target);
+}
+
+static enum switchover_target_state state_from_name(const char *name)
+{
+    for (int st = TARGET_RECEIVING; st <= TARGET_ABORTED; st++) {
+        if (strcmp(name, switchover_target_state_name((enum switchover_target_state)st)) == 0)
+            return (enum switchover_target_state)st;
+    }
+    return TARGET_PREPARED; /* unknown: the state that does nothing by itself */
+}
+
+int move_target_recover(struct move *m, const char *state, struct error *err)
+{
+    if (target_new(m) < 0)
+        return error_set(err, -ENOMEM, "recover a move", NULL, "out of memory");
+    log_warning("move %s (%s): found unfinished (%s), recovering", m->id, m->info.name, state);
+    if (move_paths_of(m->service->config, m, &m->target->paths, NULL) == 0)
+        move_paths_remove(&m->target->paths);
+    act(m->target, switchover_target_recover(&m->target->sw, state_from_name(state)));
+    return 0;
+}
+
+/* --- events from outside ------------------------------------------------------------------- */
+
+int move_target_resolve(struct move *m, bool run_at_source, struct error *err)
+{
+    if (m->finished || !m->target || m->target->sw.state != TARGET_PREPARED)
+        return error_set(err, -EINVAL, "resolve the move", "see `ferry show`", "it is not in doubt at this site");
+    move_target_step(m->target, run_at_source ? TARGET_ON_RESOLVE_SOURCE : TARGET_ON_RESOLVE_TARGET);
+    return 0;
+}
+
+void move_target_on_message(struct move *m, struct link_session *ls, const char *type, const json_t *msg)
+{
+    struct move_target *mt = m->target;
+
+    (void)msg;
+    if (!mt) { /* finished: the recorded end again, for a source that missed it */
+        peering_send(ls, json_pack("{s:s, s:s}", "type",
+                                   m->outcome == MOVE_OUTCOME_COMMITTED ? "resumed" : "aborted", "move", m->id));
+        return;
+    }
+    if (!mt->ls && strcmp(type, "unknown-move") != 0) { /* the source is back, on a new session */
+        mt->ls = ls;
+        peering_hold(ls);
+    }
+    if (strcmp(type, "commit") == 0)
+        move_target_step(mt, TARGET_ON_COMMIT);
+    else if (strcmp(type, "abort") == 0)
+        move_target_step(mt, TARGET_ON_ABORT);
+    else if (strcmp(type, "unknown-move") == 0)
+        log_warning("move %s (%s): %s does not know this move; it stays in doubt until `ferry resolve`", m->id,
+                    m->info.name, m->peer);
+    else
+        log_warning("move %s: the peer says '%s', which is not known here", m->id, type);
+}
+
+void move_target_on_session_closed(struct move *m, struct link_session *ls, const struct error *why)
+{
+    struct move_target *mt = m->target;
+
+    if (!mt || mt->ls != ls)
+        return;
+    mt->ls = NULL;
+    if (mt->sw.state == TARGET_RECEIVING || mt->sw.state == TARGET_PREPARING)
+        move_set_reason(m, why);
+    target_channels_close(mt); /* their streams end with the session */
+    if (!m->finished)
+        move_target_step(mt, TARGET_ON_LINK_LOST);
+}
+
+void move_target_on_stream(struct move *m, const json_t *label, struct stream *stream)
+{
+    if (!m->target || m->target->sw.state != TARGET_RECEIVING ||
+        target_channels_add(m->target, label, stream) < 0)
+        stream_release(stream);
+}
+
+void move_target_shutdown(struct move *m)
+{
+    struct error why = {0};
+
+    if (!m->target)
+        return;
+    error_set(&why, -ESHUTDOWN, "receive the VM", "start the move again", "the target's ferryd was stopped");
+    move_target_fail(m->target, &why);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What move_target.c (the promise) and target_channels.c (the data's way) share. Not for others. */
+#ifndef FERRY_CORE_MOVE_TARGET_PRIVATE_H
+#define FERRY_CORE_MOVE_TARGET_PRIVATE_H
+
+#include "core/disk_target.h"
+#include "core/move.h"
+#include "core/relay.h"
+#include "core/rpc_relay.h"
+#include "core/switchover.h"
+#include "memory/ram_parser.h"
+
+struct move_target {
+    struct move *move;
+    struct service *service;
+    struct switchover_target sw;
+    struct link_session *ls; /* held while set */
+    bool creating;           /* disk files are being made */
+    bool name_checked, dispose_wanted;
+    uint64_t clean_at_ns, resume_at_ns, ask_at_ns, dispose_at_ns; /* 0 = not due */
+    uv_timer_t tick;
+
+    /* channels */
+    struct move_paths paths;
+    struct rpc_relay *rpc;
+    struct relay *memory;
+    struct ram_parser *parser;
+    uint64_t parsed_bytes; /* of the RAM stream, seen by the parser */
+    struct disk_target *disks[LIMIT_DISKS_PER_MOVE];
+    bool disk_has_stream[LIMIT_DISKS_PER_MOVE];
+    unsigned disk_count;
+    bool disks_done;
+};
+
+/* move_target.c */
+void move_target_step(struct move_target *mt, enum switchover_target_event event);
+void move_target_fail(struct move_target *mt, const struct error *why);
+void move_target_call_returned(struct move_target *mt);
+
+/* target_channels.c */
+int target_channels_open(struct move_target *mt, struct error *err);
+/* Joins a labelled stream; a negative errno leaves it with the caller. */
+int target_channels_add(struct move_target *mt, const json_t *label, struct stream *stream);
+void target_channels_pass_finish(struct move_target *mt);
+void target_channels_tick(struct move_target *mt);
+/* Closes whatever is open. Not from inside a channel's own callback. */
+void target_channels_close(struct move_target *mt);
+
+#endif

@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The daemon's one-of-each, the routing of messages to moves, start and end: see service.h. */
+#include "core/service.h"
+
+#include <errno.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/api.h"
+#include "core/base/limits.h"
+#include "core/base/log.h"
+#include "core/move.h"
+#include "core/move_source.h"
+#include "core/move_target.h"
+
+/* --- deferred work ------------------------------------------------------------------------- */
+
+struct deferred {
+    uv_timer_t timer;
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+static void on_deferred_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void on_deferred(uv_timer_t *timer)
+{
+    struct deferred *d = timer->data;
+
+    d->fn(d->arg);
+    uv_close((uv_handle_t *)timer, on_deferred_closed);
+}
+
+int service_defer(struct service *s, void (*fn)(void *arg), void *arg)
+{
+    struct deferred *d = calloc(1, sizeof(*d));
+
+    if (!d)
+        abort(); /* some dozen bytes: nothing can go on, and recovery at the next start settles */
+    d->fn = fn;
+    d->arg = arg;
+    d->timer.data = d;
+    uv_timer_init(s->loop, &d->timer);
+    uv_timer_start(&d->timer, on_deferred, 0, 0);
+    return 0;
+}
+
+/* --- from the peers ------------------------------------------------------------------------ */
+
+/* Words of a target's go to our source half, and the other way round. */
+static enum journal_role role_for(const char *type)
+{
+    static const char *const to_target[] = {"commit", "abort", "unknown-move"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(to_target); i++) {
+        if (strcmp(type, to_target[i]) == 0)
+            return JOURNAL_TARGET;
+    }
+    return JOURNAL_SOURCE;
+}
+
+static void answer_unknown(struct link_session *ls, const char *type, const char *id, enum journal_role role)
+{
+    if (strcmp(type, "unknown") == 0 || strcmp(type, "unknown-move") == 0)
+        return;
+    log_warning("move %s: a peer speaks of it ('%s'), but nothing is known of it here", id, type);
+    if (role == JOURNAL_TARGET || strcmp(type, "ask") == 0)
+        peering_send(ls, json_pack("{s:s, s:s}", "type", role == JOURNAL_TARGET ? "unknown" : "unknown-move",
+                                   "move", id));
+}
+
+static void on_message(void *user, const char *peer, struct link_session *ls, const json_t *msg)
+{
+    struct service *s = user;
+    const char *type = json_string_value(json_object_get(msg, "type"));
+    const char *id = json_string_value(json_object_get(msg, "move"));
+    enum journal_role role = role_for(type);
+    struct move *m;
+
+    if (strcmp(type, "prepare") == 0) {
+        move_target_on_prepare(s, peer, ls, msg);
+        return;
+    }
+    if (!id || strlen(id) >= JOURNAL_ID_BYTES)
+        return;
+    m = move_find(s, id, role);
+    if (m && strcmp(m->peer, peer) != 0)
+        m = NULL; /* a peer may speak of its own moves only */
+    if (!m)
+        answer_unknown(ls, type, id, role);
+    else if (role == JOURNAL_SOURCE)
+        move_source_on_message(m, ls, type, msg);
+    else
+        move_target_on_message(m, ls, type, msg);
+}
+
+static void on_stream(void *user, const char *peer, struct link_session *ls, const json_t *label,
+                      struct stream *stream)
+{
+    const char *id = json_string_value(json_object_get(label, "move"));
+    struct move *m = id ? move_find(user, id, JOURNAL_TARGET) : NULL;
+
+    (void)ls;
+    if (m && strcmp(m->peer, peer) == 0)
+        move_target_on_stream(m, label, stream);
+    else
+        stream_release(stream);
+}
+
+static void on_session_closed(void *user, const char *peer, struct link_session *ls, const struct error *why)
+{
+    struct service *s = user;
+    char line[1024];
+    struct move *m;
+
+    if (move_count_running(s) > 0)
+        log_warning("link to %s: %s", peer, error_line(why, line, sizeof(line)));
+    TAILQ_FOREACH (m, &s->moves, entry) {
+        if (m->role == JOURNAL_SOURCE)
+            move_source_on_session_closed(m, ls, why);
+        else
+            move_target_on_session_closed(m, ls, why);
+    }
+}
+
+static const struct peering_ops peering_ops = {
+    .on_message = on_message,
+    .on_stream = on_stream,
+    .on_session_closed = on_session_closed,
+};
+
+/* --- from libvirt -------------------------------------------------------------------------- */
+
+static struct move *source_move_of(struct service *s, const char *uuid)
+{
+    struct move *m;
+
+    TAILQ_FOREACH (m, &s->moves, entry) {
+        if (m->role == JOURNAL_SOURCE && !m->finished && strcmp(m->info.uuid, uuid) == 0)
+            return m;
+    }
+    return NULL;
+}
+
+static void on_suspended(void *user, const char *uuid)
+{
+    struct move *m = source_move_of(user, uuid);
+
+    if (m)
+        move_source_on_suspended(m);
+}
+
+static void on_stopped(void *user, const char *uuid)
+{
+    struct move *m = source_move_of(user, uuid);
+
+    if (m)
+        move_source_on_stopped(m);
+}
+
+static void on_disconnected(void *user)
+{
+    struct service *s = user;
+
+    if (!s->stopping)
+        log_warning("libvirt: the connection to libvirtd was lost");
+}
+
+static const struct virt_ops virt_ops = {
+    .on_suspended = on_suspended,
+    .on_stopped = on_stopped,
+    .on_disconnected = on_disconnected,
+};
+
+/* --- recovery ------------------------------------------------------------------------------ */
+
+static int recover_record(struct service *s, const struct journal_record *record, struct error *err)
+{
+    struct move *m;
+    int r = move_new(s, record->role, record->id, "?", &m, err);
+
+    if (r < 0)
+        return r;
+    m->created_ms = record->created_ms;
+    m->finished = record->finished;
+    r = move_from_document(m, record->document, err);
+    if (r < 0) {
+        m->finished = true;
+        return r;
+    }
+    if (record->finished) {
+        m->phase = MOVE_DONE;
+        return 0;
+    }
+    json_decref(m->past);
+    m->past = NULL;
+    return record->role == JOURNAL_SOURCE ? move_source_recover(m, record->state, err)
+                                          : move_target_recover(m, record->state, err);
+}
+
+static int recover(struct service *s, struct error *err)
+{
+    struct journal_record *records = NULL;
+    size_t count = 0;
+    char line[1024];
+    int r = journal_load(s->journal, LIMIT_MOVES_REMEMBERED / 2, &records, &count, err);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < count; i++) {
+        struct error one = {0};
+
+        if (recover_record(s, &records[i], &one) < 0)
+            log_error("recovery of move %s: %s", records[i].id, error_line(&one, line, sizeof(line)));
+    }
+    journal_records_free(records, count);
+    return 0;
+}
+
+/* --- start and end ------------------------------------------------------------------------- */
+
+static int make_folder(const char *path, mode_t mode, struct error *err)
+{
+    if (mkdir(path, mode) < 0 && errno != EEXIST)
+        return error_set(err, -errno, "make a folder", NULL, "%s: %s", path, strerror(errno));
+    return 0;
+}
+
+static int find_qemu_user(struct service *s, struct error *err)
+{
+    struct passwd *pw = getpwnam(s->config->qemu_user);
+
+    if (!pw)
+        return error_set(err, -ENOENT, "find QEMU's user", "set qemu_user in [libvirt] to what /etc/libvirt/qemu.conf "
+                                                           "says",
+                         "there is no user '%s'", s->config->qemu_user);
+    s->qemu_uid = pw->pw_uid;
+    s->qemu_gid = pw->pw_gid;
+    return 0;
+}
+
+static int open_state(struct service *s, struct error *err)
+{
+    char path[PATH_MAX + 32];
+    int r = make_folder(s->config->state_dir, 0700, err);
+
+    if (r == 0)
+        r = make_folder(s->config->run_dir, 0755, err);
+    if (r == 0)
+        r = find_qemu_user(s, err);
+    if (r == 0)
+        r = tls_identity_load(s->config->key, s->config->certificate, s->config->name, &s->identity, err);
+    if (r == 0) {
+        snprintf(path, sizeof(path), "%s/journal.sqlite", s->config->state_dir);
+        r = journal_open(s->loop, path, &s->journal, err);
+    }
+    return r;
+}
+
+static int start_parts(struct service *s, struct error *err)
+{
+    int r = open_state(s, err);
+
+    if (r == 0 && ((r = mirror_budget_new(&s->budget, s->config->log_memory_bytes)) < 0 ||
+                   (r = worker_new(s->loop, "ferry-files", &s->files)) < 0 ||
+                   (r = virt_new(s->loop, s->config->libvirt_uri, &virt_ops, s, &s->virt)) < 0))
+        error_set(err, r, "start", NULL, "%s", strerror(-r));
+    if (r == 0)
+        r = peering_new(s->loop, s->config, s->identity, &peering_ops, s, &s->peering, err);
+    if (r == 0)
+        r = recover(s, err);
+    if (r == 0)
+        r = api_new(s, &s->api, err);
+    return r;
+}
+
+int service_new(uv_loop_t *loop, const char *config_path, struct service **ret, struct error *err)
+{
+    struct service *s = calloc(1, sizeof(*s));
+    int r;
+
+    if (!s)
+        return error_set(err, -ENOMEM, "start", NULL, "out of memory");
+    s->loop = loop;
+    s->config_path = config_path;
+    TAILQ_INIT(&s->moves);
+    r = config_load(config_path, &s->config, err);
+    if (r == 0) {
+        log_set_level(s->config->log_level);
+        r = start_parts(s, err);
+    }
+    if (r < 0)
+        return r; /* the process ends: whatever was opened goes with it */
+    log_info("site %s: listening on %s, %u peers, identity %s", s->config->name, s->config->listen,
+             s->config->peer_count, tls_identity_fingerprint(s->identity));
+    *ret = s;
+    return 0;
+}
+
+int service_reload(struct service *s, struct error *err)
+{
+    struct config *fresh;
+    int r = config_load(s->config_path, &fresh, err);
+
+    if (r < 0)
+        return r;
+    memcpy(s->config->peers, fresh->peers, sizeof(fresh->peers));
+    s->config->peer_count = fresh->peer_count;
+    s->config->log_level = fresh->log_level;
+    log_set_level(fresh->log_level);
+    config_free(fresh);
+    peering_reconfigure(s->peering, s->config);
+    log_info("configuration read again: %u peers", s->config->peer_count);
+    return 0;
+}
+
+static void close_parts(struct service *s)
+{
+    api_stop(s->api);
+    peering_shutdown(s->peering);
+    virt_retire(s->virt);
+    worker_retire(s->files);
+    journal_close(s->journal);
+}
+
+/* Lets moves that give up reach a settled state, for a bounded time; the journal settles the rest. */
+static void on_stop_tick(uv_timer_t *timer)
+{
+    struct service *s = timer->data;
+    struct move *m;
+    bool busy = false;
+
+    TAILQ_FOREACH (m, &s->moves, entry)
+        busy = busy || m->source || m->target;
+    if (busy && s->stop_ticks++ < 100)
+        return;
+    if (busy) {
+        log_warning("stopping with unfinished moves: they are settled at the next start");
+        _exit(0);
+    }
+    uv_timer_stop(timer);
+    uv_close((uv_handle_t *)timer, NULL);
+    close_parts(s);
+}
+
+void service_stop(struct service *s)
+{
+    struct move *m;
+
+    if (s->stopping)
+        return;
+    s->stopping = true;
+    log_info("stopping");
+    TAILQ_FOREACH (m, &s->moves, entry) {
+        if (m->role == JOURNAL_SOURCE)
+            move_source_shutdown(m);
+        else
+            move_target_shutdown(m);
+    }
+    uv_timer_init(s->loop, &s->stop_timer);
+    s->stop_timer.data = s;
+    uv_timer_start(&s->stop_timer, on_stop_tick, 0, 100);
+}
+
+void service_free(struct service *s)
+{
+    struct move *m;
+
+    if (!s)
+        return;
+    while ((m = TAILQ_FIRST(&s->moves))) {
+        TAILQ_REMOVE(&s->moves, m, entry);
+        json_decref(m->past);
+        free(m);
+    }
+    peering_free(s->peering);
+    mirror_budget_free(s->budget);
+    tls_identity_free(s->identity);
+    api_free(s->api);
+    config_free(s->config);
+    free(s);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The daemon: everything that lives once in a ferryd, and the list of moves.
+ *
+ * Thread: the loop thread, unless said otherwise.
+ */
+#ifndef FERRY_CORE_SERVICE_H
+#define FERRY_CORE_SERVICE_H
+
+#include <sys/queue.h>
+#include <sys/types.h>
+#include <uv.h>
+
+#include "core/config.h"
+#include "core/journal.h"
+#include "core/peering.h"
+#include "core/virt.h"
+#include "core/worker.h"
+#include "storage/mirror_budget.h"
+
+struct move;
+struct api;
+
+TAILQ_HEAD(move_list, move);
+
+struct service {
+    uv_loop_t *loop;
+    const char *config_path;
+    struct config *config;
+    struct tls_identity *identity;
+    struct journal *journal;
+    struct virt *virt;
+    struct peering *peering;
+    struct mirror_budget *budget;
+    struct worker *files; /* disk files: blocking file system calls */
+    struct api *api;
+    struct move_list moves; /* newest last: running ones and the remembered past */
+    uid_t qemu_uid;
+    gid_t qemu_gid;
+    bool stopping;
+    unsigned stop_ticks;
+    uv_timer_t stop_timer;
+};
+
+/* Builds everything, recovers what the journal left open. @config_path must outlive the service. */
+int service_new(uv_loop_t *loop, const char *config_path, struct service **ret, struct error *err);
+/* SIGHUP: peers and log level are read again; a bad file changes nothing. */
+int service_reload(struct service *s, struct error *err);
+/* Starts the orderly end; the loop ends by itself afterwards. Moves before their decision abort. */
+void service_stop(struct service *s);
+void service_free(struct service *s);
+
+/* Runs @fn(arg) soon, outside of any callback of the loop's objects: where it is safe to free them. */
+int service_defer(struct service *s, void (*fn)(void *arg), void *arg);
+
+#endif

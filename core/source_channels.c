@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The data's way at the source: libvirt's three channels into streams, and the measurements.
+ *
+ *   libvirtd --virt.sock--> rpc_relay ---------> stream "rpc"      keepalive answered here; the gate
+ *   QEMU     --ram.sock---> relay -------------> stream "ram"
+ *   QEMU     --disk.sock--> disk_source -------> stream "disk", one each; acknowledged here
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/clock.h"
+#include "core/base/failpoint.h"
+#include "core/base/log.h"
+#include "core/move_source_private.h"
+
+enum {
+    STATS_EVERY_TICKS = 3,
+    RATE_SPAN_TICKS = 2, /* one rate sample every so many ticks; 16 samples = 3.2 s */
+    /* Without convergence QEMU's downtime limit is raised step by step; see raise_downtime(). */
+    DOWNTIME_RAISE_S = 10,
+    DOWNTIME_MAX_MS = 2000,
+};
+
+static bool qmp_allowed(const struct move_source *ms)
+{
+    return ms->service->config->monitor && ms->migrating;
+}
+
+/* --- RPC ----------------------------------------------------------------------------------- */
+
+static enum rpc_verdict on_rpc_outbound(void *user, const struct rpc_frame *frame)
+{
+    (void)user;
+    (void)frame;
+    return RPC_PASS;
+}
+
+static enum rpc_verdict on_rpc_inbound(void *user, const struct rpc_frame *frame)
+{
+    struct move_source *ms = user;
+
+    if (frame->kind != RPC_FINISH_REPLY || !frame->ok)
+        return RPC_PASS;
+    /* Whatever the state: a successful reply reaches libvirt only by SOURCE_WRITE_REPLY, because it
+     * makes libvirt give the source up. */
+    move_set_phase(ms->move, MOVE_PREPARED);
+    move_source_step(ms, SOURCE_ON_FINISH_OK);
+    return RPC_KEEP;
+}
+
+static void close_ended_rpc(void *arg)
+{
+    struct move *m = arg;
+    struct move_source *ms = m->source;
+
+    m->pending--;
+    if (!ms || !ms->rpc)
+        return;
+    rpc_relay_free(TAKE_PTR(ms->rpc)); /* libvirt learns that its connection is gone */
+    if (ms->sw.state == SOURCE_DECIDING || ms->sw.state == SOURCE_RELEASING)
+        move_source_step(ms, SOURCE_ON_RPC_LOST);
+}
+
+static void on_rpc_ended(void *user, const struct error *why)
+{
+    struct move_source *ms = user;
+
+    (void)why; /* libvirt's call returns with the consequence, the target with the cause */
+    ms->move->pending++;
+    service_defer(ms->service, close_ended_rpc, ms->move);
+}
+
+static const struct rpc_relay_ops rpc_ops = {
+    .on_outbound = on_rpc_outbound,
+    .on_inbound = on_rpc_inbound,
+    .on_ended = on_rpc_ended,
+};
+
+static int open_stream(struct move_source *ms, enum care care, const char *channel, const char *disk,
+                       struct stream **ret)
+{
+    json_t *label = json_pack("{s:s, s:s}", "channel", channel, "move", ms->move->id);
+
+    if (disk)
+        json_object_set_new(label, "disk", json_string(disk));
+    return peering_open(ms->ls, care, label, ret);
+}
+
+static void on_rpc_accept(void *user, int fd)
+{
+    struct move_source *ms = user;
+    struct stream *stream;
+
+    if (ms->rpc || !ms->ls || open_stream(ms, CARE_CONTROL, "rpc", NULL, &stream) < 0) {
+        close(fd);
+        return;
+    }
+    if (rpc_relay_new(ms->service->loop, fd, stream, &rpc_ops, ms, &ms->rpc) < 0)
+        stream_release(stream);
+}
+
+/* --- the reply ----------------------------------------------------------------------------- */
+
+static void free_timer(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void stop_reply_timer(struct move_source *ms)
+{
+    if (ms->reply_timer) {
+        uv_timer_stop(ms->reply_timer);
+        uv_close((uv_handle_t *)TAKE_PTR(ms->reply_timer), free_timer);
+    }
+}
+
+static void on_reply_timer(uv_timer_t *timer)
+{
+    struct move_source *ms = timer->data;
+    int unread = ms->rpc ? rpc_relay_unread(ms->rpc) : -EPIPE;
+
+    if (unread > 0)
+        return;
+    stop_reply_timer(ms);
+    if (ms->sw.state != SOURCE_RELEASING)
+        return;
+    failpoint("after-reply");
+    move_source_step(ms, unread == 0 ? SOURCE_ON_REPLY_READ : SOURCE_ON_RPC_LOST);
+}
+
+void source_channels_release_reply(struct move_source *ms)
+{
+    if (!ms->rpc) {
+        move_source_step(ms, SOURCE_ON_RPC_LOST);
+        return;
+    }
+    ms->reply_timer = calloc(1, sizeof(*ms->reply_timer));
+    if (!ms->reply_timer)
+        return; /* libvirt's call will return and decide */
+    uv_timer_init(ms->service->loop, ms->reply_timer);
+    ms->reply_timer->data = ms;
+    rpc_relay_release_inbound(ms->rpc);
+    uv_timer_start(ms->reply_timer, on_reply_timer, 0, 1);
+}
+
+/* --- memory -------------------------------------------------------------------------------- */
+
+static void on_memory_sent(void *user, const uint8_t *data, size_t len)
+{
+    struct move_source *ms = user;
+    bool before = ram_parser_tail_offset(ms->parser) != UINT64_MAX;
+
+    ram_parser_feed(ms->parser, data, len);
+    if (!before && ram_parser_tail_offset(ms->parser) != UINT64_MAX)
+        move_set_phase(ms->move, MOVE_STOPPED); /* END(ram): the guest has stopped, at the latest now */
+}
+
+static void on_memory_failed(void *user, const struct error *err)
+{
+    struct move_source *ms = user;
+
+    if (ms->sw.state == SOURCE_MOVING)
+        log_info("move %s: memory channel: %s", ms->move->id, err->why);
+}
+
+static const struct relay_ops memory_ops = {
+    .on_sent = on_memory_sent,
+    .on_failed = on_memory_failed,
+};
+
+static void on_memory_accept(void *user, int fd)
+{
+    struct move_source *ms = user;
+    struct stream *stream;
+
+    if (ms->memory || !ms->ls || open_stream(ms, CARE_RAM, "ram", NULL, &stream) < 0) {
+        close(fd);
+        return;
+    }
+    if (relay_new(stream, &memory_ops, ms, &ms->memory) < 0) {
+        stream_release(stream);
+        close(fd);
+        return;
+    }
+    /* libvirt starts RAM only when every mirror is READY. */
+    move_set_phase(ms->move, MOVE_MIRRORING);
+    move_set_phase(ms->move, MOVE_MEMORY);
+    disk_source_set_ready(ms->disks);
+    relay_attach(ms->memory, ms->service->loop, fd);
+}
+
+/* --- QMP ----------------------------------------------------------------------------------- */
+
+static void on_qmp(void *user, const struct error *err, const char *reply)
+{
+    struct move_source *ms = user;
+
+    (void)reply;
+    ms->qmp_running = false;
+    if (err->code && ms->migrating)
+        log_debug("move %s: QMP: %s", ms->move->id, err->why);
+    move_source_call_returned(ms);
+}
+
+static void qmp(struct move_source *ms, const char *command)
+{
+    ms->qmp_running = true;
+    ms->move->pending++;
+    virt_qmp(ms->service->virt, ms->move->info.uuid, command, on_qmp, ms);
+}
+
+static void set_bulk_speed(struct move_source *ms, uint64_t bytes_per_s)
+{
+    unsigned disks = ms->move->info.disk_count;
+    char command[256];
+
+    ms->bulk_speed = bytes_per_s;
+    ms->move->progress.bulk_speed = bytes_per_s;
+    for (unsigned i = 0; i < disks; i++) {
+        snprintf(command, sizeof(command),
+                 "{\"execute\":\"block-job-set-speed\",\"arguments\":{\"device\":\"%s\",\"speed\":%llu}}",
+                 ms->move->info.disks[i].alias, (unsigned long long)(bytes_per_s / disks));
+        qmp(ms, command);
+    }
+}
+
+static void on_downtime_set(void *user, const struct error *err)
+{
+    struct move_source *ms = user;
+
+    if (err->code)
+        log_info("move %s: downtime limit: %s", ms->move->id, err->why);
+    move_source_call_returned(ms);
+}
+
+static void set_downtime(struct move_source *ms, uint64_t limit_ms)
+{
+    ms->downtime_limit_ms = limit_ms;
+    ms->downtime_raised_ns = clock_now_ns();
+    ms->move->pending++;
+    virt_set_downtime(ms->service->virt, ms->move->info.uuid, (unsigned)limit_ms, on_downtime_set, ms);
+}
+
+/* --- disks --------------------------------------------------------------------------------- */
+
+static void on_disks_started(void *user)
+{
+    struct move_source *ms = user;
+
+    move_set_phase(ms->move, MOVE_COPYING);
+    set_downtime(ms, ms->service->config->downtime_ms);
+    /* The return path costs a round trip of downtime and serves post-copy, which this move is not. */
+    if (qmp_allowed(ms))
+        qmp(ms, "{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":"
+                "[{\"capability\":\"return-path\",\"state\":false}]}}");
+}
+
+static void on_disks_closing(void *user)
+{
+    struct move_source *ms = user;
+
+    /* QEMU ends its mirrors when the guest has stopped, and also when it gives up; then libvirt's call
+     * returns with an error. */
+    if (ms->move->phase >= MOVE_MEMORY && ms->sw.state == SOURCE_MOVING)
+        move_set_phase(ms->move, MOVE_STOPPED);
+}
+
+static void on_disks_failed(void *user, const struct error *err)
+{
+    struct move_source *ms = user;
+
+    /* A client that went away is QEMU ending the job: libvirt says why. */
+    if (ms->sw.state == SOURCE_MOVING && err->code != -ECONNRESET && err->code != -EPIPE)
+        move_source_fail(ms, err);
+}
+
+static const struct disk_source_ops disk_ops = {
+    .on_started = on_disks_started,
+    .on_closing = on_disks_closing,
+    .on_failed = on_disks_failed,
+};
+
+static int open_disks(struct move_source *ms, struct error *err)
+{
+    struct move *m = ms->move;
+    int r = disk_source_new(ms->service->loop, ms->service->budget, &disk_ops, ms, &ms->disks);
+
+    for (unsigned i = 0; i < m->info.disk_count && r == 0; i++) {
+        const struct domain_disk *d = &m->info.disks[i];
+        struct stream *stream;
+
+        r = open_stream(ms, CARE_BULK, "disk", d->alias, &stream);
+        if (r == 0) {
+            r = disk_source_add(ms->disks, d->alias, d->size_bytes, stream);
+            if (r < 0)
+                stream_release(stream);
+        }
+    }
+    if (r < 0)
+        return error_set(err, r, "open the disks' streams", NULL, "%s", strerror(-r));
+    return disk_source_listen(ms->disks, ms->paths.disk, ms->service->qemu_uid, ms->service->qemu_gid, err);
+}
+
+/* --- libvirt's migration ------------------------------------------------------------------- */
+
+static void on_migrated(void *user, const struct error *err)
+{
+    struct move_source *ms = user;
+
+    ms->migrating = false;
+    if (!err->code) {
+        /* libvirt counts the move as done: it has read the reply. */
+        if (ms->sw.state == SOURCE_RELEASING)
+            move_source_step(ms, SOURCE_ON_REPLY_READ);
+        else if (ms->sw.state == SOURCE_MOVING)
+            log_error("move %s: libvirt ended the migration without our reply", ms->move->id);
+    } else if (ms->sw.state == SOURCE_DECIDING || ms->sw.state == SOURCE_RELEASING) {
+        move_source_step(ms, SOURCE_ON_RPC_LOST);
+    } else if (ms->sw.state == SOURCE_MOVING) {
+        ms->reason_is_libvirts = true;
+        move_source_fail(ms, err);
+    }
+    move_source_check_domain(ms);
+    move_source_call_returned(ms);
+}
+
+static void start_migration(struct move_source *ms)
+{
+    struct virt_migration m = {.persistent = ms->move->persistent};
+
+    snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);
+    snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s", ms->paths.rpc);
+    snprintf(m.memory_uri, sizeof(m.memory_uri), "unix://%s", ms->paths.memory);
+    snprintf(m.disks_uri, sizeof(m.disks_uri), "unix://%s", ms->paths.disk);
+    ms->migrating = true;
+    ms->move->pending++;
+    virt_migrate(ms->service->virt, &m, on_migrated, ms);
+}
+
+int source_channels_open(struct move_source *ms, struct error *err)
+{
+    struct service *s = ms->service;
+    struct link_session_info info;
+    int r = move_paths_make(s, &ms->paths, err);
+
+    ms->channels_open = true;
+    if (r == 0 && (ram_parser_new(&ms->parser) < 0 || congestion_new(&ms->congestion) < 0))
+        r = error_set(err, -ENOMEM, "open the move's channels", NULL, "out of memory");
+    if (r == 0)
+        r = local_listener_new(s->loop, ms->paths.rpc, 0, 0, on_rpc_accept, ms, &ms->rpc_listener, err);
+    if (r == 0)
+        r = local_listener_new(s->loop, ms->paths.memory, s->qemu_uid, s->qemu_gid, on_memory_accept, ms,
+                               &ms->memory_listener, err);
+    if (r == 0)
+        r = open_disks(ms, err);
+    if (r < 0)
+        return r;
+    link_session_get_info(ms->ls, &info);
+    ms->wire_base = info.stats.wire_sent_bytes + info.stats.wire_received_bytes;
+    start_migration(ms);
+    return 0;
+}
+
+void source_channels_close(struct move_source *ms)
+{
+    if (!ms->channels_open)
+        return;
+    stop_reply_timer(ms);
+    local_listener_free(TAKE_PTR(ms->rpc_listener));
+    local_listener_free(TAKE_PTR(ms->memory_listener));
+    rpc_relay_free(TAKE_PTR(ms->rpc));
+    relay_free(TAKE_PTR(ms->memory));
+    disk_source_free(TAKE_PTR(ms->disks));
+    ram_parser_free(TAKE_PTR(ms->parser));
+    congestion_free(TAKE_PTR(ms->congestion));
+    move_paths_remove(&ms->paths);
+    ms->channels_open = false;
+}
+
+/* --- measurements -------------------------------------------------------------------------- */
+
+static void on_job_stats(void *user, const struct error *err, const struct virt_job_stats *stats)
+{
+    struct move_source *ms = user;
+    struct move_progress *p = &ms->move->progress;
+
+    ms->stats_running = false;
+    if (!err->code && stats->active) {
+        if (stats->memory_total)
+            p->memory_total = stats->memory_total;
+        p->memory_remaining = stats->memory_remaining;
+        p->iterations = MAX(p->iterations, stats->memory_iteration);
+        p->dirty_rate = stats->memory_dirty_rate * stats->memory_page_size;
+        if (ms->move->phase == MOVE_COPYING && stats->disk_total)
+            p->disk_done = stats->disk_processed;
+    }
+    if (ms->move->phase >= MOVE_MEMORY)
+        p->disk_done = p->disk_total;
+    move_source_call_returned(ms);
+}
+
+static void control_congestion(struct move_source *ms, const struct disk_source_stats *d, uint64_t now_ns)
+{
+    struct congestion_input in = {
+        .now_ns = now_ns,
+        .fill_bytes = d->fill_bytes,
+        .budget_bytes = mirror_budget_limit_bytes(ms->service->budget),
+        .applied_bytes = d->applied_bytes,
+        .target_queue_bytes = d->target_queue_bytes,
+        .bulk_running = ms->move->phase == MOVE_COPYING,
+    };
+    struct congestion_output out;
+
+    congestion_update(ms->congestion, &in, &out);
+    ms->move->progress.bulk_reason = congestion_reason_name(out.reason);
+    if (ms->move->phase == MOVE_COPYING && out.bulk_bytes_per_s != ms->bulk_speed && !ms->qmp_running &&
+        qmp_allowed(ms))
+        set_bulk_speed(ms, out.bulk_bytes_per_s);
+}
+
+static void measure_link(struct move_source *ms, uint64_t now_ns)
+{
+    struct move_progress *p = &ms->move->progress;
+    struct link_session_info info;
+    unsigned slot = ms->ticks / RATE_SPAN_TICKS % ARRAY_SIZE(ms->rate_ns);
+    uint64_t wire;
+
+    if (!ms->ls)
+        return;
+    link_session_get_info(ms->ls, &info);
+    wire = info.stats.wire_sent_bytes + info.stats.wire_received_bytes;
+    p->link_wire = wire - MIN(ms->wire_base, wire);
+    p->outages = info.outages;
+    p->rtt_us = info.stats.rtt_min_ns / 1000;
+    if (ms->ticks % RATE_SPAN_TICKS == 0) {
+        if (ms->rate_ns[slot])
+            p->rate = (p->link_wire - MIN(ms->rate_bytes[slot], p->link_wire)) * NS_PER_MS /
+                      ((now_ns - ms->rate_ns[slot]) / 1000 + 1);
+        ms->rate_bytes[slot] = p->link_wire;
+        ms->rate_ns[slot] = now_ns;
+    }
+}
+
+/* RAM that does not converge under the wanted downtime gets more of it, in doublings, so that every
+ * move ends; each step is said. */
+static void raise_downtime(struct move_source *ms, uint64_t now_ns)
+{
+    if (ms->move->phase != MOVE_MEMORY || !ms->downtime_limit_ms || ms->downtime_limit_ms >= DOWNTIME_MAX_MS)
+        return;
+    if (now_ns - MAX(ms->downtime_raised_ns, ms->move->phase_ns[MOVE_MEMORY]) < DOWNTIME_RAISE_S * NS_PER_S ||
+        ms->move->progress.iterations < 3)
+        return;
+    log_info("move %s: memory does not converge (%llu rounds): downtime limit %llu -> %llu ms", ms->move->id,
+             (unsigned long long)ms->move->progress.iterations, (unsigned long long)ms->downtime_limit_ms,
+             (unsigned long long)ms->downtime_limit_ms * 2);
+    set_downtime(ms, ms->downtime_limit_ms * 2);
+}
+
+void source_channels_tick(struct move_source *ms, uint64_t now_ns)
+{
+    struct move_progress *p = &ms->move->progress;
+    struct disk_source_stats d;
+
+    ms->ticks++;
+    if (!ms->channels_open)
+        return;
+    measure_link(ms, now_ns);
+    if (ms->memory) {
+        p->memory_wire = relay_sent_bytes(ms->memory);
+        p->memory_stream = p->memory_wire;
+    }
+    if (ms->disks) {
+        disk_source_get_stats(ms->disks, &d);
+        p->disk_payload = d.payload_bytes;
+        p->disk_wire = d.sent_bytes;
+        p->log_fill = d.fill_bytes;
+        p->log_peak = d.fill_peak_bytes;
+        p->latency_p50_us = d.latency_p50_us;
+        p->latency_p99_us = d.latency_p99_us;
+        p->latency_max_us = d.latency_max_us;
+        p->guest_writes = d.guest_writes;
+        if (ms->move->phase == MOVE_COPYING)
+            control_congestion(ms, &d, now_ns);
+    }
+    raise_downtime(ms, now_ns);
+    if (ms->migrating && !ms->stats_running && ms->ticks % STATS_EVERY_TICKS == 0) {
+        ms->stats_running = true;
+        ms->move->pending++;
+        virt_job_stats(ms->service->virt, ms->move->info.uuid, on_job_stats, ms);
+    }
+}
