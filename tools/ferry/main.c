@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ferry: the operator's command. Everything it does is a call of ferryd's control API.
+ *
+ * Exit status: 0 committed (or done); 1 failed, the VM runs at the source; 2 usage; 3 refused by
+ * preflight; 4 in doubt; 5 no ferryd; 6 not authorised.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include <curl/curl.h>
+
+#include "core/base/macros.h"
+#include "tools/ferry/client.h"
+#include "tools/ferry/progress.h"
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_IN_DOUBT = 4, EXIT_NO_FERRYD = 5, EXIT_DENIED = 6 };
+
+enum { POLL_MS = 250 };
+
+struct invocation {
+    struct client *client;
+    bool json;
+    bool all, detach;
+    const char *to, *run_at;
+    const char *argument; /* DOMAIN, ID or SITE */
+};
+
+struct command {
+    const char *name;
+    const char *usage;
+    const char *meaning;
+    enum { ARGUMENT_NONE, ARGUMENT_OPTIONAL, ARGUMENT_NEEDED } argument;
+    int (*run)(struct invocation *in);
+};
+
+static const struct command commands[9]; /* below, with its end marker */
+
+static void print_help(FILE *to)
+{
+    fprintf(to, "usage: ferry [--socket PATH] [--json] COMMAND\n");
+    for (const struct command *c = commands; c->name; c++)
+        fprintf(to, "  %-44s %s\n", c->usage, c->meaning);
+    fprintf(to, "Exit status: 0 done or committed; 1 failed, the VM runs at the source; 2 usage; 3 refused by\n"
+                "preflight; 4 in doubt; 5 no ferryd; 6 not authorised.\n");
+}
+
+static void print_json(const json_t *j)
+{
+    json_dumpf(j, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
+    putchar('\n');
+    fflush(stdout);
+}
+
+static int fail(const struct invocation *in, const struct error *err)
+{
+    char line[1024];
+
+    if (in->json) {
+        json_t *j = json_pack("{s:{s:i, s:s, s:s, s:s}}", "error", "code", err->code, "what", err->what, "why", err->why,
+                              "mend", err->mend);
+
+        print_json(j);
+        json_decref(j);
+    }
+    fprintf(stderr, "ferry: %s\n", error_line(err, line, sizeof(line)));
+    return err->code == -ENOTCONN ? EXIT_NO_FERRYD
+           : err->code == -EACCES ? EXIT_DENIED
+           : err->code == -EINVAL ? EXIT_USAGE
+                                  : EXIT_FAILED;
+}
+
+static void nap(void)
+{
+    struct timespec t = {.tv_nsec = POLL_MS * 1000000L};
+
+    nanosleep(&t, NULL);
+}
+
+static const char *member(const json_t *j, const char *key)
+{
+    const char *t = json_string_value(json_object_get(j, key));
+
+    return t ? t : "";
+}
+
+static int get_move(struct invocation *in, const char *id, json_t **ret, struct error *err)
+{
+    char path[128];
+
+    snprintf(path, sizeof(path), "/v1/moves/%.64s", id);
+    return client_call(in->client, path, false, NULL, ret, err);
+}
+
+static int status_of(const json_t *move)
+{
+    const char *outcome = member(move, "outcome");
+
+    if (strcmp(outcome, "committed") == 0)
+        return 0;
+    if (strcmp(outcome, "in-doubt") == 0)
+        return EXIT_IN_DOUBT;
+    return json_is_true(json_object_get(move, "refused")) ? EXIT_REFUSED : EXIT_FAILED;
+}
+
+/* Follows one move to its outcome. @lines: every change as a line of JSON, else the live display. */
+static int follow(struct invocation *in, const char *id, bool lines, json_t **ret)
+{
+    struct error err = {0};
+    json_t *move = NULL;
+
+    for (;;) {
+        json_decref(move);
+        move = NULL;
+        if (get_move(in, id, &move, &err) < 0)
+            return fail(in, &err);
+        if (lines && in->json)
+            print_json(move);
+        else if (!in->json)
+            progress_show(move);
+        if (strcmp(member(move, "outcome"), "running") != 0)
+            break;
+        nap();
+    }
+    progress_end();
+    *ret = move;
+    return 0;
+}
+
+/* --- commands ------------------------------------------------------------------------------ */
+
+static int run_move(struct invocation *in)
+{
+    struct error err = {0};
+    json_t *answer = NULL, *move = NULL;
+    char id[64];
+    int status;
+
+    if (!in->to) {
+        fprintf(stderr, "ferry: move needs --to SITE\n");
+        return EXIT_USAGE;
+    }
+    if (client_call(in->client, "/v1/moves", true, json_pack("{s:s, s:s}", "domain", in->argument, "to", in->to), &answer,
+                    &err) < 0)
+        return fail(in, &err);
+    snprintf(id, sizeof(id), "%s", member(answer, "id"));
+    if (in->detach) {
+        if (in->json)
+            print_json(answer);
+        else
+            printf("%s\n", id);
+        json_decref(answer);
+        return 0;
+    }
+    json_decref(answer);
+    status = follow(in, id, false, &move);
+    if (status != 0)
+        return status;
+    if (in->json)
+        print_json(move);
+    else
+        progress_report(move);
+    status = status_of(move);
+    json_decref(move);
+    return status;
+}
+
+static int run_list(struct invocation *in)
+{
+    struct error err = {0};
+    json_t *answer = NULL;
+
+    if (client_call(in->client, "/v1/moves", false, NULL, &answer, &err) < 0)
+        return fail(in, &err);
+    if (in->json)
+        print_json(answer);
+    else
+        progress_table(json_object_get(answer, "moves"), in->all);
+    json_decref(answer);
+    return 0;
+}
+
+static int run_show(struct invocation *in)
+{
+    struct error err = {0};
+    json_t *move = NULL, *value;
+    const char *phase;
+
+    if (get_move(in, in->argument, &move, &err) < 0)
+        return fail(in, &err);
+    if (in->json) {
+        print_json(move);
+    } else {
+        progress_report(move);
+        printf("  phase:  %s", member(move, "phase"));
+        json_object_foreach(json_object_get(move, "phases_ms"), phase, value)
+            printf("%s %s at %.1f s", strcmp(phase, "preparing") ? "," : ":", phase, json_number_value(value) / 1000);
+        printf("\n");
+    }
+    json_decref(move);
+    return 0;
+}
+
+static int run_watch(struct invocation *in)
+{
+    json_t *move = NULL;
+    int status = follow(in, in->argument, true, &move);
+
+    if (status == 0) {
+        if (!in->json)
+            progress_report(move);
+        status = status_of(move);
+    }
+    json_decref(move);
+    return status;
+}
+
+static int post(struct invocation *in, const char *action, json_t *body)
+{
+    struct error err = {0};
+    json_t *answer = NULL;
+    char path[128];
+
+    snprintf(path, sizeof(path), "/v1/moves/%.64s/%s", in->argument, action);
+    if (client_call(in->client, path, true, body, &answer, &err) < 0)
+        return fail(in, &err);
+    if (in->json)
+        print_json(answer);
+    json_decref(answer);
+    return 0;
+}
+
+static int run_cancel(struct invocation *in)
+{
+    return post(in, "cancel", NULL);
+}
+
+static int run_resolve(struct invocation *in)
+{
+    if (!in->run_at || (strcmp(in->run_at, "source") != 0 && strcmp(in->run_at, "target") != 0)) {
+        fprintf(stderr, "ferry: resolve needs --run-at source or --run-at target; before you say it, make sure with\n"
+                        "your own eyes that the VM does not run at the other side\n");
+        return EXIT_USAGE;
+    }
+    return post(in, "resolve", json_pack("{s:s}", "run_at", in->run_at));
+}
+
+static int run_peers(struct invocation *in)
+{
+    struct error err = {0};
+    json_t *answer = NULL, *p;
+    size_t i;
+
+    if (client_call(in->client, "/v1/peers", false, NULL, &answer, &err) < 0)
+        return fail(in, &err);
+    if (in->json) {
+        print_json(answer);
+    } else {
+        printf("%-16s %-24s %-10s %s\n", "PEER", "ADDRESS", "CONNECTED", "MAY");
+        json_array_foreach(json_object_get(answer, "peers"), i, p)
+            printf("%-16s %-24s %-10s%s%s%s\n", member(p, "name"), member(p, "address"),
+                   json_is_true(json_object_get(p, "connected")) ? "yes" : "no",
+                   json_is_true(json_object_get(p, "may_move_here")) ? " move-here" : "",
+                   json_is_true(json_object_get(p, "may_move_from_here")) ? " move-from-here" : "",
+                   json_is_true(json_object_get(p, "may_drill")) ? " drill" : "");
+    }
+    json_decref(answer);
+    return 0;
+}
+
+static int run_identity(struct invocation *in)
+{
+    struct error err = {0};
+    json_t *answer = NULL;
+
+    if (client_call(in->client, "/v1/identity", false, NULL, &answer, &err) < 0)
+        return fail(in, &err);
+    if (in->json)
+        print_json(answer);
+    else
+        printf("[peer %s]\nfingerprint = %s\n", member(answer, "name"), member(answer, "fingerprint"));
+    json_decref(answer);
+    return 0;
+}
+
+static const struct command commands[] = {
+    {"move", "move DOMAIN --to SITE [--detach]", "move a running VM", ARGUMENT_NEEDED, run_move},
+    {"list", "list [--all]", "moves running now, and past ones", ARGUMENT_NONE, run_list},
+    {"show", "show ID", "one move in full", ARGUMENT_NEEDED, run_show},
+    {"watch", "watch ID", "follow a move to its end", ARGUMENT_NEEDED, run_watch},
+    {"cancel", "cancel ID", "give a move up; the VM stays at the source", ARGUMENT_NEEDED, run_cancel},
+    {"resolve", "resolve ID --run-at source|target", "end a move in doubt, by your own word", ARGUMENT_NEEDED,
+     run_resolve},
+    {"peers", "peers", "the sites this one knows", ARGUMENT_NONE, run_peers},
+    {"identity", "identity", "what to paste into a peer's configuration", ARGUMENT_NONE, run_identity},
+    {NULL, NULL, NULL, ARGUMENT_NONE, NULL},
+};
+
+static const struct command *find_command(const char *name)
+{
+    for (const struct command *c = commands; c->name; c++) {
+        if (strcmp(c->name, name) == 0)
+            return c;
+    }
+    return NULL;
+}
+
+static int run_command(struct invocation *in, int argc, char **argv)
+{
+    const struct command *c = find_command(argv[0]);
+
+    if (!c) {
+        fprintf(stderr, "ferry: there is no command '%s'\n", argv[0]);
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (argc > 2 || (argc == 2 && c->argument == ARGUMENT_NONE) || (argc < 2 && c->argument == ARGUMENT_NEEDED)) {
+        fprintf(stderr, "usage: ferry %s\n", c->usage);
+        return EXIT_USAGE;
+    }
+    in->argument = argc == 2 ? argv[1] : NULL;
+    return c->run(in);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"socket", required_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'},
+        {"to", required_argument, NULL, 't'},     {"detach", no_argument, NULL, 'd'},
+        {"all", no_argument, NULL, 'a'},          {"run-at", required_argument, NULL, 'r'},
+        {"version", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    const char *socket_path = "/run/ferry/ferry.sock";
+    struct invocation in = {0};
+    int c, status;
+
+    while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        switch (c) {
+        case 's':
+            socket_path = optarg;
+            break;
+        case 'j':
+            in.json = true;
+            break;
+        case 't':
+            in.to = optarg;
+            break;
+        case 'd':
+            in.detach = true;
+            break;
+        case 'a':
+            in.all = true;
+            break;
+        case 'r':
+            in.run_at = optarg;
+            break;
+        case 'v':
+            printf("ferry %s\n", FERRY_VERSION);
+            return 0;
+        case 'h':
+            print_help(stdout);
+            return 0;
+        default:
+            print_help(stderr);
+            return EXIT_USAGE;
+        }
+    }
+    if (optind == argc) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    if (client_new(socket_path, &in.client) < 0) {
+        fprintf(stderr, "ferry: cannot use the socket %s\n", socket_path);
+        return EXIT_NO_FERRYD;
+    }
+    status = run_command(&in, argc - optind, argv + optind);
+    client_free(in.client);
+    curl_global_cleanup();
+    return status;
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Progress, reports and tables for people: see progress.h. */
+#include "tools/ferry/progress.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "core/base/macros.h"
+
+enum { BAR_CELLS = 24 };
+
+static bool drawn;
+
+static double number(const json_t *move, const char *group, const char *key)
+{
+    const json_t *o = group ? json_object_get(move, group) : move;
+
+    return json_number_value(json_object_get(o, key));
+}
+
+static const char *text(const json_t *move, const char *key)
+{
+    const char *t = json_string_value(json_object_get(move, key));
+
+    return t ? t : "";
+}
+
+/* "1.5 GiB" in a small buffer of the caller's. */
+static const char *size(double bytes, char buf[16])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    size_t u = 0;
+
+    while (bytes >= 1000 && u + 1 < ARRAY_SIZE(units)) {
+        bytes /= 1024;
+        u++;
+    }
+    snprintf(buf, 16, bytes < 10 && u > 0 ? "%.1f %s" : "%.0f %s", bytes, units[u]);
+    return buf;
+}
+
+static void eta_text(double seconds, char buf[32])
+{
+    if (seconds < 0)
+        snprintf(buf, 32, "--");
+    else if (seconds < 120)
+        snprintf(buf, 32, "%.0f s", seconds);
+    else
+        snprintf(buf, 32, "%.0f min", seconds / 60);
+}
+
+/* Disk and memory together, as one share of the whole. */
+static double share_done(const json_t *move)
+{
+    double total = number(move, "disk", "total_bytes") + number(move, "memory", "total_bytes");
+    double left = number(move, "disk", "total_bytes") - number(move, "disk", "done_bytes");
+    const char *phase = text(move, "phase");
+
+    if (strcmp(phase, "preparing") == 0 || total <= 0)
+        return 0;
+    if (strcmp(phase, "copying") == 0)
+        left += number(move, "memory", "total_bytes");
+    else if (strcmp(phase, "mirroring") == 0 || strcmp(phase, "memory") == 0)
+        left += number(move, "memory", "remaining_bytes");
+    else
+        left = 0;
+    return MAX(0.0, MIN(1.0, 1 - left / total));
+}
+
+static void detail(const json_t *move, char *buf, size_t cap)
+{
+    const char *phase = text(move, "phase");
+    char a[16], b[16], c[16];
+
+    if (strcmp(phase, "copying") == 0)
+        snprintf(buf, cap, "disk %s of %s, %s unapplied%s%s", size(number(move, "disk", "done_bytes"), a),
+                 size(number(move, "disk", "total_bytes"), b), size(number(move, "disk", "log_bytes"), c),
+                 strcmp(text(json_object_get(move, "disk"), "speed_limit_reason"), "none") ? ", copy held to the " : "",
+                 strcmp(text(json_object_get(move, "disk"), "speed_limit_reason"), "none")
+                     ? text(json_object_get(move, "disk"), "speed_limit_reason")
+                     : "");
+    else if (strcmp(phase, "memory") == 0)
+        snprintf(buf, cap, "memory %s left, %s/s dirtied, round %.0f", size(number(move, "memory", "remaining_bytes"), a),
+                 size(number(move, "memory", "dirty_bytes_per_s"), b), number(move, "memory", "iterations"));
+    else
+        buf[0] = '\0';
+}
+
+void progress_show(const json_t *move)
+{
+    struct winsize w = {0};
+    char bar[BAR_CELLS + 1], rate[16], eta[32], more[160], line[512];
+    double share = share_done(move);
+    int columns, n;
+
+    if (!isatty(STDOUT_FILENO))
+        return;
+    for (int i = 0; i < BAR_CELLS; i++)
+        bar[i] = i < (int)(share * BAR_CELLS + 0.5) ? '#' : '.';
+    bar[BAR_CELLS] = '\0';
+    eta_text(number(move, NULL, "eta_s"), eta);
+    detail(move, more, sizeof(more));
+    n = snprintf(line, sizeof(line), "%s -> %s  %-9s [%s] %3.0f%%  %s/s  ETA %s  %s", text(move, "domain"),
+                 text(move, "to"), text(move, "phase"), bar, share * 100, size(number(move, "link", "bytes_per_s"), rate),
+                 eta, more);
+    columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
+    printf("\r\033[K%.*s", MIN(n, columns - 1), line);
+    fflush(stdout);
+    drawn = true;
+}
+
+void progress_end(void)
+{
+    if (drawn)
+        printf("\r\033[K");
+    drawn = false;
+}
+
+void progress_report(const json_t *move)
+{
+    const char *outcome = text(move, "outcome");
+    char a[16], b[16];
+
+    printf("%s: %s from %s to %s in %.1f s", text(move, "domain"), outcome, text(move, "from"), text(move, "to"),
+           number(move, NULL, "total_ms") / 1000);
+    if (number(move, NULL, "downtime_ms") >= 0)
+        printf(", downtime %.0f ms", number(move, NULL, "downtime_ms"));
+    printf("  (move %s)\n", text(move, "id"));
+    if (strcmp(outcome, "committed") != 0) {
+        printf("  why:    %s\n", text(move, "reason"));
+        if (strcmp(outcome, "aborted") == 0)
+            printf("  the VM runs on at %s; nothing of it is left at %s\n", text(move, "from"), text(move, "to"));
+        else
+            printf("  IN DOUBT: do not start the VM by hand; see `ferry show %s` at both sites\n", text(move, "id"));
+    }
+    if (number(move, "disk", "bytes") == 0 && number(move, "memory", "bytes") == 0)
+        return;
+    printf("  disk:   %s of data", size(number(move, "disk", "bytes"), a));
+    printf(", %s on the link, copied in %.1f s\n", size(number(move, "disk", "wire_bytes"), a),
+           number(move, "disk", "copied_ms") / 1000);
+    printf("  memory: %s", size(number(move, "memory", "bytes"), a));
+    printf(", %s on the link, %.0f rounds\n", size(number(move, "memory", "wire_bytes"), b),
+           number(move, "memory", "iterations"));
+    printf("  link:   RTT %.1f ms, %s in all, %.0f outages\n", number(move, "link", "rtt_ms"),
+           size(number(move, "link", "wire_bytes"), a), number(move, "link", "outages"));
+    printf("  guest:  %.0f writes acknowledged, p50 %.0f us, p99 %.0f us, max %.0f us\n",
+           number(move, "guest_write_latency_us", "count"), number(move, "guest_write_latency_us", "p50"),
+           number(move, "guest_write_latency_us", "p99"), number(move, "guest_write_latency_us", "max"));
+}
+
+void progress_table(const json_t *moves, bool all)
+{
+    size_t i;
+    json_t *m;
+
+    printf("%-10s %-20s %-12s %-12s %-10s %-10s %s\n", "ID", "VM", "FROM", "TO", "PHASE", "OUTCOME", "TIME");
+    json_array_foreach(moves, i, m) {
+        if (!all && json_is_true(json_object_get(m, "finished")))
+            continue;
+        printf("%-10s %-20s %-12s %-12s %-10s %-10s %.1f s\n", text(m, "id"), text(m, "domain"), text(m, "from"),
+               text(m, "to"), text(m, "phase"), text(m, "outcome"), number(m, NULL, "total_ms") / 1000);
+    }
+}

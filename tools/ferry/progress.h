@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How `ferry` shows a move: a live line on a terminal, a report at the end, a table of many. */
+#ifndef FERRY_TOOLS_FERRY_PROGRESS_H
+#define FERRY_TOOLS_FERRY_PROGRESS_H
+
+#include <stdbool.h>
+
+#include <jansson.h>
+
+/* Redraws the live display in place; no-op unless standard output is a terminal. */
+void progress_show(const json_t *move);
+/* Leaves the live display's line. */
+void progress_end(void);
+/* The final report, in words. */
+void progress_report(const json_t *move);
+void progress_table(const json_t *moves, bool all);
+
+#endif
