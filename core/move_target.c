@@ -114,6 +114,7 @@ static void finish(struct move_target *mt, enum move_outcome outcome)
     move_set_phase(m, MOVE_DONE);
     move_journal(m, switchover_target_state_name(mt->sw.state), true, NULL);
     log_info("move %s (%s): %s", m->id, m->info.name, move_outcome_name(outcome));
+    move_paths_remove(&mt->paths); /* what is connected stays so */
     mt->dispose_at_ns = clock_now_ns() + (outcome == MOVE_OUTCOME_COMMITTED ? 3 * NS_PER_S : 0);
 }
 

@@ -274,8 +274,12 @@ static int on_stream_frame(struct session *s, const struct wire_header *h, const
                 owe_gone(s, h->stream);
             return 0;
         }
-        if (h->type == WIRE_ACK)
-            return protocol_fault(s, "acknowledgement on a stream that was never opened");
+        if (h->type == WIRE_ACK) {
+            /* The peer's own stream, announced by an acknowledgement before its first data. */
+            return is_peers_id(s, h->stream)
+                       ? 0
+                       : protocol_fault(s, "acknowledgement on a stream that was never opened");
+        }
         r = accept_stream(s, h->stream, &st);
         if (r < 0)
             return r;
@@ -575,6 +579,8 @@ void session_dispatch(struct session *s)
 {
     struct stream *st;
 
+    if (s->closed_told) /* the owner has let go of it */
+        return;
     while ((st = TAILQ_FIRST(&s->events)))
         deliver(s, st);
     if (s->closed && !s->closed_told) {
