@@ -90,7 +90,7 @@ int writer_open(struct writer *w, unsigned disk, const char *path, uint64_t regi
         return -errno;
     if ((uint64_t)size < region_bytes)
         return -ENOSPC;
-    w->offset = (uint64_t)size - region_bytes;
+    w->bytes = (uint64_t)size;
     w->blocks = region_bytes / STAMP_BYTES;
     w->acknowledged = calloc(w->blocks, sizeof(*w->acknowledged));
     if (!w->acknowledged)
@@ -106,7 +106,7 @@ static void write_one(struct writer *w, void *block)
     ssize_t n;
 
     stamp_fill(block, STAMP_OWNER_DISK(w->disk), index, number, STAMP_BODY_WORDS);
-    n = pwrite(w->fd, block, STAMP_BYTES, (off_t)(w->offset + index * STAMP_BYTES));
+    n = pwrite(w->fd, block, STAMP_BYTES, (off_t)(index * STAMP_BYTES));
     if (n != STAMP_BYTES) {
         w->errors++;
         return;
@@ -189,7 +189,7 @@ int writer_verify(struct writer *w, struct writer_findings *f)
     for (uint64_t at = 0; r == 0 && at < total; at += READ_BYTES) {
         uint64_t len = total - at < READ_BYTES ? total - at : READ_BYTES;
 
-        r = read_at(w->fd, buffer, len, w->offset + at);
+        r = read_at(w->fd, buffer, len, at);
         for (uint64_t i = 0; r == 0 && i < len; i += STAMP_BYTES)
             check_block(w, buffer + i, (at + i) / STAMP_BYTES, f);
     }
@@ -197,22 +197,22 @@ int writer_verify(struct writer *w, struct writer_findings *f)
     return r;
 }
 
-int region_hash(int fd, uint64_t bytes, uint64_t chunk_bytes,
+int region_hash(int fd, uint64_t from, uint64_t end, uint64_t chunk_bytes,
                 void (*each)(void *ctx, uint64_t hash), void *ctx)
 {
     uint8_t *buffer = aligned_alloc(STAMP_BYTES, READ_BYTES);
     uint64_t hash = 0;
     int r = buffer ? 0 : -ENOMEM;
 
-    for (uint64_t at = 0; r == 0 && at < bytes;) {
-        uint64_t len = bytes - at < READ_BYTES ? bytes - at : READ_BYTES;
+    for (uint64_t at = from; r == 0 && at < end;) {
+        uint64_t len = end - at < READ_BYTES ? end - at : READ_BYTES;
 
         r = read_at(fd, buffer, len, at);
         if (r < 0)
             break;
         hash = stamp_hash(hash, buffer, len);
         at += len;
-        if (at % chunk_bytes == 0 || at == bytes) {
+        if ((at - from) % chunk_bytes == 0 || at == end) {
             each(ctx, hash);
             hash = 0;
         }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The witness's disk side: synchronous 4 KiB writes with sequence numbers to a region at the end of one
- * disk, one at a time, at a set rate; what was acknowledged is remembered in memory, block by block, and
+ * The witness's disk side: synchronous 4 KiB writes with sequence numbers to a region at the start of one
+ * disk (the first to be copied, so that a migration's mirror meets the writes all along), one at a time, at a set rate; what was acknowledged is remembered in memory, block by block, and
  * can be read back. A thread per disk.
  *
  * Times are the guest's: its clock stands still while it is stopped, so downtime is not in a latency.
@@ -25,7 +25,7 @@ struct latency {
 struct writer {
     unsigned disk;
     int fd;
-    uint64_t offset; /* of the region on the disk */
+    uint64_t bytes;  /* of the disk */
     uint64_t blocks; /* of the region */
     uint64_t
         *acknowledged; /* owned: per block, the sequence number of its last acknowledged write */
@@ -44,7 +44,7 @@ struct writer_findings {
     uint64_t bad;    /* something else is there, or in a block never written */
 };
 
-/* Opens @path; the region is its last @region_bytes. 0 or a negative errno. */
+/* Opens @path; the region is its first @region_bytes. 0 or a negative errno. */
 int writer_open(struct writer *w, unsigned disk, const char *path, uint64_t region_bytes);
 
 /* pthread body. */
@@ -53,8 +53,8 @@ void *writer_run(void *writer);
 /* Reads the whole region back. Needs the lock. 0 or a negative errno. */
 int writer_verify(struct writer *w, struct writer_findings *f);
 
-/* Hashes what lies before the region, @chunk_bytes a chunk; calls @each for every chunk. 0 or -errno. */
-int region_hash(int fd, uint64_t bytes, uint64_t chunk_bytes,
+/* Hashes a disk from @from to @end, @chunk_bytes a chunk; calls @each for every chunk. 0 or -errno. */
+int region_hash(int fd, uint64_t from, uint64_t end, uint64_t chunk_bytes,
                 void (*each)(void *ctx, uint64_t hash), void *ctx);
 
 /* Adds @from to @to; the smallest latency that @fraction of the writes did not exceed. */

@@ -105,9 +105,9 @@ class Watch(threading.Thread):
         return any(beat.site == site for beat in list(self.beats))
 
 
-def longest_gap_ms(beats, start, end):
-    """The longest time without a beat from either site; a beat under way at both ends counts."""
-    times = [beat.time for beat in beats if start - 0.1 <= beat.time <= end + 0.1]
+def longest_gap_ms(beats, start):
+    """The longest time without a beat from either site since `start`."""
+    times = [beat.time for beat in beats if beat.time >= start - 0.1]
     return max((b - a for a, b in zip(times, times[1:])), default=0) * 1000
 
 

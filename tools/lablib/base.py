@@ -3,7 +3,9 @@
 
 import os
 import pathlib
+import signal
 import subprocess
+import sys
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -45,6 +47,11 @@ def run(argv, what, mend="", **options):
         why = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}")
         raise LabError(f"cannot {what}: {why}", mend)
     return done.stdout
+
+
+def end_cleanly_on_signals():
+    """SIGTERM unwinds the stack as Ctrl-C does, so that what was brought up is taken down."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def wait_until(condition, timeout_s, interval_s=0.02):

@@ -14,7 +14,7 @@ from .base import REPOSITORY, LabError, cache_dir, run, tail, wait_until
 IMAGES = "/var/lib/libvirt/images"
 BOOT = "/var/lib/libvirt/boot"
 
-# The witness writes to this much at the end of each disk.
+# The witness writes to this much at the start of each disk.
 REGION_MIB = 16
 
 CPU = {"tcg": ("qemu", "<cpu mode='custom' match='exact' check='none'>"
@@ -148,13 +148,14 @@ class Guest:
         return f"{IMAGES}/{self.name}{'' if n == 0 else f'-{n + 1}'}.{form}"
 
     def _make_disk(self, site, build, n, options):
-        """Makes one disk at the site; returns the hashes of what lies before the witness's region."""
+        """Makes one disk at the site; returns the hashes of what lies beyond the witness's region."""
         path = site.path(self.disk_path(n, options.format))
         raw = path if options.format == "raw" else path.with_suffix(".tmp")
         with open(raw, "wb") as image:
             image.truncate(options.disk << 20)
         if n == 0 and options.files:
-            run(["dd", f"if={_files_archive(options.files)}", f"of={raw}", "bs=1M", "conv=notrunc,sparse"],
+            run(["dd", f"if={_files_archive(options.files)}", f"of={raw}", "bs=1M",
+                 f"seek={REGION_MIB}", "conv=notrunc,sparse"],
                 "copy the files to the disk", "is there space?")
         hashes = json.loads(run([build / "witness", "hash", raw, REGION_MIB], "hash the disk"))["chunks"]
         if raw != path:

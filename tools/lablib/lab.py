@@ -64,8 +64,9 @@ class Lab:
     def _check_machine(self):
         if os.geteuid() != 0:
             raise LabError("the lab makes namespaces and devices: it needs root", "run it as root")
-        if str(self.dir).startswith("/run/") or len(str(self.dir)) > 80:
-            raise LabError(f"{self.dir} cannot hold a lab", "choose a short path outside /run")
+        path = str(self.dir)
+        if path.startswith("/run/") or len(path) > 80 or len(path.split()) != 1:
+            raise LabError(f"{path} cannot hold a lab", "choose a short path outside /run, without blanks")
         for program in ("libvirtd", "qemu-system-x86_64", "ip", "nsenter", "qemu-img"):
             if not shutil.which(program):
                 raise LabError(f"{program} is not installed", "run 'tools/deps run lab'")
