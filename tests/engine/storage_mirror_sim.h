@@ -79,6 +79,7 @@ struct sim_disk_request {
     unsigned kind; /* 0 write, 1 zero, 2 trim, 3 flush, 4 read */
     const uint8_t *data;
     uint8_t *into;
+    uint64_t effects; /* flush: what it makes durable */
 };
 
 struct sim_chunk {
@@ -107,6 +108,7 @@ struct sim_lane { /* one disk with all that belongs to it */
     uint8_t *disk;
     struct sim_disk_request requests[SIM_DISK_QUEUE];
     unsigned running;
+    uint64_t effects, durable; /* requests that took effect; of these, before a flush that completed began */
     /* the client */
     struct buffer to_server;
     struct buffer from_server;
@@ -215,6 +217,7 @@ static int sim_disk_start(struct sim_lane *l, struct sim_disk_request r)
         if (l->requests[i].used)
             continue;
         r.used = true;
+        r.effects = l->effects;
         r.due_ns = s->now_ns + sim_below(&s->random, s->disk_ns);
         l->requests[i] = r;
         if (++l->running > LIMIT_WRITER_IN_FLIGHT + 1)
@@ -270,7 +273,9 @@ static void sim_disk_step(struct sim_lane *l)
         err = s->disk_error_at == s->disk_count++ ? -ENOSPC : 0;
         if (r.kind == 4)
             memcpy(r.into, l->disk + r.offset, r.length);
-        else if (err == 0)
+        else if (r.kind == 3)
+            l->durable = MAX(l->durable, r.effects);
+        else if (err == 0 && ++l->effects)
             sim_effect(s, l->disk, r.kind, r.offset, r.length, r.data);
         l->requests[i].used = false;
         l->running--;
@@ -350,6 +355,10 @@ static void sim_send_random(struct sim_lane *l)
     if (sim_below(r, 3) == 0) {
         offset &= ~UINT64_C(4095); /* aligned and of equal length: exact rewrites happen */
         length = 4096;
+    }
+    if (what < 10) {
+        length = 65536 * (1 + (uint32_t)sim_below(r, 3)); /* bulk, in the log's eyes */
+        offset = 65536 * sim_below(r, SIM_DISK_BYTES / 65536 - 2);
     }
     if (what < 70) {
         uint64_t word = sim_next(r);
@@ -607,6 +616,8 @@ static void sim_check_lane(struct sim *s, struct sim_lane *l)
         sim_fail(s, "%s: target is %s", l->name, mirror_target_state_name(mirror_target_state(l->target)));
     else if (memcmp(l->model, l->disk, SIM_DISK_BYTES) != 0)
         sim_fail(s, "%s: the disks differ", l->name);
+    else if (l->durable != l->effects)
+        sim_fail(s, "%s: done without a flush of everything", l->name);
     else if (source.log.held_now != 0 || source.log.fill_bytes != 0 || source.log.unsent_bytes != 0)
         sim_fail(s, "%s: the log is done and not empty", l->name);
     else if (target.queue_bytes != 0 || target.queue_operations != 0 || target.in_flight != 0)
