@@ -82,7 +82,7 @@ class FerryMove:
             target.path(path).unlink(missing_ok=True)
 
     def move(self, guest, source, target, time_limit_s):
-        ferry = built("tools/ferry")
+        ferry = built("tools/ferry/ferry")
         status, out, err = _run(
             source, [ferry, "--json", "move", guest.name, "--to", target.name], time_limit_s,
             lambda: _cancel(source, ferry))
