@@ -222,10 +222,13 @@ static enum move_outcome outcome_from_name(const char *name)
 int move_from_document(struct move *m, const char *text, struct error *err)
 {
     json_t *document = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    const json_t *info = json_object_get(document, "info");
     int r = take_text(document, "peer", m->peer, sizeof(m->peer));
 
-    if (r == 0)
-        r = domain_info_from_json(json_object_get(document, "info"), &m->info);
+    if (r == 0 && m->finished) /* history: a move refused early may know little of its VM */
+        copy_text(info, "name", m->info.name, sizeof(m->info.name));
+    else if (r == 0)
+        r = domain_info_from_json(info, &m->info);
     if (r == 0) {
         m->persistent = json_is_true(json_object_get(document, "persistent"));
         m->autostart = json_is_true(json_object_get(document, "autostart"));

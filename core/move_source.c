@@ -602,9 +602,12 @@ void move_source_on_session_closed(struct move *m, struct link_session *ls, cons
 {
     struct move_source *ms = m->source;
     struct error lost = *why;
+    struct link_session_info info;
 
     if (!ms || ms->ls != ls)
         return;
+    link_session_get_info(ls, &info);
+    m->progress.outages = info.outages;
     ms->ls = NULL;
     error_prefix(&lost, "the link");
     if (!ms->prepare_sent && ms->sw.state == SOURCE_MOVING) {

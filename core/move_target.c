@@ -502,9 +502,11 @@ void move_target_on_message(struct move *m, struct link_session *ls, const char 
                                    m->outcome == MOVE_OUTCOME_COMMITTED ? "resumed" : "aborted", "move", m->id));
         return;
     }
-    if (!mt->ls && strcmp(type, "unknown-move") != 0) { /* the source is back, on a new session */
-        mt->ls = ls;
+    if (mt->ls != ls) { /* the source is back, on a new session: answers go there */
         peering_hold(ls);
+        if (mt->ls)
+            peering_release(mt->ls);
+        mt->ls = ls;
     }
     if (strcmp(type, "commit") == 0)
         move_target_step(mt, TARGET_ON_COMMIT);

@@ -364,9 +364,9 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct connection *c = poll->data;
 
-    if (status < 0) {
-        drop_because(c, status, "wait for the peer", uv_strerror(status));
-        return;
+    if (status < 0) { /* libuv stops watching a socket in error: the read below finds out which */
+        c->poll_events = 0;
+        events = UV_READABLE;
     }
     if (c->state == CONNECTION_CONNECTING) {
         advance_connect(c);

@@ -35,6 +35,7 @@ struct link_session {
     bool closing; /* on its way out: waits for its connections, then is freed */
     bool told;    /* the owner knows that it is over */
     uint8_t id[WIRE_ID_BYTES];
+    uint8_t peer_instance[WIRE_ID_BYTES]; /* accepted sessions: the run of the peer's ferryd that dialled */
     struct connection_list connections; /* attached or (initiator) being dialled */
     unsigned attached;
     unsigned outages;
@@ -369,6 +370,19 @@ static void refuse(struct connection *c, enum wire_reason reason, const char *te
     connection_send(c, frame, wire_put_text(frame, WIRE_REFUSE, reason, text));
 }
 
+/* A peer that was restarted has forgotten the sessions of its earlier run: so do we. */
+static void forget_earlier_runs(struct link *link, const struct link_peer *peer, const struct wire_hello *h)
+{
+    struct link_session *ls, *next;
+
+    for (ls = TAILQ_FIRST(&link->sessions); ls; ls = next) {
+        next = TAILQ_NEXT(ls, entry);
+        if (!ls->initiator && !ls->closing && strcmp(ls->peer.fingerprint, peer->fingerprint) == 0 &&
+            memcmp(ls->peer_instance, h->instance_id, WIRE_ID_BYTES) != 0)
+            fail_session(ls, WIRE_REASON_UNKNOWN_SESSION, "the peer's ferryd was restarted");
+    }
+}
+
 /* Finds or makes the session that a HELLO asks for. */
 static int session_for_hello(struct link *link, struct connection *c, const struct wire_hello *h,
                              struct link_session **ret, struct error *err)
@@ -387,12 +401,14 @@ static int session_for_hello(struct link *link, struct connection *c, const stru
                          peer.name);
     }
     if (!ls) {
+        forget_earlier_runs(link, &peer, h);
         r = link->shutting_down ? -ESHUTDOWN
                                 : session_create(link, &peer, false, h->session_id, h->window_bytes, &ls);
         if (r < 0) {
             refuse(c, r == -ESHUTDOWN ? WIRE_REASON_SHUTDOWN : WIRE_REASON_BUSY, strerror(-r));
             return error_set(err, r, "accept a session", NULL, "from %s: %s", peer.name, strerror(-r));
         }
+        memcpy(ls->peer_instance, h->instance_id, WIRE_ID_BYTES);
         link->ops->on_session(link->user, ls);
     }
     *ret = ls;

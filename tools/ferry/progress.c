@@ -128,7 +128,7 @@ void progress_report(const json_t *move)
     if (number(move, NULL, "downtime_ms") >= 0)
         printf(", downtime %.0f ms", number(move, NULL, "downtime_ms"));
     printf("  (move %s)\n", text(move, "id"));
-    if (strcmp(outcome, "committed") != 0) {
+    if (strcmp(outcome, "committed") != 0 && strcmp(outcome, "running") != 0) {
         printf("  why:    %s\n", text(move, "reason"));
         if (strcmp(outcome, "aborted") == 0)
             printf("  the VM runs on at %s; nothing of it is left at %s\n", text(move, "from"), text(move, "to"));
