@@ -49,8 +49,10 @@ def run(args, say):
                     say(f"{mode}: {result['unfinished']}")
                 runs[mode].append(result)
     rows = []
+    finished = {mode: [r for r in results if "unfinished" not in r] for mode, results in runs.items()}
+    failed = None if finished[reference] else runs[reference][0]["unfinished"]
     for key, metric, unit in METRICS:
-        figures = {mode: report.median([r.get(key) for r in results]) for mode, results in runs.items()}
-        rows.append(report.row(case_name(args), metric, unit, figures.get("ferry"), figures.get(reference),
-                               reference))
+        figures = {mode: report.median([r[key] for r in results]) for mode, results in finished.items()}
+        rows.append(report.row(case_name(args), metric, unit, figures.get("ferry"), figures[reference],
+                               reference, failed))
     return rows, runs
