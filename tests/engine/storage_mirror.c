@@ -24,7 +24,7 @@ static void disks_end_equal(void **state)
     static struct sim s;
 
     (void)state;
-    sim_seeds(800, &first, &count);
+    sim_seeds(SIM_SEEDS_USUAL, &first, &count);
     for (uint64_t seed = first; seed < first + count; seed++) {
         if (!sim_mirror(&s, seed, &totals))
             fail_msg("FERRY_SEED=%" PRIu64 ": %s", seed, s.failure);
@@ -44,7 +44,7 @@ static void a_disk_error_fails_the_move(void **state)
     static struct sim s;
 
     (void)state;
-    sim_seeds(300, &first, &count);
+    sim_seeds(SIM_SEEDS_USUAL / 4, &first, &count);
     for (uint64_t seed = first; seed < first + count; seed++) {
         sim_begin(&s, seed);
         s.disk_error_at = (int)sim_below(&s.random, 60);
@@ -72,7 +72,7 @@ static void teardown_at_any_phase(void **state)
     static struct sim s;
 
     (void)state;
-    for (uint64_t seed = 1; seed <= 200; seed++) {
+    for (uint64_t seed = 1; seed <= SIM_SEEDS_USUAL / 4; seed++) {
         unsigned steps;
 
         sim_begin(&s, seed);

@@ -39,6 +39,20 @@ enum {
     SIM_STEPS_MAX = 400000,
 };
 
+/* A sanitizer makes a seed ten times as long; thousands run without. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SIM_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SIM_SANITIZED 1
+#endif
+#endif
+#ifdef SIM_SANITIZED
+enum { SIM_SEEDS_USUAL = 200 };
+#else
+enum { SIM_SEEDS_USUAL = 2000 };
+#endif
+
 struct sim_random {
     uint64_t state;
 };
