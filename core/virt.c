@@ -25,6 +25,7 @@ struct virt {
     void *user;
     pthread_mutex_t lock; /* guards the connection pointer: calls and migrations share it */
     virConnectPtr connection;
+    int lifecycle_id; /* of the event callback */
     bool retired;
 };
 
@@ -106,6 +107,8 @@ static void close_connection(struct virt *v)
     if (!v->connection)
         return;
     virConnectUnregisterCloseCallback(v->connection, on_connection_closed);
+    if (v->lifecycle_id >= 0) /* it holds a reference of the connection */
+        virConnectDomainEventDeregisterAny(v->connection, v->lifecycle_id);
     virConnectClose(v->connection);
     v->connection = NULL;
 }
@@ -121,8 +124,8 @@ static virConnectPtr connection_get(struct virt *v)
     if (!v->connection && (v->connection = virConnectOpen(v->uri))) {
         virConnectSetKeepAlive(v->connection, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT);
         virConnectRegisterCloseCallback(v->connection, on_connection_closed, v, NULL);
-        virConnectDomainEventRegisterAny(v->connection, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-                                         VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), v, NULL);
+        v->lifecycle_id = virConnectDomainEventRegisterAny(v->connection, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+                                                           VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), v, NULL);
     }
     if (v->connection && virConnectRef(v->connection) == 0)
         conn = v->connection;
@@ -225,7 +228,9 @@ static void read_disk_sizes(struct call *c, virDomainPtr dom)
             return;
         }
         info->disks[i].size_bytes = block.capacity;
-        info->disks[i].allocated_bytes = MIN(block.allocation, block.physical);
+        /* `allocation` of a disk in use only counts what this run of QEMU wrote; `physical` is what the
+         * file occupies. */
+        info->disks[i].allocated_bytes = block.physical;
     }
 }
 

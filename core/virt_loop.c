@@ -250,5 +250,13 @@ int virt_loop_start(uv_loop_t *loop)
 
 void virt_loop_stop(void)
 {
+    struct entry *e;
+
+    on_wake(&state.wake); /* what libvirt took back a moment ago */
+    pthread_mutex_lock(&state.lock);
+    TAILQ_FOREACH (e, &state.entries, link) /* and what it never took back */
+        e->changed = e->removed = true;
+    pthread_mutex_unlock(&state.lock);
+    on_wake(&state.wake);
     uv_close((uv_handle_t *)&state.wake, NULL);
 }
