@@ -107,7 +107,8 @@ static double set_point(const struct congestion *c, const struct congestion_inpu
     return MIN(wanted, (double)in->budget_bytes / 4);
 }
 
-static void steer(struct congestion *c, const struct congestion_input *in, double target, double dt_s)
+static void steer(struct congestion *c, const struct congestion_input *in, double target,
+                  double dt_s)
 {
     double fill = (double)in->fill_bytes;
     double u = c->speed_bytes_per_s;
@@ -140,7 +141,8 @@ static enum congestion_reason judge(const struct congestion *c, const struct con
 static void report(struct congestion *c, const struct congestion_input *in, double target)
 {
     double step = c->speed_bytes_per_s - c->told_bytes_per_s;
-    bool moved = step > c->told_bytes_per_s * REPORT_STEP || -step > c->told_bytes_per_s * REPORT_STEP;
+    bool moved =
+        step > c->told_bytes_per_s * REPORT_STEP || -step > c->told_bytes_per_s * REPORT_STEP;
 
     c->output.changed = in->bulk_running && moved;
     if (c->output.changed)

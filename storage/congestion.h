@@ -43,7 +43,8 @@ int congestion_new(struct congestion **ret_congestion);
 void congestion_free(struct congestion *c);
 
 /* Called earlier than 100 ms after the last time it only repeats its last answer. */
-void congestion_update(struct congestion *c, const struct congestion_input *in, struct congestion_output *ret_output);
+void congestion_update(struct congestion *c, const struct congestion_input *in,
+                       struct congestion_output *ret_output);
 
 const char *congestion_reason_name(enum congestion_reason reason);
 

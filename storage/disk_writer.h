@@ -14,7 +14,8 @@
 
 struct disk_writer_ops {
     /* @data stays the caller's and unchanged until the completion. */
-    int (*write)(void *writer, uint64_t cookie, uint64_t offset, uint32_t length, const uint8_t *data);
+    int (*write)(void *writer, uint64_t cookie, uint64_t offset, uint32_t length,
+                 const uint8_t *data);
     /* The extent reads as zeroes afterwards; with @may_trim it may become a hole. */
     int (*zero)(void *writer, uint64_t cookie, uint64_t offset, uint32_t length, bool may_trim);
     /* A hint: the extent's contents are of no interest. */

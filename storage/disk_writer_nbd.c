@@ -46,7 +46,7 @@ TAILQ_HEAD(request_queue, request);
 
 struct disk_writer_nbd {
     struct nbd_handle *nbd; /* NULL after the end */
-    int poll_fd;            /* a duplicate of libnbd's, so that its number stays taken until free() */
+    int poll_fd; /* a duplicate of libnbd's, so that its number stays taken until free() */
     struct disk_writer_nbd_callbacks callbacks;
     void *owner;
     char what[160]; /* for errors */
@@ -69,7 +69,8 @@ static int libnbd_error(struct error *e, const char *what)
     int err = nbd_get_errno();
     const char *text = nbd_get_error();
 
-    return error_set(e, err ? -err : -EIO, what, NULL, "%s", text ? text : "the NBD server closed the connection");
+    return error_set(e, err ? -err : -EIO, what, NULL, "%s",
+                     text ? text : "the NBD server closed the connection");
 }
 
 static int connect_handle(struct disk_writer_nbd *w, const struct disk_writer_nbd_params *params)
@@ -90,8 +91,8 @@ static int connect_handle(struct disk_writer_nbd *w, const struct disk_writer_nb
     return w->poll_fd < 0 ? -1 : 0;
 }
 
-int disk_writer_nbd_new(struct disk_writer_nbd **ret_writer, const struct disk_writer_nbd_params *params,
-                        struct error *e)
+int disk_writer_nbd_new(struct disk_writer_nbd **ret_writer,
+                        const struct disk_writer_nbd_params *params, struct error *e)
 {
     struct disk_writer_nbd *w = calloc(1, sizeof(*w));
     int err;
@@ -105,7 +106,8 @@ int disk_writer_nbd_new(struct disk_writer_nbd **ret_writer, const struct disk_w
     w->owner = params->owner;
     w->size_bytes = params->size_bytes;
     w->request_max_bytes = params->request_max_bytes;
-    snprintf(w->what, sizeof(w->what), "reach disk %s at %s", params->export_name, params->socket_path);
+    snprintf(w->what, sizeof(w->what), "reach disk %s at %s", params->export_name,
+             params->socket_path);
     if (connect_handle(w, params) < 0) {
         err = libnbd_error(e, w->what);
         disk_writer_nbd_free(w);
@@ -158,9 +160,10 @@ static void check_export(struct disk_writer_nbd *w)
     int64_t most = nbd_get_block_size(w->nbd, LIBNBD_SIZE_MAXIMUM);
 
     if (size < 0 || nbd_is_read_only(w->nbd) > 0 || (uint64_t)size != w->size_bytes) {
-        error_set(&w->error, -EINVAL, w->what, "the target's disk must be writable and have the source's size",
-                  "%s, %" PRId64 " bytes, expected %" PRIu64, nbd_is_read_only(w->nbd) > 0 ? "read-only" : "writable",
-                  size, w->size_bytes);
+        error_set(&w->error, -EINVAL, w->what,
+                  "the target's disk must be writable and have the source's size",
+                  "%s, %" PRId64 " bytes, expected %" PRIu64,
+                  nbd_is_read_only(w->nbd) > 0 ? "read-only" : "writable", size, w->size_bytes);
         end(w);
         return;
     }
@@ -282,7 +285,8 @@ static int issue(struct disk_writer_nbd *w, uint64_t cookie, enum part_kind kind
     return finish_issuing(r);
 }
 
-static int op_write(void *writer, uint64_t cookie, uint64_t offset, uint32_t length, const uint8_t *data)
+static int op_write(void *writer, uint64_t cookie, uint64_t offset, uint32_t length,
+                    const uint8_t *data)
 {
     /* issue() serves both directions; libnbd only reads from this one */
     return issue(writer, cookie, PART_WRITE, 0, offset, length, (uint8_t *)(uintptr_t)data);
@@ -299,7 +303,8 @@ static int op_zero(void *writer, uint64_t cookie, uint64_t offset, uint32_t leng
 
     if (!w->can_zero)
         return issue(w, cookie, PART_ZERO_BY_WRITE, 0, offset, length, NULL);
-    return issue(w, cookie, PART_ZERO, may_trim ? 0 : LIBNBD_CMD_FLAG_NO_HOLE, offset, length, NULL);
+    return issue(w, cookie, PART_ZERO, may_trim ? 0 : LIBNBD_CMD_FLAG_NO_HOLE, offset, length,
+                 NULL);
 }
 
 static int op_trim(void *writer, uint64_t cookie, uint64_t offset, uint32_t length)
@@ -358,9 +363,11 @@ bool disk_writer_nbd_has_completions(const struct disk_writer_nbd *w)
 
 static void run_libnbd(struct disk_writer_nbd *w, unsigned ready)
 {
-    if ((ready & DISK_WRITER_READABLE & disk_writer_nbd_wants(w)) && nbd_aio_notify_read(w->nbd) < 0)
+    if ((ready & DISK_WRITER_READABLE & disk_writer_nbd_wants(w)) &&
+        nbd_aio_notify_read(w->nbd) < 0)
         libnbd_error(&w->error, w->what);
-    if ((ready & DISK_WRITER_WRITABLE & disk_writer_nbd_wants(w)) && nbd_aio_notify_write(w->nbd) < 0)
+    if ((ready & DISK_WRITER_WRITABLE & disk_writer_nbd_wants(w)) &&
+        nbd_aio_notify_write(w->nbd) < 0)
         libnbd_error(&w->error, w->what);
     if (is_gone(w)) {
         if (w->disconnecting && nbd_aio_is_closed(w->nbd) > 0)

@@ -42,15 +42,16 @@ struct disk_writer_nbd_callbacks {
 struct disk_writer_nbd_params {
     const char *socket_path;
     const char *export_name;
-    uint64_t size_bytes;        /* what the export must have */
-    uint32_t request_max_bytes; /* split larger ones; 0 = the server's maximum, 32 MiB when unsaid */
+    uint64_t size_bytes; /* what the export must have */
+    uint32_t
+        request_max_bytes; /* split larger ones; 0 = the server's maximum, 32 MiB when unsaid */
     const struct disk_writer_nbd_callbacks *callbacks;
     void *owner;
 };
 
 /* Starts to connect. -ECONNREFUSED, -ENOENT, ... with *e filled: the server is not there (yet). */
-int disk_writer_nbd_new(struct disk_writer_nbd **ret_writer, const struct disk_writer_nbd_params *params,
-                        struct error *e);
+int disk_writer_nbd_new(struct disk_writer_nbd **ret_writer,
+                        const struct disk_writer_nbd_params *params, struct error *e);
 /* At any time; open requests are forgotten without completion. The fd is closed: stop polling before. */
 void disk_writer_nbd_free(struct disk_writer_nbd *w);
 

@@ -21,7 +21,7 @@ struct mirror_budget {
     uint64_t peak_bytes;
     LIST_HEAD(, mirror_budget_member) members;
     TAILQ_HEAD(, mirror_budget_member) line; /* those that were refused, first come first served */
-    uint64_t now_ns; /* the latest time any caller told */
+    uint64_t now_ns;                         /* the latest time any caller told */
     bool settling;
 };
 
@@ -95,13 +95,15 @@ bool mirror_budget_is_below(const struct mirror_budget *b, enum mirror_budget_ma
            (mark == MIRROR_BUDGET_BULK ? b->limit_bytes / 4 * 3 : b->limit_bytes / 8 * 7);
 }
 
-bool mirror_budget_may_take(struct mirror_budget *b, struct mirror_budget_member *member, uint64_t bytes)
+bool mirror_budget_may_take(struct mirror_budget *b, struct mirror_budget_member *member,
+                            uint64_t bytes)
 {
     struct mirror_budget_member *first = TAILQ_FIRST(&b->line);
 
     if (first && first != member)
         return false;
-    return b->used_bytes == 0 || (b->used_bytes <= b->limit_bytes && bytes <= b->limit_bytes - b->used_bytes);
+    return b->used_bytes == 0 ||
+           (b->used_bytes <= b->limit_bytes && bytes <= b->limit_bytes - b->used_bytes);
 }
 
 void mirror_budget_stand_in_line(struct mirror_budget *b, struct mirror_budget_member *member)
@@ -130,7 +132,7 @@ void mirror_budget_settle(struct mirror_budget *b, uint64_t now_ns)
     while (again) {
         again = false;
         LIST_FOREACH(member, &b->members, link)
-            again |= member->go_on(member, b->now_ns);
+        again |= member->go_on(member, b->now_ns);
     }
     b->settling = false;
 }

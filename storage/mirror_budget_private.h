@@ -33,7 +33,8 @@ void mirror_budget_settle(struct mirror_budget *b, uint64_t now_ns);
  * one request, whichever is larger. Members that were told no stand in line, and only the first of them may
  * next, lest small requests of one disk starve a large one of another.
  */
-bool mirror_budget_may_take(struct mirror_budget *b, struct mirror_budget_member *member, uint64_t bytes);
+bool mirror_budget_may_take(struct mirror_budget *b, struct mirror_budget_member *member,
+                            uint64_t bytes);
 void mirror_budget_stand_in_line(struct mirror_budget *b, struct mirror_budget_member *member);
 void mirror_budget_leave_line(struct mirror_budget *b, struct mirror_budget_member *member);
 

@@ -196,7 +196,8 @@ void mirror_connection_free(struct mirror_connection *c)
     free(c);
 }
 
-int mirror_connection_feed(struct mirror_connection *c, const void *data, size_t len, uint64_t now_ns)
+int mirror_connection_feed(struct mirror_connection *c, const void *data, size_t len,
+                           uint64_t now_ns)
 {
     int err;
 

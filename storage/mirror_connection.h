@@ -29,7 +29,8 @@ int mirror_connection_new(struct mirror_connection **ret_connection, struct mirr
 void mirror_connection_free(struct mirror_connection *c);
 
 /* Takes all bytes, in pieces of at most some 100 KiB. Negative errno: it is closed, see the error. */
-int mirror_connection_feed(struct mirror_connection *c, const void *data, size_t len, uint64_t now_ns);
+int mirror_connection_feed(struct mirror_connection *c, const void *data, size_t len,
+                           uint64_t now_ns);
 
 /* The client closed its end (err 0) or the socket broke. Without a DISC before it, its disk FAILS. */
 void mirror_connection_eof(struct mirror_connection *c, int err);

@@ -50,7 +50,8 @@ void mirror_endpoint_remove(struct mirror_endpoint *ep, struct mirror_source *di
     }
 }
 
-struct mirror_source *mirror_endpoint_find(const struct mirror_endpoint *ep, const char *export_name)
+struct mirror_source *mirror_endpoint_find(const struct mirror_endpoint *ep,
+                                           const char *export_name)
 {
     for (unsigned i = 0; i < ep->disk_count; i++) {
         if (strcmp(mirror_source_export_name(ep->disks[i]), export_name) == 0)

@@ -21,7 +21,8 @@ int mirror_endpoint_add(struct mirror_endpoint *ep, struct mirror_source *disk);
 void mirror_endpoint_remove(struct mirror_endpoint *ep, struct mirror_source *disk);
 
 /* NULL when there is none of that name / beyond the last. */
-struct mirror_source *mirror_endpoint_find(const struct mirror_endpoint *ep, const char *export_name);
+struct mirror_source *mirror_endpoint_find(const struct mirror_endpoint *ep,
+                                           const char *export_name);
 struct mirror_source *mirror_endpoint_at(const struct mirror_endpoint *ep, unsigned index);
 
 /* For mirror_connection.c: counts connections; -EMFILE beyond LIMIT_ENDPOINT_CONNECTIONS. */

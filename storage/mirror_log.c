@@ -3,84 +3,22 @@
  * The mirror log of one disk: see mirror_log.h for what it promises and why coalescing is right.
  *
  * Two queues: `unsent` in the order of arrival, whose head may be partly pulled, and `sent` in the order
- * of the stream. Entries of `unsent` that may still coalesce are also in an index: a hash of the
- * 128 KiB region in which they begin. The extents that a new write covers begin inside it, so the
- * regions it touches are all there is to look at; an exact rewrite removes its predecessor, so regions
- * do not fill up with old versions. An entry leaves the index when its first byte is pulled.
+ * of the stream. Entries of `unsent` that may still coalesce are also in an index, mirror_log_index.c.
  */
 #include "storage/mirror_log.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include "storage/limits.h"
-#include "storage/mirror_budget_private.h"
+#include "storage/mirror_log_private.h"
 #include "storage/mirror_wire.h"
 
 enum {
-    REGION_SHIFT = 17,
-    INDEX_HEADS = 4096,
     BULK_ALIGN_BYTES = 64 * 1024,
     /* How far behind the highest bulk write another may come: QEMU's 16 requests of 1 MiB reorder. */
     BULK_REORDER_BYTES = 16 * 1024 * 1024,
-};
-
-struct entry {
-    TAILQ_ENTRY(entry) link;  /* in unsent or sent */
-    LIST_ENTRY(entry) region; /* in the index, while `indexed` */
-    enum mirror_log_kind kind;
-    bool may_trim;
-    bool indexed;
-    uint32_t length;
-    uint64_t offset;
-    uint64_t epoch;  /* the count of READs before it: no coalescing across */
-    uint64_t seq;    /* given with the first byte pulled; 0 before */
-    uint64_t charge_bytes;
-    uint64_t cookie; /* READ */
-    uint8_t *payload; /* WRITE, until it is wholly pulled */
-    size_t pulled;   /* bytes of header and payload */
-};
-TAILQ_HEAD(entry_queue, entry);
-LIST_HEAD(entry_list, entry);
-
-/* A request in the log whose acknowledgement waits for room; its entry may be gone already. */
-struct held {
-    TAILQ_ENTRY(held) link;
-    uint64_t cookie;
-    uint64_t since_ns;
-};
-TAILQ_HEAD(held_queue, held);
-
-/* A READ that was sent and not answered. */
-struct waiting_read {
-    LIST_ENTRY(waiting_read) link;
-    uint64_t seq;
-    uint64_t cookie;
-    uint32_t length;
-};
-
-struct mirror_log {
-    struct mirror_budget_member member;
-    struct mirror_budget *budget;
-    const struct mirror_log_ops *ops;
-    void *owner;
-    struct entry_queue unsent, sent;
-    struct held_queue held_guest, held_bulk;
-    LIST_HEAD(, waiting_read) reads;
-    struct mirror_log_stats stats;
-    uint64_t reserved_bytes; /* granted by admit(), not yet appended */
-    uint64_t refused_bytes;  /* what admit() was asked for last when it said no; 0 = nobody waits */
-    uint64_t epoch;
-    uint64_t sent_seq;    /* last given */
-    uint64_t complete_seq; /* last wholly pulled */
-    uint64_t applied_seq;
-    uint64_t close_seq;
-    uint64_t sent_payload_bytes;
-    uint64_t bulk_next; /* end of the highest bulk write seen */
-    bool closed, abandoned, ready, last_was_bulk;
-    struct entry_list index[INDEX_HEADS];
 };
 
 static bool go_on(struct mirror_budget_member *member, uint64_t now_ns);
@@ -107,14 +45,14 @@ int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
 
 /* --- charging and holding --------------------------------------------------------------------- */
 
-static void charge(struct mirror_log *log, uint64_t bytes)
+void mirror_log_charge(struct mirror_log *log, uint64_t bytes)
 {
     mirror_budget_charge(log->budget, bytes);
     log->stats.fill_bytes += bytes;
     log->stats.fill_peak_bytes = MAX(log->stats.fill_peak_bytes, log->stats.fill_bytes);
 }
 
-static void give_back(struct mirror_log *log, uint64_t bytes)
+void mirror_log_give_back(struct mirror_log *log, uint64_t bytes)
 {
     assert(bytes <= log->stats.fill_bytes);
     mirror_budget_give_back(log->budget, bytes);
@@ -141,13 +79,13 @@ bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes)
     }
     stop_waiting(log);
     log->reserved_bytes = bytes;
-    charge(log, bytes);
+    mirror_log_charge(log, bytes);
     return true;
 }
 
 static void drop_reservation(struct mirror_log *log)
 {
-    give_back(log, log->reserved_bytes);
+    mirror_log_give_back(log, log->reserved_bytes);
     log->reserved_bytes = 0;
 }
 
@@ -219,76 +157,12 @@ static enum mirror_log_answer answer(struct mirror_log *log, struct held **held,
     return MIRROR_LOG_HOLD;
 }
 
-/* --- entries and their index ------------------------------------------------------------------ */
+/* --- entries ---------------------------------------------------------------------------------- */
 
-static struct entry_list *index_head(struct mirror_log *log, uint64_t region)
-{
-    /* Fibonacci hashing: neighbours spread over the heads */
-    return &log->index[(region * UINT64_C(0x9e3779b97f4a7c15)) >> 52];
-}
-static_assert(INDEX_HEADS == 1u << (64 - 52), "the hash gives as many bits as there are heads");
-
-static void index_remove(struct entry *e)
-{
-    if (e->indexed)
-        LIST_REMOVE(e, region);
-    e->indexed = false;
-}
-
-static void index_insert(struct mirror_log *log, struct entry *e)
-{
-    LIST_INSERT_HEAD(index_head(log, e->offset >> REGION_SHIFT), e, region);
-    e->indexed = true;
-}
-
-static void entry_free(struct entry *e)
+void mirror_log_entry_free(struct entry *e)
 {
     free(e->payload);
     free(e);
-}
-
-static bool covers(const struct entry *newer, const struct entry *older)
-{
-    return older->epoch == newer->epoch && older->offset >= newer->offset &&
-           older->offset + older->length <= newer->offset + newer->length;
-}
-
-static void drop_unsent(struct mirror_log *log, struct entry *e)
-{
-    index_remove(e);
-    TAILQ_REMOVE(&log->unsent, e, link);
-    give_back(log, e->charge_bytes);
-    log->stats.unsent_bytes -= e->charge_bytes;
-    log->stats.coalesced_entries++;
-    if (e->kind == MIRROR_LOG_WRITE)
-        log->stats.coalesced_bytes += e->length;
-    entry_free(e);
-}
-
-static void coalesce_list(struct mirror_log *log, struct entry_list *list, const struct entry *newer)
-{
-    struct entry *e = LIST_FIRST(list), *next;
-
-    for (; e; e = next) {
-        next = LIST_NEXT(e, region);
-        if (covers(newer, e))
-            drop_unsent(log, e);
-    }
-}
-
-/* Drops every indexed entry that @newer, not yet in the log, covers. */
-static void coalesce(struct mirror_log *log, const struct entry *newer)
-{
-    uint64_t first = newer->offset >> REGION_SHIFT;
-    uint64_t last = (newer->offset + newer->length - 1) >> REGION_SHIFT;
-
-    if (last - first >= INDEX_HEADS) {
-        for (unsigned i = 0; i < INDEX_HEADS; i++)
-            coalesce_list(log, &log->index[i], newer);
-        return;
-    }
-    for (uint64_t region = first; region <= last; region++)
-        coalesce_list(log, index_head(log, region), newer);
 }
 
 static bool is_zero(const uint8_t *p, size_t len)
@@ -368,14 +242,15 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
         drop_reservation(log);
     fill_entry(log, e, request);
     if (e->kind == MIRROR_LOG_WRITE || e->kind == MIRROR_LOG_ZERO)
-        coalesce(log, e);
-    charge(log, e->charge_bytes);
+        mirror_log_coalesce(log, e);
+    mirror_log_charge(log, e->charge_bytes);
     log->stats.unsent_bytes += e->charge_bytes;
     TAILQ_INSERT_TAIL(&log->unsent, e, link);
     if (is_extent(e->kind))
-        index_insert(log, e);
+        mirror_log_index_insert(log, e);
     log->closed = e->kind == MIRROR_LOG_CLOSE;
-    *ret_answer = is_extent(e->kind) ? answer(log, &held, e->cookie, now_ns) : MIRROR_LOG_ACKNOWLEDGE;
+    *ret_answer =
+        is_extent(e->kind) ? answer(log, &held, e->cookie, now_ns) : MIRROR_LOG_ACKNOWLEDGE;
     free(held);
     mirror_budget_settle(log->budget, now_ns); /* coalescing and zeroes may have made room */
     return 0;
@@ -385,7 +260,7 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
 
 static void begin_sending(struct mirror_log *log, struct entry *e)
 {
-    index_remove(e);
+    mirror_log_index_remove(e);
     e->seq = ++log->sent_seq;
     if (e->kind == MIRROR_LOG_WRITE)
         log->sent_payload_bytes += e->length;
@@ -433,7 +308,8 @@ static int finish_sending(struct mirror_log *log, struct entry *e)
 }
 
 /* Pulls from one entry; 0 when out of memory or room. */
-static size_t pull_entry(struct mirror_log *log, struct entry *e, struct buffer *out, size_t max_bytes)
+static size_t pull_entry(struct mirror_log *log, struct entry *e, struct buffer *out,
+                         size_t max_bytes)
 {
     uint8_t header[MIRROR_WIRE_HEADER_BYTES];
     size_t total = sizeof(header) + (e->payload ? e->length : 0);
@@ -481,11 +357,13 @@ bool mirror_log_has_unsent(const struct mirror_log *log)
     return !TAILQ_EMPTY(&log->unsent);
 }
 
-int mirror_log_read_cookie(struct mirror_log *log, uint64_t seq, uint64_t *ret_cookie, uint32_t *ret_length)
+int mirror_log_read_cookie(struct mirror_log *log, uint64_t seq, uint64_t *ret_cookie,
+                           uint32_t *ret_length)
 {
     struct waiting_read *wait;
 
-    LIST_FOREACH(wait, &log->reads, link) {
+    LIST_FOREACH(wait, &log->reads, link)
+    {
         if (wait->seq == seq) {
             *ret_cookie = wait->cookie;
             *ret_length = wait->length;
@@ -506,11 +384,11 @@ int mirror_log_applied(struct mirror_log *log, uint64_t seq, uint64_t now_ns)
     log->applied_seq = seq;
     while ((e = TAILQ_FIRST(&log->sent)) && e->seq <= seq) {
         TAILQ_REMOVE(&log->sent, e, link);
-        give_back(log, e->charge_bytes);
+        mirror_log_give_back(log, e->charge_bytes);
         log->stats.applied_entries++;
         if (e->kind == MIRROR_LOG_WRITE)
             log->stats.applied_bytes += e->length;
-        entry_free(e);
+        mirror_log_entry_free(e);
     }
     mirror_budget_settle(log->budget, now_ns);
     return 0;
@@ -549,8 +427,8 @@ static void drop_entries(struct entry_queue *queue)
 
     while ((e = TAILQ_FIRST(queue))) {
         TAILQ_REMOVE(queue, e, link);
-        index_remove(e);
-        entry_free(e);
+        mirror_log_index_remove(e);
+        mirror_log_entry_free(e);
     }
 }
 
@@ -579,7 +457,7 @@ void mirror_log_abandon(struct mirror_log *log, uint64_t now_ns)
     }
     log->reserved_bytes = 0;
     stop_waiting(log);
-    give_back(log, log->stats.fill_bytes);
+    mirror_log_give_back(log, log->stats.fill_bytes);
     log->stats.unsent_bytes = log->stats.held_now = 0;
     mirror_budget_settle(log->budget, now_ns);
 }

@@ -89,7 +89,8 @@ size_t mirror_log_pull(struct mirror_log *log, struct buffer *out, size_t max_by
 bool mirror_log_has_unsent(const struct mirror_log *log);
 
 /* The cookie of the READ that was sent as @seq, once; -ENOENT when there is none. */
-int mirror_log_read_cookie(struct mirror_log *log, uint64_t seq, uint64_t *ret_cookie, uint32_t *ret_length);
+int mirror_log_read_cookie(struct mirror_log *log, uint64_t seq, uint64_t *ret_cookie,
+                           uint32_t *ret_length);
 
 /* All but CLOSED may still come: the sequence number that CLOSE has, or will have been given; 0 before. */
 uint64_t mirror_log_close_seq(const struct mirror_log *log);
@@ -109,14 +110,14 @@ bool mirror_log_last_was_bulk(const struct mirror_log *log);
 void mirror_log_abandon(struct mirror_log *log, uint64_t now_ns);
 
 struct mirror_log_stats {
-    uint64_t in_bytes, in_entries;               /* accepted from the client; zeroes count their extent */
-    uint64_t in_payload_bytes;                   /* of these, bytes of data that had to be carried */
+    uint64_t in_bytes, in_entries; /* accepted from the client; zeroes count their extent */
+    uint64_t in_payload_bytes;     /* of these, bytes of data that had to be carried */
     uint64_t coalesced_bytes, coalesced_entries; /* payload that was never sent */
     uint64_t sent_bytes, sent_entries;           /* stream bytes pulled, headers included */
     uint64_t applied_bytes, applied_entries;     /* payload bytes applied at the target */
     uint64_t fill_bytes, fill_peak_bytes;        /* charged to the budget now, and at most */
     uint64_t unsent_bytes;                       /* of the fill, not yet pulled */
-    uint64_t held_now, held_count, held_ns;      /* acknowledgements held: now, ever, their total time */
+    uint64_t held_now, held_count, held_ns; /* acknowledgements held: now, ever, their total time */
     uint64_t held_max_ns;
 };
 void mirror_log_stats(const struct mirror_log *log, struct mirror_log_stats *ret_stats);

@@ -36,13 +36,14 @@ struct mirror_source {
     const struct mirror_client_ops *client_ops; /* NULL: no client */
     void *client;
     uint64_t client_number;
-    uint64_t reads_open_bytes;  /* asked for by this client, not answered */
+    uint64_t reads_open_bytes; /* asked for by this client, not answered */
     bool read_refused;
 
     struct mirror_source_stats stats; /* its log part is filled when asked for */
 };
 
-static void on_release(void *owner, uint64_t cookie, bool bulk, uint64_t waited_ns, uint64_t now_ns);
+static void on_release(void *owner, uint64_t cookie, bool bulk, uint64_t waited_ns,
+                       uint64_t now_ns);
 static void on_room(void *owner, uint64_t now_ns);
 
 static const struct mirror_log_ops log_ops = {.release = on_release, .room = on_room};
@@ -233,8 +234,8 @@ bool mirror_source_admit(struct mirror_source *m, const struct nbd_request *requ
     return mirror_log_admit(m->log, payload_bytes);
 }
 
-static void complete(struct mirror_source *m, uint64_t cookie, int err, const void *data, size_t len,
-                     uint64_t now_ns)
+static void complete(struct mirror_source *m, uint64_t cookie, int err, const void *data,
+                     size_t len, uint64_t now_ns)
 {
     uint64_t mask = (UINT64_C(1) << CLIENT_SHIFT) - 1;
 
@@ -324,7 +325,8 @@ static void on_room(void *owner, uint64_t now_ns)
 
 /* --- the stream ------------------------------------------------------------------------------- */
 
-size_t mirror_source_pull(struct mirror_source *m, struct buffer *out, size_t max_bytes, uint64_t now_ns)
+size_t mirror_source_pull(struct mirror_source *m, struct buffer *out, size_t max_bytes,
+                          uint64_t now_ns)
 {
     size_t len = MIN(max_bytes, buffer_len(&m->open_message));
 
@@ -346,11 +348,12 @@ bool mirror_source_has_output(const struct mirror_source *m)
 
 static int broken(struct error *e, const char *why)
 {
-    return error_set(e, -EPROTO, "read the mirror stream", "do both sites run the same version?", "%s", why);
+    return error_set(e, -EPROTO, "read the mirror stream", "do both sites run the same version?",
+                     "%s", why);
 }
 
-static int take_read_data(struct mirror_source *m, const struct mirror_wire_message *msg, uint64_t now_ns,
-                          struct error *e)
+static int take_read_data(struct mirror_source *m, const struct mirror_wire_message *msg,
+                          uint64_t now_ns, struct error *e)
 {
     uint64_t cookie;
     uint32_t length;
@@ -370,8 +373,8 @@ static int take_read_data(struct mirror_source *m, const struct mirror_wire_mess
     return 0;
 }
 
-static int take_closed(struct mirror_source *m, const struct mirror_wire_message *msg, uint64_t now_ns,
-                       struct error *e)
+static int take_closed(struct mirror_source *m, const struct mirror_wire_message *msg,
+                       uint64_t now_ns, struct error *e)
 {
     if (msg->seq == 0 || msg->seq != mirror_log_close_seq(m->log) ||
         mirror_log_applied(m->log, msg->seq, now_ns) < 0)
@@ -386,12 +389,16 @@ static int take_error(const struct mirror_wire_message *msg, struct error *e)
 {
     int err = -(int)MIN(MAX(msg->offset, (uint64_t)1), (uint64_t)4095);
 
+    for (uint32_t i = 0; i < msg->length; i++) {
+        if (msg->payload[i] < ' ' || msg->payload[i] > '~')
+            msg->payload[i] = '?'; /* it goes to logs and terminals */
+    }
     return error_set(e, err, "write the disk at the target", NULL, "%.*s", (int)msg->length,
                      msg->payload ? (const char *)msg->payload : "");
 }
 
-static int take_message(struct mirror_source *m, const struct mirror_wire_message *msg, uint64_t now_ns,
-                        struct error *e)
+static int take_message(struct mirror_source *m, const struct mirror_wire_message *msg,
+                        uint64_t now_ns, struct error *e)
 {
     switch (msg->type) {
     case MIRROR_WIRE_APPLIED:

@@ -53,7 +53,8 @@ void mirror_source_free(struct mirror_source *m);
 
 /* Appends at most @max_bytes of the stream to the target to @out; returns how many (0: nothing, or
  * out of memory, to be tried again). Call again until it gives 0 or the link is full. */
-size_t mirror_source_pull(struct mirror_source *m, struct buffer *out, size_t max_bytes, uint64_t now_ns);
+size_t mirror_source_pull(struct mirror_source *m, struct buffer *out, size_t max_bytes,
+                          uint64_t now_ns);
 bool mirror_source_has_output(const struct mirror_source *m);
 
 /* The stream from the target; takes all. 0, or a negative errno when the disk is FAILED by it. */
@@ -80,7 +81,8 @@ const struct error *mirror_source_error(const struct mirror_source *m);
 
 struct mirror_source_stats {
     struct mirror_log_stats log;
-    uint64_t target_queue_bytes; /* received and not applied at the target, as of the last APPLIED */
+    uint64_t
+        target_queue_bytes; /* received and not applied at the target, as of the last APPLIED */
     uint64_t writes_guest, writes_bulk;
     /* Time from a guest write's last byte to its acknowledgement; bucket i counts those < 2^i us. */
     uint64_t guest_latency_count[32];

@@ -10,7 +10,8 @@
 #include "storage/nbd_server.h"
 
 struct mirror_client_ops {
-    void (*complete)(void *client, uint64_t cookie, int err, const void *data, size_t len, uint64_t now_ns);
+    void (*complete)(void *client, uint64_t cookie, int err, const void *data, size_t len,
+                     uint64_t now_ns);
     /* mirror_source_admit() said no before and would now say yes. */
     void (*room)(void *client, uint64_t now_ns);
     /* The disk failed: end the connection. The client is detached already. */
@@ -18,7 +19,8 @@ struct mirror_client_ops {
 };
 
 /* -EBUSY: it has a client; -ESHUTDOWN: it is past having one. */
-int mirror_source_attach(struct mirror_source *m, const struct mirror_client_ops *ops, void *client);
+int mirror_source_attach(struct mirror_source *m, const struct mirror_client_ops *ops,
+                         void *client);
 /* The client is gone: by DISC (@why NULL) or otherwise. */
 void mirror_source_detach(struct mirror_source *m, const struct error *why, uint64_t now_ns);
 

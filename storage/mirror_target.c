@@ -138,7 +138,8 @@ static void wake(struct mirror_target *t)
         t->wake(t->owner, t);
 }
 
-static int put_message(struct mirror_target *t, const struct mirror_wire_message *m, const void *payload)
+static int put_message(struct mirror_target *t, const struct mirror_wire_message *m,
+                       const void *payload)
 {
     uint8_t *room = buffer_reserve(&t->output, MIRROR_WIRE_HEADER_BYTES + (size_t)m->length);
 
@@ -184,7 +185,8 @@ static int fail_stream(struct mirror_target *t, const char *why)
 {
     struct error e = {0};
 
-    error_set(&e, -EPROTO, "read the mirror stream", "do both sites run the same version?", "%s", why);
+    error_set(&e, -EPROTO, "read the mirror stream", "do both sites run the same version?", "%s",
+              why);
     return fail(t, &e);
 }
 
@@ -194,8 +196,10 @@ static int fail_disk(struct mirror_target *t, const struct operation *op, int er
     char what[96 + LIMIT_EXPORT_NAME_BYTES];
 
     snprintf(what, sizeof(what), "%s %" PRIu32 " bytes at %" PRIu64 " of disk %s",
-             op ? mirror_wire_type_name(op->type) : "FLUSH", op ? op->length : 0, op ? op->offset : 0, t->alias);
-    error_set(&e, err, what, err == -ENOSPC ? "make room in the target's storage" : NULL, "%s", strerror(-err));
+             op ? mirror_wire_type_name(op->type) : "FLUSH", op ? op->length : 0,
+             op ? op->offset : 0, t->alias);
+    error_set(&e, err, what, err == -ENOSPC ? "make room in the target's storage" : NULL, "%s",
+              strerror(-err));
     return fail(t, &e);
 }
 
@@ -222,7 +226,8 @@ static bool blocks(const struct operation *earlier, const struct operation *late
         return true;
     if (is_fence(earlier))
         return false;
-    return earlier->offset < later->offset + later->length && later->offset < earlier->offset + earlier->length;
+    return earlier->offset < later->offset + later->length &&
+           later->offset < earlier->offset + earlier->length;
 }
 
 static void make_ready(struct mirror_target *t, struct operation *op)
@@ -235,7 +240,8 @@ static void enqueue(struct mirror_target *t, struct operation *op)
 {
     struct operation *earlier;
 
-    TAILQ_FOREACH(earlier, &t->operations, link) {
+    TAILQ_FOREACH(earlier, &t->operations, link)
+    {
         if (earlier->stage != STAGE_FINISHED && blocks(earlier, op))
             op->blockers++;
     }
@@ -374,7 +380,8 @@ void mirror_target_complete(struct mirror_target *t, uint64_t cookie, int err)
             fail_disk(t, NULL, err);
     } else {
         /* At most in_flight_max run, near the head of the list: a search is cheap. */
-        TAILQ_FOREACH(op, &t->operations, link) {
+        TAILQ_FOREACH(op, &t->operations, link)
+        {
             if (op->seq == cookie && op->stage == STAGE_RUNNING)
                 break;
         }
@@ -394,7 +401,8 @@ void mirror_target_flush_ahead(struct mirror_target *t)
     t->flush_ahead_running = t->writer_ops->flush(t->writer, COOKIE_FLUSH_AHEAD) == 0;
 }
 
-void mirror_target_set_writer(struct mirror_target *t, const struct disk_writer_ops *ops, void *writer)
+void mirror_target_set_writer(struct mirror_target *t, const struct disk_writer_ops *ops,
+                              void *writer)
 {
     assert(!t->writer_ops);
     t->writer_ops = ops;
@@ -414,9 +422,10 @@ static int take_open(struct mirror_target *t, const struct mirror_wire_message *
     if (m->length != strlen(t->alias) || memcmp(m->payload, t->alias, m->length) != 0)
         return fail_stream(t, "OPEN names another disk");
     if (m->offset != t->size_bytes) {
-        error_set(&e, -EINVAL, "mirror a disk", "the target's disk must have exactly the source's size",
-                  "disk %s has %" PRIu64 " bytes at the source and %" PRIu64 " at the target", t->alias,
-                  m->offset, t->size_bytes);
+        error_set(&e, -EINVAL, "mirror a disk",
+                  "the target's disk must have exactly the source's size",
+                  "disk %s has %" PRIu64 " bytes at the source and %" PRIu64 " at the target",
+                  t->alias, m->offset, t->size_bytes);
         return fail(t, &e);
     }
     set_state(t, MIRROR_TARGET_APPLYING);
@@ -546,7 +555,8 @@ size_t mirror_target_pull(struct mirror_target *t, struct buffer *out, size_t ma
         buffer_consume(&t->output, len);
     }
     /* Not between the pieces of another message. */
-    if (buffer_len(&t->output) == 0 && applied_is_due(t) && max_bytes - len >= MIRROR_WIRE_HEADER_BYTES)
+    if (buffer_len(&t->output) == 0 && applied_is_due(t) &&
+        max_bytes - len >= MIRROR_WIRE_HEADER_BYTES)
         put_applied(t, out);
     return buffer_len(out) - before;
 }

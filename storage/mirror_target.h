@@ -55,7 +55,8 @@ int mirror_target_new(struct mirror_target **ret_target, const struct mirror_tar
 void mirror_target_free(struct mirror_target *t);
 
 /* The disk is there: starts applying. Once. */
-void mirror_target_set_writer(struct mirror_target *t, const struct disk_writer_ops *ops, void *writer);
+void mirror_target_set_writer(struct mirror_target *t, const struct disk_writer_ops *ops,
+                              void *writer);
 
 /* Takes stream bytes; returns how many of @len (fewer: full, see wake), or a negative errno: FAILED. */
 ssize_t mirror_target_feed(struct mirror_target *t, const void *data, size_t len);
@@ -79,12 +80,12 @@ const char *mirror_target_state_name(enum mirror_target_state state);
 const struct error *mirror_target_error(const struct mirror_target *t);
 
 struct mirror_target_stats {
-    uint64_t received_bytes;                    /* stream bytes taken */
+    uint64_t received_bytes; /* stream bytes taken */
     uint64_t applied_seq;
-    uint64_t applied_bytes;                     /* payload of completed WRITEs */
-    uint64_t zeroed_bytes;                      /* extents of completed ZEROs and TRIMs */
-    uint64_t queue_bytes, queue_peak_bytes;     /* payload held now, and at most */
-    unsigned queue_operations;                  /* received and not yet retired */
+    uint64_t applied_bytes;                 /* payload of completed WRITEs */
+    uint64_t zeroed_bytes;                  /* extents of completed ZEROs and TRIMs */
+    uint64_t queue_bytes, queue_peak_bytes; /* payload held now, and at most */
+    unsigned queue_operations;              /* received and not yet retired */
     unsigned in_flight, in_flight_peak;
 };
 void mirror_target_stats(const struct mirror_target *t, struct mirror_target_stats *ret_stats);

@@ -32,7 +32,8 @@ static const struct type_rule rules[] = {
     [MIRROR_WIRE_READ] = {"READ", MIRROR_WIRE_TO_TARGET, 0, false, 1, LIMIT_MIRROR_READ_BYTES},
     [MIRROR_WIRE_CLOSE] = {"CLOSE", MIRROR_WIRE_TO_TARGET, 0, false, 0, 0},
     [MIRROR_WIRE_APPLIED] = {"APPLIED", MIRROR_WIRE_TO_SOURCE, 0, false, 0, 0},
-    [MIRROR_WIRE_READ_DATA] = {"READ_DATA", MIRROR_WIRE_TO_SOURCE, 0, true, 0, LIMIT_MIRROR_READ_BYTES},
+    [MIRROR_WIRE_READ_DATA] = {"READ_DATA", MIRROR_WIRE_TO_SOURCE, 0, true, 0,
+                               LIMIT_MIRROR_READ_BYTES},
     [MIRROR_WIRE_CLOSED] = {"CLOSED", MIRROR_WIRE_TO_SOURCE, 0, false, 0, 0},
     [MIRROR_WIRE_ERROR] = {"ERROR", MIRROR_WIRE_TO_SOURCE, 0, true, 0, LIMIT_MIRROR_TEXT_BYTES},
 };
@@ -114,12 +115,14 @@ static int begin_message(struct mirror_wire_decoder *d, struct error *e)
         return 0;
     m->payload = malloc(m->length);
     if (!m->payload)
-        return error_set(e, -ENOMEM, "read the mirror stream", NULL, "no memory for %u bytes", m->length);
+        return error_set(e, -ENOMEM, "read the mirror stream", NULL, "no memory for %u bytes",
+                         m->length);
     return 0;
 }
 
 ssize_t mirror_wire_decode(struct mirror_wire_decoder *d, const void *data, size_t len,
-                           struct mirror_wire_message *ret_message, bool *ret_complete, struct error *e)
+                           struct mirror_wire_message *ret_message, bool *ret_complete,
+                           struct error *e)
 {
     size_t head, body = 0;
     int err;

@@ -100,7 +100,8 @@ void mirror_wire_decoder_done(struct mirror_wire_decoder *d);
  * whether *ret_message is now a whole message, whose payload is the caller's.
  */
 ssize_t mirror_wire_decode(struct mirror_wire_decoder *d, const void *data, size_t len,
-                           struct mirror_wire_message *ret_message, bool *ret_complete, struct error *e);
+                           struct mirror_wire_message *ret_message, bool *ret_complete,
+                           struct error *e);
 
 /* Bytes of memory that the message under reception holds. */
 size_t mirror_wire_decoder_bytes(const struct mirror_wire_decoder *d);

@@ -47,7 +47,8 @@ static bool take_client_flags(struct nbd_server *s)
     return true;
 }
 
-static void reply(struct nbd_server *s, uint32_t option, uint32_t type, const void *data, uint32_t len)
+static void reply(struct nbd_server *s, uint32_t option, uint32_t type, const void *data,
+                  uint32_t len)
 {
     uint8_t head[NBD_OPTION_REPLY_HEADER_BYTES];
 

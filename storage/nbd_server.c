@@ -177,7 +177,8 @@ void nbd_server_resume(struct nbd_server *s)
     run(s);
 }
 
-void nbd_server_complete(struct nbd_server *s, uint64_t cookie, int err, const void *data, size_t len)
+void nbd_server_complete(struct nbd_server *s, uint64_t cookie, int err, const void *data,
+                         size_t len)
 {
     struct nbd_pending *p = &s->pending[cookie % LIMIT_NBD_REQUESTS_IN_FLIGHT];
     struct nbd_pending done = *p;

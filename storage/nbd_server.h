@@ -87,7 +87,8 @@ void nbd_server_resume(struct nbd_server *s);
  * (READ without error, @len = the request's length) is copied. An unknown cookie is ignored: the
  * connection may have ended before. May continue parsing, hence may call ops.
  */
-void nbd_server_complete(struct nbd_server *s, uint64_t cookie, int err, const void *data, size_t len);
+void nbd_server_complete(struct nbd_server *s, uint64_t cookie, int err, const void *data,
+                         size_t len);
 
 /* Ends the connection from this side: no more input; the output still holds what was said before. */
 void nbd_server_close(struct nbd_server *s, const struct error *why);

@@ -55,7 +55,8 @@ struct nbd_server {
     unsigned in_flight;
     struct nbd_request current; /* being received; its payload is owned */
     uint32_t payload_fill;
-    struct nbd_pending refusal; /* the write whose payload is discarded, its discard_left and its answer */
+    struct nbd_pending
+        refusal; /* the write whose payload is discarded, its discard_left and its answer */
     uint32_t discard_left;
     uint32_t refusal_error;
 };

@@ -252,7 +252,8 @@ static bool take_request(struct nbd_server *s)
     here.offset = r.offset;
     here.length = r.length;
     nbd_error = judge(s, &r);
-    if (!nbd_error && r.command != NBD_CMD_BLOCK_STATUS && (r.length > 0 || r.command == NBD_CMD_FLUSH))
+    if (!nbd_error && r.command != NBD_CMD_BLOCK_STATUS &&
+        (r.length > 0 || r.command == NBD_CMD_FLUSH))
         return accept_request(s, &r, here.client_cookie);
     nbd_server_skip(s, NBD_REQUEST_BYTES);
     answer_here(s, &here, nbd_error);

@@ -31,7 +31,8 @@ struct model {
     double budget;
     /* state */
     double fill, unsent, applied;
-    double delivered[HISTORY]; /* a ring: what left, to be applied and acknowledged a round trip later */
+    double delivered
+        [HISTORY]; /* a ring: what left, to be applied and acknowledged a round trip later */
     unsigned at;
     double speed;
     uint64_t now_ns;
@@ -49,7 +50,8 @@ static void model_step(struct model *m, struct congestion *c)
     if (bulk > m->source_disk_bytes_per_s)
         bulk = m->source_disk_bytes_per_s;
     bulk *= STEP_S;
-    room = m->budget * 3 / 4 + 16 * MIB - m->fill; /* beyond the mark, 16 requests wait unanswered */
+    room =
+        m->budget * 3 / 4 + 16 * MIB - m->fill; /* beyond the mark, 16 requests wait unanswered */
     bulk = bulk > room ? (room > 0 ? room : 0) : bulk;
     m->fill += bulk + m->guest_bytes_per_s * STEP_S;
     m->unsent += bulk + m->guest_bytes_per_s * STEP_S;
@@ -65,11 +67,12 @@ static void model_step(struct model *m, struct congestion *c)
         m->applied += acked;
     }
     m->now_ns += (uint64_t)(STEP_S * 1e9);
-    congestion_update(c, &(struct congestion_input){.now_ns = m->now_ns,
-                                                    .fill_bytes = m->fill > 0 ? (uint64_t)m->fill : 0,
-                                                    .budget_bytes = (uint64_t)m->budget,
-                                                    .applied_bytes = (uint64_t)m->applied,
-                                                    .bulk_running = true},
+    congestion_update(c,
+                      &(struct congestion_input){.now_ns = m->now_ns,
+                                                 .fill_bytes = m->fill > 0 ? (uint64_t)m->fill : 0,
+                                                 .budget_bytes = (uint64_t)m->budget,
+                                                 .applied_bytes = (uint64_t)m->applied,
+                                                 .bulk_running = true},
                       &out);
     m->speed = (double)out.bulk_bytes_per_s;
     m->reports += out.changed;
@@ -109,8 +112,8 @@ static void check_steady(const struct model *m, double seconds, const char *what
         print_message("%s: busy %.2f swing %.2f fill %.1f MiB, %lu reports\n", what, busy, swing,
                       m->fill_most / MIB, (unsigned long)m->reports);
     if (busy < 0.9 || swing > 2.0 || m->fill_most > m->budget * 0.75)
-        fail_msg("%s: link %.0f %% busy, speed swings %.2f:1, fill up to %.1f MiB", what, busy * 100, swing,
-                 m->fill_most / MIB);
+        fail_msg("%s: link %.0f %% busy, speed swings %.2f:1, fill up to %.1f MiB", what,
+                 busy * 100, swing, m->fill_most / MIB);
 }
 
 static const double rates_mb_s[] = {1, 2, 5, 12, 30, 60, 120};
@@ -147,7 +150,8 @@ static void the_link_is_busy_soon(void **state)
     model_run(&m, c, 2);
     model_run(&m, c, 5);
     if (m.sent < 0.9 * 5 * m.link_bytes_per_s)
-        fail_msg("after 2 s the link was only %.0f %% busy", m.sent / (5 * m.link_bytes_per_s) * 100);
+        fail_msg("after 2 s the link was only %.0f %% busy",
+                 m.sent / (5 * m.link_bytes_per_s) * 100);
     congestion_free(c);
 }
 
@@ -258,9 +262,9 @@ static void tells_the_reason(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(settles_on_every_link), cmocka_unit_test(the_link_is_busy_soon),
+        cmocka_unit_test(settles_on_every_link),   cmocka_unit_test(the_link_is_busy_soon),
         cmocka_unit_test(follows_a_changing_link), cmocka_unit_test(leaves_room_for_a_guest),
-        cmocka_unit_test(never_stops_the_copy), cmocka_unit_test(does_not_wind_up),
+        cmocka_unit_test(never_stops_the_copy),    cmocka_unit_test(does_not_wind_up),
         cmocka_unit_test(tells_the_reason),
     };
 

@@ -29,7 +29,8 @@ static void disks_end_equal(void **state)
         if (!sim_mirror(&s, seed, &totals))
             fail_msg("FERRY_SEED=%" PRIu64 ": %s", seed, s.failure);
     }
-    print_message("%" PRIu64 " entries applied, %" PRIu64 " coalesced, %" PRIu64 " acknowledgements held\n",
+    print_message("%" PRIu64 " entries applied, %" PRIu64 " coalesced, %" PRIu64
+                  " acknowledgements held\n",
                   totals.applied, totals.coalesced, totals.held);
     if (count >= 100) {
         assert_true(totals.held > 0);

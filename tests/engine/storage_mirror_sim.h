@@ -122,7 +122,8 @@ struct sim_lane { /* one disk with all that belongs to it */
     uint8_t *disk;
     struct sim_disk_request requests[SIM_DISK_QUEUE];
     unsigned running;
-    uint64_t effects, durable; /* requests that took effect; of these, before a flush that completed began */
+    uint64_t effects,
+        durable; /* requests that took effect; of these, before a flush that completed began */
     /* the client */
     struct buffer to_server;
     struct buffer from_server;
@@ -205,8 +206,8 @@ static void sim_pipe_took(struct sim_pipe *p, size_t len)
 
 /* --- the disk --------------------------------------------------------------------------------- */
 
-static void sim_effect(struct sim *s, uint8_t *image, unsigned kind, uint64_t offset, uint32_t length,
-                       const uint8_t *data)
+static void sim_effect(struct sim *s, uint8_t *image, unsigned kind, uint64_t offset,
+                       uint32_t length, const uint8_t *data)
 {
     if (kind == 0)
         memcpy(image + offset, data, length);
@@ -241,23 +242,27 @@ static int sim_disk_start(struct sim_lane *l, struct sim_disk_request r)
     abort();
 }
 
-static int sim_write(void *writer, uint64_t cookie, uint64_t offset, uint32_t length, const uint8_t *data)
+static int sim_write(void *writer, uint64_t cookie, uint64_t offset, uint32_t length,
+                     const uint8_t *data)
 {
-    return sim_disk_start(writer, (struct sim_disk_request){.cookie = cookie, .offset = offset,
-                                                            .length = length, .kind = 0, .data = data});
+    return sim_disk_start(
+        writer, (struct sim_disk_request){
+                    .cookie = cookie, .offset = offset, .length = length, .kind = 0, .data = data});
 }
 
 static int sim_zero(void *writer, uint64_t cookie, uint64_t offset, uint32_t length, bool may_trim)
 {
     (void)may_trim;
-    return sim_disk_start(writer, (struct sim_disk_request){.cookie = cookie, .offset = offset,
-                                                            .length = length, .kind = 1});
+    return sim_disk_start(
+        writer,
+        (struct sim_disk_request){.cookie = cookie, .offset = offset, .length = length, .kind = 1});
 }
 
 static int sim_trim(void *writer, uint64_t cookie, uint64_t offset, uint32_t length)
 {
-    return sim_disk_start(writer, (struct sim_disk_request){.cookie = cookie, .offset = offset,
-                                                            .length = length, .kind = 2});
+    return sim_disk_start(
+        writer,
+        (struct sim_disk_request){.cookie = cookie, .offset = offset, .length = length, .kind = 2});
 }
 
 static int sim_flush(void *writer, uint64_t cookie)
@@ -267,8 +272,9 @@ static int sim_flush(void *writer, uint64_t cookie)
 
 static int sim_read(void *writer, uint64_t cookie, uint64_t offset, uint32_t length, uint8_t *data)
 {
-    return sim_disk_start(writer, (struct sim_disk_request){.cookie = cookie, .offset = offset,
-                                                            .length = length, .kind = 4, .into = data});
+    return sim_disk_start(
+        writer, (struct sim_disk_request){
+                    .cookie = cookie, .offset = offset, .length = length, .kind = 4, .into = data});
 }
 
 static const struct disk_writer_ops sim_disk_ops = {
@@ -326,8 +332,8 @@ static void sim_client_hello(struct sim_lane *l)
     sim_put_option(&l->to_server, NBD_OPT_GO, go, len + 6);
 }
 
-static void sim_send(struct sim_lane *l, unsigned command, unsigned flags, uint64_t offset, uint32_t length,
-                     const void *data)
+static void sim_send(struct sim_lane *l, unsigned command, unsigned flags, uint64_t offset,
+                     uint32_t length, const void *data)
 {
     uint8_t head[NBD_REQUEST_BYTES];
     struct sim_open *o = &l->open[l->handle % ARRAY_SIZE(l->open)];
@@ -385,7 +391,8 @@ static void sim_send_random(struct sim_lane *l)
         sim_send(l, NBD_CMD_WRITE, 0, offset, length, data);
     } else if (what < 82) {
         sim_effect(l->sim, l->model, 1, offset, length, NULL);
-        sim_send(l, NBD_CMD_WRITE_ZEROES, what & 1 ? NBD_CMD_FLAG_NO_HOLE : 0, offset, length, NULL);
+        sim_send(l, NBD_CMD_WRITE_ZEROES, what & 1 ? NBD_CMD_FLAG_NO_HOLE : 0, offset, length,
+                 NULL);
     } else if (what < 90) {
         sim_effect(l->sim, l->model, 2, offset, length, NULL);
         sim_send(l, NBD_CMD_TRIM, 0, offset, length, NULL);
@@ -400,7 +407,8 @@ static void sim_client_work(struct sim_lane *l)
 {
     if (!l->negotiated || l->closed)
         return;
-    while (l->sent < l->goal && l->in_flight < SIM_CLIENT_IN_FLIGHT && sim_below(&l->sim->random, 4) > 0) {
+    while (l->sent < l->goal && l->in_flight < SIM_CLIENT_IN_FLIGHT &&
+           sim_below(&l->sim->random, 4) > 0) {
         sim_send_random(l);
         l->sent++;
     }
@@ -414,8 +422,8 @@ static void sim_client_work(struct sim_lane *l)
     }
 }
 
-static void sim_client_reply(struct sim_lane *l, uint64_t handle, uint32_t error, const uint8_t *data,
-                             size_t len)
+static void sim_client_reply(struct sim_lane *l, uint64_t handle, uint32_t error,
+                             const uint8_t *data, size_t len)
 {
     struct sim_open *o = &l->open[handle % ARRAY_SIZE(l->open)];
 
@@ -425,7 +433,8 @@ static void sim_client_reply(struct sim_lane *l, uint64_t handle, uint32_t error
     }
     if (error)
         sim_fail(l->sim, "command %u answered with error %u", o->command, error);
-    else if (o->command == NBD_CMD_READ && (len != o->length || memcmp(data, o->expected, len) != 0))
+    else if (o->command == NBD_CMD_READ &&
+             (len != o->length || memcmp(data, o->expected, len) != 0))
         sim_fail(l->sim, "a READ saw something else than was written before it");
     free(o->expected);
     memset(o, 0, sizeof(*o));
@@ -525,7 +534,8 @@ static void sim_link_step(struct sim_lane *l)
     ssize_t n;
 
     if (l->there.bytes < s->pipe_max)
-        mirror_source_pull(l->source, &out, 1 + sim_below(&s->random, s->pipe_max - l->there.bytes), s->now_ns);
+        mirror_source_pull(l->source, &out, 1 + sim_below(&s->random, s->pipe_max - l->there.bytes),
+                           s->now_ns);
     sim_pipe_put(s, &l->there, &out);
     while ((c = sim_pipe_due(s, &l->there))) {
         n = mirror_target_feed(l->target, c->data + c->at, c->len - c->at);
@@ -588,8 +598,8 @@ static void sim_lane_new(struct sim *s, struct sim_lane *l, unsigned index, unsi
                                                                      .budget = s->budget}) < 0 ||
         mirror_endpoint_add(s->endpoint, l->source) < 0 ||
         mirror_connection_new(&l->connection, s->endpoint, NULL, NULL) < 0 ||
-        mirror_target_new(&l->target, &(struct mirror_target_params){.alias = l->name,
-                                                                     .size_bytes = SIM_DISK_BYTES}) < 0)
+        mirror_target_new(&l->target, &(struct mirror_target_params){
+                                          .alias = l->name, .size_bytes = SIM_DISK_BYTES}) < 0)
         abort();
     sim_client_hello(l);
 }
@@ -624,10 +634,12 @@ static void sim_check_lane(struct sim *s, struct sim_lane *l)
     mirror_source_stats(l->source, &source);
     mirror_target_stats(l->target, &target);
     if (mirror_source_state(l->source) != MIRROR_SOURCE_DONE)
-        sim_fail(s, "%s: source %s: %s", l->name, mirror_source_state_name(mirror_source_state(l->source)),
+        sim_fail(s, "%s: source %s: %s", l->name,
+                 mirror_source_state_name(mirror_source_state(l->source)),
                  mirror_source_error(l->source)->why);
     else if (mirror_target_state(l->target) != MIRROR_TARGET_DONE)
-        sim_fail(s, "%s: target is %s", l->name, mirror_target_state_name(mirror_target_state(l->target)));
+        sim_fail(s, "%s: target is %s", l->name,
+                 mirror_target_state_name(mirror_target_state(l->target)));
     else if (memcmp(l->model, l->disk, SIM_DISK_BYTES) != 0)
         sim_fail(s, "%s: the disks differ", l->name);
     else if (l->durable != l->effects)
@@ -667,7 +679,8 @@ static void sim_begin(struct sim *s, uint64_t seed)
     s->delay_ns = sim_below(&s->random, 3) * 40000000;
     s->disk_ns = 1 + sim_below(&s->random, 30000000);
     s->pipe_max = 1000 + sim_below(&s->random, 300000);
-    if (mirror_budget_new(&s->budget, LIMIT_LOG_LEAST_BYTES) < 0 || mirror_endpoint_new(&s->endpoint) < 0)
+    if (mirror_budget_new(&s->budget, LIMIT_LOG_LEAST_BYTES) < 0 ||
+        mirror_endpoint_new(&s->endpoint) < 0)
         abort();
     s->lane_count = 1 + (unsigned)sim_below(&s->random, SIM_DISKS_MAX);
     for (unsigned i = 0; i < s->lane_count; i++)
@@ -698,7 +711,8 @@ static inline bool sim_mirror(struct sim *s, uint64_t seed, struct sim_totals *t
     for (unsigned i = 0; i < s->lane_count; i++)
         sim_check_lane(s, &s->lanes[i]);
     if (mirror_budget_peak_bytes(s->budget) > mirror_budget_limit_bytes(s->budget))
-        sim_fail(s, "the logs held %" PRIu64 " bytes, more than their budget", mirror_budget_peak_bytes(s->budget));
+        sim_fail(s, "the logs held %" PRIu64 " bytes, more than their budget",
+                 mirror_budget_peak_bytes(s->budget));
     sim_count(s, totals);
     sim_end(s);
     return !s->failed;

@@ -26,7 +26,8 @@ static int take(uint64_t cookie, uint64_t offset, uint32_t length)
     return 0;
 }
 
-static int on_write(void *writer, uint64_t cookie, uint64_t offset, uint32_t length, const uint8_t *data)
+static int on_write(void *writer, uint64_t cookie, uint64_t offset, uint32_t length,
+                    const uint8_t *data)
 {
     (void)writer;
     take(cookie, offset, length);

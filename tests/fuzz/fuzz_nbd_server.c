@@ -59,7 +59,8 @@ static void on_request(void *owner, struct nbd_request *request)
     if (o->mode & 0x20 && o->later_count < 256)
         o->later[o->later_count++] = request->cookie;
     else
-        nbd_server_complete(o->server, request->cookie, o->mode & 0x10 ? -EIO : 0, content, request->length);
+        nbd_server_complete(o->server, request->cookie, o->mode & 0x10 ? -EIO : 0, content,
+                            request->length);
 }
 
 static void on_disconnect(void *owner)

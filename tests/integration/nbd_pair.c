@@ -145,7 +145,8 @@ static void move_stream(void)
 
     len = buffer_len(&there.bytes);
     if (len < PIPE_BYTES)
-        pipe_mark(&there, mirror_source_pull(source, &there.bytes, PIPE_BYTES - len, clock_now_ns()));
+        pipe_mark(&there,
+                  mirror_source_pull(source, &there.bytes, PIPE_BYTES - len, clock_now_ns()));
     while ((len = pipe_due(&there)) > 0) {
         n = mirror_target_feed(target, buffer_data(&there.bytes), len);
         if (n <= 0)
@@ -242,8 +243,9 @@ static void turn(int listener)
     if (fds[0].revents & POLLIN)
         client_accept(listener);
     if (fds[1].revents)
-        disk_writer_nbd_dispatch(writer, (fds[1].revents & (POLLIN | POLLHUP | POLLERR) ? DISK_WRITER_READABLE : 0) |
-                                             (fds[1].revents & POLLOUT ? DISK_WRITER_WRITABLE : 0));
+        disk_writer_nbd_dispatch(
+            writer, (fds[1].revents & (POLLIN | POLLHUP | POLLERR) ? DISK_WRITER_READABLE : 0) |
+                        (fds[1].revents & POLLOUT ? DISK_WRITER_WRITABLE : 0));
     for (unsigned i = 0; i < CLIENTS_MAX; i++) {
         if (fds[i + 2].fd >= 0 && (fds[i + 2].revents & POLLIN))
             client_read(&clients[i]);
@@ -275,10 +277,12 @@ static void print_figures(void)
 
     mirror_source_stats(source, &s);
     mirror_target_stats(target, &t);
-    printf("entries %" PRIu64 " (coalesced %" PRIu64 "), data %" PRIu64 " bytes, on the wire %" PRIu64
-           " bytes, zeroed %" PRIu64 " bytes\n",
-           s.log.in_entries, s.log.coalesced_entries, s.log.in_payload_bytes, s.log.sent_bytes, t.zeroed_bytes);
-    printf("log at most %" PRIu64 " bytes, target queue at most %" PRIu64 " bytes, %u requests in flight, "
+    printf("entries %" PRIu64 " (coalesced %" PRIu64 "), data %" PRIu64
+           " bytes, on the wire %" PRIu64 " bytes, zeroed %" PRIu64 " bytes\n",
+           s.log.in_entries, s.log.coalesced_entries, s.log.in_payload_bytes, s.log.sent_bytes,
+           t.zeroed_bytes);
+    printf("log at most %" PRIu64 " bytes, target queue at most %" PRIu64
+           " bytes, %u requests in flight, "
            "%" PRIu64 " acknowledgements held\n",
            s.log.fill_peak_bytes, t.queue_peak_bytes, t.in_flight_peak, s.log.held_count);
 }
@@ -297,7 +301,8 @@ static void set_up(char **args, int count)
                                                                   .budget = budget,
                                                                   .many_clients = true}) < 0 ||
         mirror_endpoint_add(endpoint, source) < 0 ||
-        mirror_target_new(&target, &(struct mirror_target_params){.alias = args[2], .size_bytes = size}) < 0)
+        mirror_target_new(&target,
+                          &(struct mirror_target_params){.alias = args[2], .size_bytes = size}) < 0)
         die("set up", "out of memory");
     if (disk_writer_nbd_new(&writer,
                             &(struct disk_writer_nbd_params){.socket_path = args[4],
@@ -340,7 +345,9 @@ int main(int argc, char **argv)
     int listener, status;
 
     if (argc < 6 || argc > 8) {
-        fprintf(stderr, "usage: nbd_pair LISTEN EXPORT SIZE TARGET TARGET-EXPORT [DELAY-MS [BUDGET-BYTES]]\n");
+        fprintf(
+            stderr,
+            "usage: nbd_pair LISTEN EXPORT SIZE TARGET TARGET-EXPORT [DELAY-MS [BUDGET-BYTES]]\n");
         return 2;
     }
     sigaction(SIGTERM, &action, NULL);
@@ -355,7 +362,8 @@ int main(int argc, char **argv)
     }
     status = mirror_source_state(source) == MIRROR_SOURCE_DONE ? 0 : 1;
     if (status)
-        fprintf(stderr, "nbd_pair: %s\n", error_line(mirror_source_error(source), line, sizeof(line)));
+        fprintf(stderr, "nbd_pair: %s\n",
+                error_line(mirror_source_error(source), line, sizeof(line)));
     disk_writer_nbd_disconnect(writer);
     while (!writer_closed)
         turn(listener);

@@ -68,7 +68,8 @@ static int end(void **state)
 static enum mirror_log_answer put(struct fixture *f, enum mirror_log_kind kind, uint64_t offset,
                                   uint32_t length, uint64_t cookie)
 {
-    struct mirror_log_request r = {.kind = kind, .offset = offset, .length = length, .cookie = cookie};
+    struct mirror_log_request r = {
+        .kind = kind, .offset = offset, .length = length, .cookie = cookie};
     enum mirror_log_answer answer;
 
     if (kind == MIRROR_LOG_WRITE) {
@@ -126,9 +127,9 @@ static void rewritten_blocks_are_sent_once(void **state)
     put(f, MIRROR_LOG_WRITE, 4096, 4096, 1);
     put(f, MIRROR_LOG_WRITE, 8192, 100, 2);
     put(f, MIRROR_LOG_TRIM, 5000, 10, 3);
-    put(f, MIRROR_LOG_ZERO, 4096, 4096, 4);  /* covers 1 and 3 */
-    put(f, MIRROR_LOG_WRITE, 8192, 99, 5);   /* not all of 2 */
-    put(f, MIRROR_LOG_WRITE, 8191, 101, 6);  /* 2 and 5, to the same end */
+    put(f, MIRROR_LOG_ZERO, 4096, 4096, 4); /* covers 1 and 3 */
+    put(f, MIRROR_LOG_WRITE, 8192, 99, 5);  /* not all of 2 */
+    put(f, MIRROR_LOG_WRITE, 8191, 101, 6); /* 2 and 5, to the same end */
     assert_int_equal(stats(f).coalesced_entries, 4);
     assert_int_equal(stats(f).coalesced_bytes, 4096 + 100 + 99);
     assert_int_equal(stats(f).fill_bytes, 101 + 2 * LIMIT_LOG_ENTRY_OVERHEAD_BYTES);
@@ -144,8 +145,9 @@ static void far_apart_regions_coalesce_too(void **state)
     put(f, MIRROR_LOG_WRITE, 10, 10, 1);
     put(f, MIRROR_LOG_WRITE, 3 * MIB - 5, 10, 1);
     put(f, MIRROR_LOG_WRITE, UINT64_C(1) << 39, 10, 1);
-    put(f, MIRROR_LOG_ZERO, 0, 4 * MIB, 2);                         /* 32 regions */
-    put(f, MIRROR_LOG_ZERO, UINT64_C(1) << 38, UINT32_MAX, 3);      /* more regions than heads: covers none */
+    put(f, MIRROR_LOG_ZERO, 0, 4 * MIB, 2); /* 32 regions */
+    put(f, MIRROR_LOG_ZERO, UINT64_C(1) << 38, UINT32_MAX,
+        3); /* more regions than heads: covers none */
     put(f, MIRROR_LOG_ZERO, (UINT64_C(1) << 39) - 4096, UINT32_MAX, 4);
     assert_int_equal(stats(f).coalesced_entries, 3);
     expect_stream(f, 4096, "ZERO ZERO ZERO");
@@ -176,7 +178,8 @@ static void a_begun_entry_stays(void **state)
     assert_int_equal(mirror_log_pull(f->log, &out, 1), 1);
     put(f, MIRROR_LOG_WRITE, 0, 512, 2);
     assert_int_equal(stats(f).coalesced_entries, 0);
-    assert_int_equal(mirror_log_pull(f->log, &out, 100000), 2 * (512 + MIRROR_WIRE_HEADER_BYTES) - 1);
+    assert_int_equal(mirror_log_pull(f->log, &out, 100000),
+                     2 * (512 + MIRROR_WIRE_HEADER_BYTES) - 1);
     mirror_wire_decoder_init(&d, MIRROR_WIRE_TO_TARGET);
     for (uint64_t seq = 1; seq <= 2; seq++) {
         ssize_t n = mirror_wire_decode(&d, buffer_data(&out), buffer_len(&out), &m, &complete, &e);
@@ -192,7 +195,8 @@ static void a_begun_entry_stays(void **state)
 static void zeroes_carry_nothing(void **state)
 {
     struct fixture *f = *state;
-    struct mirror_log_request r = {.kind = MIRROR_LOG_WRITE, .length = 65536, .payload = calloc(1, 65536)};
+    struct mirror_log_request r = {
+        .kind = MIRROR_LOG_WRITE, .length = 65536, .payload = calloc(1, 65536)};
     enum mirror_log_answer answer;
 
     assert_int_equal(mirror_log_append(f->log, &r, 0, &answer), 0);
@@ -206,15 +210,17 @@ static void acknowledgements_wait_for_room(void **state)
 
     mirror_log_set_ready(f->log, true); /* all of it the guest's */
     for (unsigned i = 0; i < 13; i++)
-        assert_int_equal(put(f, MIRROR_LOG_WRITE, i * 64 * KIB, 64 * KIB, i), MIRROR_LOG_ACKNOWLEDGE);
+        assert_int_equal(put(f, MIRROR_LOG_WRITE, i * 64 * KIB, 64 * KIB, i),
+                         MIRROR_LOG_ACKNOWLEDGE);
     assert_int_equal(put(f, MIRROR_LOG_WRITE, 14 * 64 * KIB, 64 * KIB, 14), MIRROR_LOG_HOLD);
     assert_int_equal(put(f, MIRROR_LOG_WRITE, MIB, 512, 15), MIRROR_LOG_HOLD); /* not before 14 */
     assert_int_equal(stats(f).held_now, 2);
     assert_true(mirror_log_admit(f->log, 1000));
     mirror_log_unadmit(f->log, 0);
     assert_false(mirror_log_admit(f->log, 200 * KIB));
-    expect_stream(f, 100000, "WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE "
-                             "WRITE WRITE");
+    expect_stream(f, 100000,
+                  "WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE "
+                  "WRITE WRITE");
     assert_int_equal(f->released_count, 0);
     assert_int_equal(mirror_log_applied(f->log, 1, 5000), 0);
     assert_int_equal(f->released_count, 2);
@@ -232,12 +238,14 @@ static void bulk_waits_longer_than_the_guest(void **state)
     struct fixture *f = *state;
 
     for (unsigned i = 0; i < 11; i++)
-        assert_int_equal(put(f, MIRROR_LOG_WRITE, i * 64 * KIB, 64 * KIB, i), MIRROR_LOG_ACKNOWLEDGE);
+        assert_int_equal(put(f, MIRROR_LOG_WRITE, i * 64 * KIB, 64 * KIB, i),
+                         MIRROR_LOG_ACKNOWLEDGE);
     assert_true(mirror_log_last_was_bulk(f->log));
     assert_int_equal(put(f, MIRROR_LOG_WRITE, 12 * 64 * KIB, 64 * KIB, 12), MIRROR_LOG_HOLD);
     assert_int_equal(put(f, MIRROR_LOG_WRITE, 5 * MIB + 512, 4096, 13), MIRROR_LOG_ACKNOWLEDGE);
     assert_false(mirror_log_last_was_bulk(f->log));
-    expect_stream(f, 1 << 20, "WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE");
+    expect_stream(f, 1 << 20,
+                  "WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE");
     assert_int_equal(mirror_log_applied(f->log, 1, 0), 0);
     assert_int_equal(f->released_count, 1);
     assert_true(f->released_bulk[0]);

@@ -17,8 +17,16 @@
 
 static const struct mirror_wire_message to_target[] = {
     {.type = MIRROR_WIRE_OPEN, .length = 5, .offset = 1 << 30, .payload = (uint8_t *)"disk0"},
-    {.type = MIRROR_WIRE_WRITE, .length = 7, .seq = 1, .offset = 512, .payload = (uint8_t *)"content"},
-    {.type = MIRROR_WIRE_ZERO, .flags = MIRROR_WIRE_MAY_TRIM, .length = UINT32_MAX, .seq = 2, .offset = 0},
+    {.type = MIRROR_WIRE_WRITE,
+     .length = 7,
+     .seq = 1,
+     .offset = 512,
+     .payload = (uint8_t *)"content"},
+    {.type = MIRROR_WIRE_ZERO,
+     .flags = MIRROR_WIRE_MAY_TRIM,
+     .length = UINT32_MAX,
+     .seq = 2,
+     .offset = 0},
     {.type = MIRROR_WIRE_TRIM, .length = 65536, .seq = 3, .offset = UINT64_MAX},
     {.type = MIRROR_WIRE_FLUSH, .seq = 4},
     {.type = MIRROR_WIRE_READ, .length = 1, .seq = 5, .offset = 99},
@@ -117,7 +125,8 @@ static void a_cut_message_is_not_complete(void **state)
     buffer_done(&b);
 }
 
-static void refuse(struct mirror_wire_message m, enum mirror_wire_direction direction, unsigned reserved)
+static void refuse(struct mirror_wire_message m, enum mirror_wire_direction direction,
+                   unsigned reserved)
 {
     uint8_t header[MIRROR_WIRE_HEADER_BYTES];
     struct mirror_wire_decoder d;

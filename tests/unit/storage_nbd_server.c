@@ -345,7 +345,8 @@ static void meta_contexts(void **state)
     go(o, NBD_OPT_GO, "disk0");
     buffer_clear(nbd_server_output(o->server));
     assert_int_equal(request(o, NBD_CMD_BLOCK_STATUS, 0, 4096, 8192, NULL), 0);
-    expect(o, "\x66\x8e\x33\xef\0\1\0\5\0\0\0\0\0\xab\xcd\xef\0\0\0\14\0\0\0\1\0\0\x20\0\0\0\0\0", 32);
+    expect(o, "\x66\x8e\x33\xef\0\1\0\5\0\0\0\0\0\xab\xcd\xef\0\0\0\14\0\0\0\1\0\0\x20\0\0\0\0\0",
+           32);
     expect_nothing(o);
     owner_free(o);
 }
@@ -405,7 +406,9 @@ static void requests_and_replies(void **state)
         expect_simple(o, 0);
         nbd_server_complete(o->server, o->last.cookie, 0, NULL, 0); /* twice is harmless */
         expect_nothing(o);
-        assert_int_equal(request(o, NBD_CMD_WRITE_ZEROES, NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO, 0, SIZE, NULL), 0);
+        assert_int_equal(request(o, NBD_CMD_WRITE_ZEROES,
+                                 NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO, 0, SIZE, NULL),
+                         0);
         assert_int_equal(o->last.flags, NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO);
         nbd_server_complete(o->server, o->last.cookie, -ENOSPC, NULL, 0);
         expect_simple(o, NBD_ENOSPC);
@@ -418,9 +421,15 @@ static void requests_and_replies(void **state)
         assert_int_equal(request(o, NBD_CMD_READ, 0, 1000, 4, NULL), 0);
         nbd_server_complete(o->server, o->last.cookie, 0, "data", 4);
         if (structured)
-            expect(o, "\x66\x8e\x33\xef\0\1\0\1\0\0\0\0\0\xab\xcd\xef\0\0\0\14\0\0\0\0\0\0\3\xe8""data", 32);
+            expect(o,
+                   "\x66\x8e\x33\xef\0\1\0\1\0\0\0\0\0\xab\xcd\xef\0\0\0\14\0\0\0\0\0\0\3\xe8"
+                   "data",
+                   32);
         else
-            expect(o, "\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\xab\xcd\xef""data", 20);
+            expect(o,
+                   "\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\xab\xcd\xef"
+                   "data",
+                   20);
         expect_nothing(o);
         assert_int_equal(request(o, NBD_CMD_READ, 0, 1000, 4, NULL), 0);
         nbd_server_complete(o->server, o->last.cookie, -EIO, NULL, 0);
@@ -466,7 +475,8 @@ static void bad_requests_get_errors(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         const void *payload = bad[i].command == NBD_CMD_WRITE && bad[i].length ? "some" : NULL;
 
-        assert_int_equal(request(o, bad[i].command, bad[i].flags, bad[i].offset, bad[i].length, payload), 0);
+        assert_int_equal(
+            request(o, bad[i].command, bad[i].flags, bad[i].offset, bad[i].length, payload), 0);
         expect_simple(o, bad[i].error);
     }
     assert_int_equal(o->requests, 0);
@@ -574,11 +584,16 @@ static int split(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        BOTH(options_are_answered),     BOTH(export_name_starts_at_once),
-        BOTH(meta_contexts),            BOTH(a_broken_handshake_ends_it),
-        BOTH(requests_and_replies),     BOTH(bad_requests_get_errors),
-        BOTH(a_broken_protocol_ends_it), BOTH(refused_requests_wait),
-        BOTH(too_many_requests_wait),   BOTH(completion_inside_the_request),
+        BOTH(options_are_answered),
+        BOTH(export_name_starts_at_once),
+        BOTH(meta_contexts),
+        BOTH(a_broken_handshake_ends_it),
+        BOTH(requests_and_replies),
+        BOTH(bad_requests_get_errors),
+        BOTH(a_broken_protocol_ends_it),
+        BOTH(refused_requests_wait),
+        BOTH(too_many_requests_wait),
+        BOTH(completion_inside_the_request),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

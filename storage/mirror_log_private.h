@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The inside of a mirror log, shared by its two files: mirror_log.c (the queues, acknowledging, the wire)
+ * and mirror_log_index.c (finding what a new write covers).
+ */
+#ifndef FERRY_STORAGE_MIRROR_LOG_PRIVATE_H
+#define FERRY_STORAGE_MIRROR_LOG_PRIVATE_H
+
+#include <sys/queue.h>
+
+#include "storage/mirror_budget_private.h"
+#include "storage/mirror_log.h"
+
+enum { MIRROR_LOG_INDEX_HEADS = 4096 };
+
+struct entry {
+    TAILQ_ENTRY(entry) link;  /* in unsent or sent */
+    LIST_ENTRY(entry) region; /* in the index, while `indexed` */
+    enum mirror_log_kind kind;
+    bool may_trim;
+    bool indexed;
+    uint32_t length;
+    uint64_t offset;
+    uint64_t epoch; /* the count of READs before it: no coalescing across */
+    uint64_t seq;   /* given with the first byte pulled; 0 before */
+    uint64_t charge_bytes;
+    uint64_t cookie;  /* READ */
+    uint8_t *payload; /* WRITE, until it is wholly pulled */
+    size_t pulled;    /* bytes of header and payload */
+};
+TAILQ_HEAD(entry_queue, entry);
+LIST_HEAD(entry_list, entry);
+
+/* A request in the log whose acknowledgement waits for room; its entry may be gone already. */
+struct held {
+    TAILQ_ENTRY(held) link;
+    uint64_t cookie;
+    uint64_t since_ns;
+};
+TAILQ_HEAD(held_queue, held);
+
+/* A READ that was sent and not answered. */
+struct waiting_read {
+    LIST_ENTRY(waiting_read) link;
+    uint64_t seq;
+    uint64_t cookie;
+    uint32_t length;
+};
+
+struct mirror_log {
+    struct mirror_budget_member member;
+    struct mirror_budget *budget;
+    const struct mirror_log_ops *ops;
+    void *owner;
+    struct entry_queue unsent, sent;
+    struct held_queue held_guest, held_bulk;
+    LIST_HEAD(, waiting_read) reads;
+    struct mirror_log_stats stats;
+    uint64_t reserved_bytes; /* granted by admit(), not yet appended */
+    uint64_t refused_bytes;  /* what admit() was asked for last when it said no; 0 = nobody waits */
+    uint64_t epoch;
+    uint64_t sent_seq;     /* last given */
+    uint64_t complete_seq; /* last wholly pulled */
+    uint64_t applied_seq;
+    uint64_t close_seq;
+    uint64_t sent_payload_bytes;
+    uint64_t bulk_next; /* end of the highest bulk write seen */
+    bool closed, abandoned, ready, last_was_bulk;
+    struct entry_list index[MIRROR_LOG_INDEX_HEADS];
+};
+
+/* Charges @bytes more to the log and its budget, or gives them back. */
+void mirror_log_charge(struct mirror_log *log, uint64_t bytes);
+void mirror_log_give_back(struct mirror_log *log, uint64_t bytes);
+void mirror_log_entry_free(struct entry *e);
+
+/* mirror_log_index.c */
+void mirror_log_index_insert(struct mirror_log *log, struct entry *e);
+/* No-op when it is not indexed. */
+void mirror_log_index_remove(struct entry *e);
+/* Drops every indexed entry that @newer, not yet in the log, covers. */
+void mirror_log_coalesce(struct mirror_log *log, const struct entry *newer);
+
+#endif
