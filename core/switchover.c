@@ -134,15 +134,13 @@ unsigned switchover_source_step(struct switchover_source *s, enum switchover_sou
             return start_abort(s, SOURCE_STOP_MIGRATION | SOURCE_CHECK_DOMAIN | SOURCE_SEND_ABORT);
         return 0;
     case SOURCE_DECIDING:
-        if (event == SOURCE_ON_COMMIT_JOURNALLED) {
-            s->state = SOURCE_RELEASING;
-            return SOURCE_WRITE_REPLY;
-        }
-        if (event == SOURCE_ON_RPC_LOST) {
-            s->state = SOURCE_CHECKING;
-            return SOURCE_CHECK_DOMAIN;
-        }
-        return 0;
+        /* Nothing else happens until the record is durable: CHECKING may end in sending COMMIT. */
+        if (event == SOURCE_ON_RPC_LOST)
+            s->rpc_lost = true;
+        if (event != SOURCE_ON_COMMIT_JOURNALLED)
+            return 0;
+        s->state = s->rpc_lost ? SOURCE_CHECKING : SOURCE_RELEASING;
+        return s->rpc_lost ? SOURCE_CHECK_DOMAIN : SOURCE_WRITE_REPLY;
     case SOURCE_RELEASING:
         if (event == SOURCE_ON_REPLY_READ)
             return start_commit(s);

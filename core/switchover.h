@@ -88,6 +88,7 @@ enum switchover_source_action {
 
 struct switchover_source {
     enum switchover_source_state state;
+    bool rpc_lost;       /* DECIDING: libvirt's connection ended before the decision was durable */
     bool domain_settled; /* ABORTING: the copy here runs (or is gone for its own reasons) */
     bool target_settled; /* ABORTING: the target has cleaned up */
 };
