@@ -167,8 +167,8 @@ static void check_export(struct disk_writer_nbd *w)
         end(w);
         return;
     }
-    if (most <= 0 || most > LIMIT_NBD_WRITE_BYTES)
-        most = LIMIT_NBD_WRITE_BYTES;
+    if (most <= 0 || most > (int64_t)LIMIT_NBD_WRITE_BYTES)
+        most = (int64_t)LIMIT_NBD_WRITE_BYTES;
     if (w->request_max_bytes == 0 || w->request_max_bytes > most)
         w->request_max_bytes = (uint32_t)most;
     w->can_zero = nbd_can_zero(w->nbd) > 0;

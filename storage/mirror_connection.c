@@ -129,7 +129,7 @@ static bool on_admit(void *owner, const struct nbd_request *request)
     struct mirror_connection *c = owner;
 
     if (request->command == NBD_CMD_READ &&
-        buffer_len(nbd_server_output(c->server)) > LIMIT_READ_AHEAD_BYTES) {
+        buffer_len(nbd_server_output(c->server)) > (size_t)LIMIT_READ_AHEAD_BYTES) {
         c->output_full = true;
         return false;
     }

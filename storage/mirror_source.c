@@ -227,7 +227,7 @@ bool mirror_source_admit(struct mirror_source *m, const struct nbd_request *requ
     if (request->command == NBD_CMD_FLUSH)
         return true;
     if (request->command == NBD_CMD_READ && m->reads_open_bytes > 0 &&
-        m->reads_open_bytes + request->length > LIMIT_READ_AHEAD_BYTES) {
+        m->reads_open_bytes + request->length > (uint64_t)LIMIT_READ_AHEAD_BYTES) {
         m->read_refused = true;
         return false;
     }
