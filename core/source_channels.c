@@ -21,6 +21,7 @@ enum {
     /* Without convergence QEMU's downtime limit is raised step by step; see raise_downtime(). */
     DOWNTIME_RAISE_S = 10,
     DOWNTIME_MAX_MS = 2000,
+    FIRST_SPEED_MIB_S = 32, /* where the congestion control starts */
 };
 
 static bool qmp_allowed(const struct move_source *ms)
@@ -145,6 +146,16 @@ void source_channels_release_reply(struct move_source *ms)
     uv_timer_start(ms->reply_timer, on_reply_timer, 0, 1);
 }
 
+static void on_limit_set(void *user, const struct error *err)
+{
+    struct move_source *ms = user;
+    char line[1024];
+
+    if (err->code)
+        log_info("move %s: %s", ms->move->id, error_line(err, line, sizeof(line)));
+    move_source_call_returned(ms);
+}
+
 /* --- memory -------------------------------------------------------------------------------- */
 
 static void on_memory_sent(void *user, const uint8_t *data, size_t len)
@@ -188,6 +199,10 @@ static void on_memory_accept(void *user, int fd)
     move_set_phase(ms->move, MOVE_MIRRORING);
     move_set_phase(ms->move, MOVE_MEMORY);
     disk_source_set_ready(ms->disks);
+    if (qmp_allowed(ms)) { /* the limit was the copy's */
+        ms->move->pending++;
+        virt_set_speed(ms->service->virt, ms->move->info.uuid, 0, on_limit_set, ms);
+    }
     relay_attach(ms->memory, ms->service->loop, fd);
 }
 
@@ -226,21 +241,12 @@ static void set_bulk_speed(struct move_source *ms, uint64_t bytes_per_s)
     }
 }
 
-static void on_downtime_set(void *user, const struct error *err)
-{
-    struct move_source *ms = user;
-
-    if (err->code)
-        log_info("move %s: downtime limit: %s", ms->move->id, err->why);
-    move_source_call_returned(ms);
-}
-
 static void set_downtime(struct move_source *ms, uint64_t limit_ms)
 {
     ms->downtime_limit_ms = limit_ms;
     ms->downtime_raised_ns = clock_now_ns();
     ms->move->pending++;
-    virt_set_downtime(ms->service->virt, ms->move->info.uuid, (unsigned)limit_ms, on_downtime_set, ms);
+    virt_set_downtime(ms->service->virt, ms->move->info.uuid, (unsigned)limit_ms, on_limit_set, ms);
 }
 
 /* --- disks --------------------------------------------------------------------------------- */
@@ -329,6 +335,11 @@ static void on_migrated(void *user, const struct error *err)
 static void start_migration(struct move_source *ms)
 {
     struct virt_migration m = {.persistent = ms->move->persistent};
+
+    /* A copy that starts unlimited occupies QEMU's main loop, which then serves neither the guest's
+     * disk nor the monitor that is to slow it down. */
+    if (ms->service->config->monitor)
+        m.speed_mib_s = FIRST_SPEED_MIB_S;
 
     snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);
     snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s", ms->paths.rpc);

@@ -403,7 +403,9 @@ static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
     (void)conn;
     if (m->persistent)
         flags |= VIR_MIGRATE_PERSIST_DEST;
-    if (virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_URI, m->memory_uri) < 0 ||
+    if ((m->speed_mib_s && virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH,
+                                                   m->speed_mib_s) < 0) ||
+        virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_URI, m->memory_uri) < 0 ||
         virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_DISKS_URI, m->disks_uri) < 0 ||
         virDomainMigrateToURI3(dom, m->destination_uri, params, (unsigned)count, flags) < 0)
         virt_fault(c);
@@ -446,6 +448,21 @@ static void work_downtime(struct call *c, virConnectPtr conn, virDomainPtr dom)
 void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done, void *user)
 {
     post_simple(v, uuid, "set the downtime limit", false, downtime_ms, work_downtime, done, user);
+}
+
+/* libvirt's own "no limit": what QEMU takes at most. */
+enum { SPEED_UNLIMITED_MIB_S = 1 << 20 };
+
+static void work_speed(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainMigrateSetMaxSpeed(dom, c->number ? c->number : SPEED_UNLIMITED_MIB_S, 0) < 0)
+        virt_fault(c);
+}
+
+void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done, void *user)
+{
+    post_simple(v, uuid, "set the migration's speed", false, speed_mib_s, work_speed, done, user);
 }
 
 static void work_resume(struct call *c, virConnectPtr conn, virDomainPtr dom)

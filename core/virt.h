@@ -58,6 +58,7 @@ struct virt_migration {
     char memory_uri[256];
     char disks_uri[256];
     bool persistent;
+    unsigned speed_mib_s; /* of the disks' copy and of memory, to begin with; 0 = no limit */
 };
 
 int virt_new(uv_loop_t *loop, const char *uri, const struct virt_ops *ops, void *user, struct virt **ret);
@@ -78,6 +79,8 @@ void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *
 void virt_migrate(struct virt *v, const struct virt_migration *m, virt_done_fn done, void *user);
 void virt_abort_job(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done, void *user);
+/* Of memory; 0 = no limit. */
+void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done, void *user);
 void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 /* Stops it at once and removes its definition (with autostart); success when there is none. */
 void virt_destroy(struct virt *v, const char *uuid, virt_done_fn done, void *user);
