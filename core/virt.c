@@ -3,7 +3,6 @@
 #include "core/virt.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,8 +22,7 @@ struct virt {
     char uri[256];
     const struct virt_ops *ops;
     void *user;
-    pthread_mutex_t lock; /* guards the connection pointer: calls and migrations share it */
-    virConnectPtr connection;
+    virConnectPtr connection; /* the worker's */
     int lifecycle_id; /* of the event callback */
     bool retired;
 };
@@ -113,23 +111,29 @@ static void close_connection(struct virt *v)
     v->connection = NULL;
 }
 
+static virConnectPtr connection_open(const struct virt *v)
+{
+    virConnectPtr conn = virConnectOpen(v->uri);
+
+    if (conn)
+        virConnectSetKeepAlive(conn, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT);
+    return conn;
+}
+
 /* A live connection with a reference of the caller's; opens it when needed. Worker. */
 static virConnectPtr connection_get(struct virt *v)
 {
     virConnectPtr conn = NULL;
 
-    pthread_mutex_lock(&v->lock);
     if (v->connection && virConnectIsAlive(v->connection) != 1)
         close_connection(v);
-    if (!v->connection && (v->connection = virConnectOpen(v->uri))) {
-        virConnectSetKeepAlive(v->connection, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT);
+    if (!v->connection && (v->connection = connection_open(v))) {
         virConnectRegisterCloseCallback(v->connection, on_connection_closed, v, NULL);
         v->lifecycle_id = virConnectDomainEventRegisterAny(v->connection, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
                                                            VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), v, NULL);
     }
     if (v->connection && virConnectRef(v->connection) == 0)
         conn = v->connection;
-    pthread_mutex_unlock(&v->lock);
     return conn;
 }
 
@@ -147,7 +151,9 @@ static virDomainPtr find_domain(virConnectPtr conn, const char *domain)
 static void call_run(struct worker_job *job)
 {
     struct call *c = container_of(job, struct call, job);
-    virConnectPtr conn = connection_get(c->virt);
+    /* A migration's call lasts for hours, and on a shared connection the replies to others wait for its
+     * thread: it has a connection of its own. */
+    virConnectPtr conn = c->own_worker ? connection_open(c->virt) : connection_get(c->virt);
     _cleanup_(domain_free) virDomainPtr dom = NULL;
 
     if (!conn) {
@@ -573,7 +579,6 @@ int virt_new(uv_loop_t *loop, const char *uri, const struct virt_ops *ops, void 
     v->ops = ops;
     v->user = user;
     snprintf(v->uri, sizeof(v->uri), "%s", uri);
-    pthread_mutex_init(&v->lock, NULL);
     virSetErrorFunc(NULL, silence);
     r = virt_loop_start(loop);
     if (r == 0)

@@ -20,8 +20,9 @@
  * neither the guest's rate nor the link's needs to be known, and a wrong guess of what is bulk cannot
  * mislead it. An empty log makes u twice the rate, so that it doubles about every second until the link
  * is full; a copy limited by its source's disk never finds a u far above what it uses. While less than
- * T / 4 is in the log the copy is never held below 32 MiB/s: there is nothing to protect, and the
- * measured rate says only that nothing was sent. u never falls below 256 KiB/s, so that the copy always
+ * T / 4 is in the log there is nothing to protect, and the measured rate says only that nothing was sent
+ * (holes cost QEMU's limit, but not the link): u then grows by half a sample, from 32 to 256 MiB/s, which
+ * is what the log can take in before the next sample. u never falls below 256 KiB/s, so that the copy always
  * ends. The speed is reported when it fell by a tenth or rose by a quarter: every report is a command
  * to QEMU, and every raise makes it send a burst at once.
  */
@@ -34,6 +35,7 @@
 
 #define SAMPLE_NS UINT64_C(100000000)
 #define FIRST_BYTES_PER_S (32.0 * 1024 * 1024)
+#define IDLE_MOST_BYTES_PER_S (256.0 * 1024 * 1024)
 #define FLOOR_BYTES_PER_S (256.0 * 1024)
 #define HEADROOM_BYTES_PER_S (8.0 * 1024 * 1024)
 #define TARGET_LEAST_BYTES (64.0 * 1024 * 1024)
@@ -106,7 +108,7 @@ static void steer(struct congestion *c, const struct congestion_input *in, doubl
     if (fill < target / 2)
         u += HEADROOM_BYTES_PER_S;
     if (fill < target / 4)
-        u = MAX(u, FIRST_BYTES_PER_S);
+        u = MAX(u, MIN(MAX(c->speed_bytes_per_s * 1.5, FIRST_BYTES_PER_S), IDLE_MOST_BYTES_PER_S));
     c->speed_bytes_per_s = MAX(u, FLOOR_BYTES_PER_S);
 }
 
