@@ -381,6 +381,7 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
             total += s.guest_latency_count[k];
         }
     }
-    ret->latency_p50_us = percentile(counts, total, 0.50);
-    ret->latency_p99_us = percentile(counts, total, 0.99);
+    /* A bucket's bound may lie above the slowest write there was. */
+    ret->latency_p50_us = MIN(percentile(counts, total, 0.50), ret->latency_max_us);
+    ret->latency_p99_us = MIN(percentile(counts, total, 0.99), ret->latency_max_us);
 }
