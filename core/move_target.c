@@ -205,11 +205,29 @@ static void run_adopt(struct worker_job *job)
     disk_files_adopt(&f->info, f->move->id);
 }
 
+static void on_autostart_set(void *user, const struct error *err)
+{
+    struct move_target *mt = user;
+    char line[1024];
+
+    if (err->code)
+        log_warning("move %s (%s): it does not start with this host: %s", mt->move->id, mt->move->info.name,
+                    error_line(err, line, sizeof(line)));
+    finish(mt, MOVE_OUTCOME_COMMITTED);
+    move_target_call_returned(mt);
+}
+
 static void done_adopt(struct worker_job *job)
 {
     struct files_job *f = container_of(job, struct files_job, job);
+    struct move_target *mt = f->move->target;
 
-    finish(f->move->target, MOVE_OUTCOME_COMMITTED);
+    if (mt->move->persistent && mt->move->autostart) {
+        mt->move->pending++;
+        virt_set_autostart(mt->service->virt, mt->move->info.uuid, on_autostart_set, mt);
+    } else {
+        finish(mt, MOVE_OUTCOME_COMMITTED);
+    }
     files_job_end(f);
 }
 

@@ -488,6 +488,18 @@ void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user
     post_simple(v, uuid, "resume the VM", false, 0, work_resume, done, user);
 }
 
+static void work_autostart(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainSetAutostart(dom, 1) < 0)
+        virt_fault(c);
+}
+
+void virt_set_autostart(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    post_simple(v, uuid, "set the VM's autostart", false, 0, work_autostart, done, user);
+}
+
 static void undefine(struct call *c, virDomainPtr dom)
 {
     if (virDomainIsPersistent(dom) != 1)

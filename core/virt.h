@@ -82,6 +82,8 @@ void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, v
 /* Of memory; 0 = no limit. */
 void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done, void *user);
 void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* Starts it with the host from now on. */
+void virt_set_autostart(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 /* Stops it at once and removes its definition (with autostart); success when there is none. */
 void virt_destroy(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 /* Removes definition and autostart of a domain that is not active; success when there is none. */
