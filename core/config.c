@@ -326,7 +326,7 @@ static void set_defaults(struct config *c)
         .directory_count = 1,
         .log_memory_bytes = 256u << 20,
         .old_disks = OLD_DISKS_KEEP,
-        .downtime_ms = 100,
+        .downtime_ms = 50,
         .switchover_deadline_s = 15,
     };
 }

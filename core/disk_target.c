@@ -252,6 +252,14 @@ int disk_target_new(uv_loop_t *loop, const char *export_name, uint64_t size_byte
     return 0;
 }
 
+void disk_target_flush_ahead(struct disk_target *d)
+{
+    if (mirror_target_state(d->mirror) == MIRROR_TARGET_APPLYING && d->writer) {
+        mirror_target_flush_ahead(d->mirror);
+        advance(d);
+    }
+}
+
 void disk_target_free(struct disk_target *d)
 {
     if (!d)

@@ -19,6 +19,7 @@ struct move_target {
     bool name_checked, dispose_wanted;
     uint64_t clean_at_ns, resume_at_ns, ask_at_ns, dispose_at_ns; /* 0 = not due */
     uv_timer_t tick;
+    unsigned ticks;
 
     /* channels */
     struct move_paths paths;

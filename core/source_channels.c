@@ -19,7 +19,7 @@ enum {
     STATS_EVERY_TICKS = 3,
     RATE_SPAN_TICKS = 2, /* one rate sample every so many ticks; 16 samples = 3.2 s */
     /* Without convergence QEMU's downtime limit is raised step by step; see raise_downtime(). */
-    DOWNTIME_RAISE_S = 10,
+    DOWNTIME_RAISE_S = 5,
     DOWNTIME_MAX_MS = 2000,
     FIRST_SPEED_MIB_S = 32, /* where the congestion control starts */
 };

@@ -13,6 +13,9 @@
 #include "core/base/log.h"
 #include "core/move_target_private.h"
 
+/* Disks are flushed this often all along: what a guest's stop has to wait for is a second's worth. */
+enum { FLUSH_AHEAD_TICKS = 10 };
+
 /* --- RPC ----------------------------------------------------------------------------------- */
 
 /* QEMU and its NBD server are up. Outside of the relay's callback, because connecting may fail the move. */
@@ -252,6 +255,11 @@ void target_channels_tick(struct move_target *mt)
 {
     struct move_progress *p = &mt->move->progress;
     struct ram_parser_stats ram;
+
+    if (mt->sw.state == TARGET_RECEIVING && ++mt->ticks % FLUSH_AHEAD_TICKS == 0) {
+        for (unsigned i = 0; i < mt->disk_count; i++)
+            disk_target_flush_ahead(mt->disks[i]);
+    }
 
     if (mt->memory) {
         p->memory_stream = p->memory_wire = relay_delivered_bytes(mt->memory);
