@@ -39,6 +39,16 @@ stdio_handler = "file"
 cgroup_controllers = ["cpu", "cpuacct"]
 """
 
+# Mounts of a site must not be seen outside. Where / is no mount of its own (a chroot on a plain folder),
+# it becomes one first.
+PRIVATE_SCRIPT = """
+mount --make-rprivate / 2>/dev/null || {{
+    mkdir -p {root} && mount --rbind / {root} && mount --make-rprivate {root} && cd {root} &&
+        exec chroot . /bin/bash -c "$HOLDER"
+}}
+exec /bin/bash -c "$HOLDER"
+"""
+
 HOLDER_SCRIPT = """\
 set -e
 mount -t tmpfs -o mode=755 "{mark}" /run
@@ -86,9 +96,10 @@ class Site:
                                       name=self.name, cgroups=self.groups.mount_script())
         with open(self.holder.log, "ab") as log:
             child = subprocess.Popen(
-                ["unshare", "--mount", "--net", "--uts", "--cgroup", "--propagation", "private",
-                 "/bin/bash", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=log, start_new_session=True, preexec_fn=self.groups.join)
+                ["unshare", "--mount", "--net", "--uts", "--cgroup", "--propagation", "unchanged",
+                 "/bin/bash", "-c", PRIVATE_SCRIPT.format(root=self.dir / "chroot")],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+                env={**os.environ, "HOLDER": script}, preexec_fn=self.groups.join)
         self.holder.adopt(child.pid)
         if child.stdout.readline() != b"ready\n":
             raise LabError(f"cannot make the namespaces of {self.name}:\n{tail(self.holder.log)}",
@@ -120,7 +131,7 @@ class Site:
 
     def enter(self, argv):
         """The command line that runs argv inside, in the caller's folder."""
-        return ["nsenter", "--target", str(self.holder_pid()), "--mount", "--net", "--uts", "--cgroup",
+        return ["nsenter", "--target", str(self.holder_pid()), "--mount", "--net", "--uts", "--cgroup", "--root",
                 f"--wdns={os.getcwd()}", *[str(a) for a in argv]]
 
     def environment(self, extra=None):
