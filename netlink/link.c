@@ -517,10 +517,17 @@ static void on_lost(void *owner, struct connection *c, const struct error *why)
             ls->redial_at_ns = 0;
         }
     } else if (ls->initiator && !ls->was_up && !ls->closing) {
+        struct error never = *why;
+
+        snprintf(line, sizeof(line), "%s at %s", ls->peer.name, ls->peer.address);
+        error_prefix(&never, line);
+        if (!never.mend[0])
+            snprintf(never.mend, sizeof(never.mend), "is ferryd running there, may this host reach its port, and is "
+                                                     "this site's fingerprint in its configuration? see its log");
         ls->closing = true;
         ls->told = true;
         session_close(ls->engine, WIRE_REASON_NONE, "never up");
-        link->ops->on_session_closed(link->user, ls, why);
+        link->ops->on_session_closed(link->user, ls, &never);
         return;
     }
     if (ls->initiator && !ls->closing && ls->redial_at_ns <= clock_now_ns())
@@ -556,7 +563,9 @@ static void tick_session(struct link_session *ls, uint64_t now_ns)
 
     drop_silent_stripes(ls, now_ns);
     session_tick(ls->engine, now_ns);
-    if (ls->down_since_ns && now_ns - ls->down_since_ns > ls->link->config.outage_limit_ns) {
+    /* It may have begun in this very turn, after @now_ns was taken. */
+    if (ls->down_since_ns && now_ns > ls->down_since_ns &&
+        now_ns - ls->down_since_ns > ls->link->config.outage_limit_ns) {
         snprintf(why, sizeof(why), "no connection to %s for %u s", ls->peer.name,
                  (unsigned)(ls->link->config.outage_limit_ns / NS_PER_S));
         fail_session(ls, WIRE_REASON_OUTAGE, why);
@@ -784,6 +793,7 @@ void link_session_get_info(const struct link_session *ls, struct link_session_in
     memset(ret, 0, sizeof(*ret));
     session_get_stats(ls->engine, &ret->stats);
     ret->outages = ls->outages;
+    ret->was_up = ls->was_up;
     TAILQ_FOREACH (c, &ls->connections, entry) {
         struct stripe_tcp_info tcp;
 

@@ -76,6 +76,7 @@ bool link_session_is_up(const struct link_session *ls);
 struct link_session_info {
     struct session_stats stats;
     unsigned outages;            /* times it was without any stripe */
+    bool was_up;                 /* the peer was reached at least once */
     uint64_t tcp_min_rtt_us;     /* smallest of the stripes; 0 = unknown */
     uint64_t retransmits, segments_out;
     char congestion_control[16]; /* of the first stripe */

@@ -200,7 +200,8 @@ size_t stream_cut(struct stream *st, struct stripe *stripe, uint8_t *out)
     h.length = h.raw_length = r->length;
     h.flags = r->fin ? WIRE_FLAG_FIN : 0;
     wire_put_header(out, &h);
-    memcpy(out + WIRE_HEADER_BYTES, buffer_data(&st->send) + (r->offset - st->send_acked), r->length);
+    if (r->length > 0) /* a lone FIN has no bytes, and perhaps no buffer */
+        memcpy(out + WIRE_HEADER_BYTES, buffer_data(&st->send) + (r->offset - st->send_acked), r->length);
     return WIRE_HEADER_BYTES + r->length;
 }
 

@@ -19,7 +19,7 @@
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_IN_DOUBT = 4, EXIT_NO_FERRYD = 5, EXIT_DENIED = 6 };
 
-enum { POLL_MS = 250 };
+enum { POLL_MS = 250, TIDY_POLLS = 12 };
 
 struct invocation {
     struct client *client;
@@ -106,9 +106,22 @@ static int status_of(const json_t *move)
     return json_is_true(json_object_get(move, "refused")) ? EXIT_REFUSED : EXIT_FAILED;
 }
 
+/* Whether there is nothing more to wait for. With the outcome known the sites tidy up, so that the next
+ * command meets no half-finished move: that is waited for, but not for long. */
+static bool is_over(const json_t *move, unsigned *polls_since_outcome)
+{
+    const char *outcome = member(move, "outcome");
+
+    if (strcmp(outcome, "running") == 0)
+        return false;
+    return json_is_true(json_object_get(move, "finished")) || strcmp(outcome, "in-doubt") == 0 ||
+           ++*polls_since_outcome > TIDY_POLLS;
+}
+
 /* Follows one move to its outcome. @lines: every change as a line of JSON, else the live display. */
 static int follow(struct invocation *in, const char *id, bool lines, json_t **ret)
 {
+    unsigned polls_since_outcome = 0;
     struct error err = {0};
     json_t *move = NULL;
 
@@ -121,7 +134,7 @@ static int follow(struct invocation *in, const char *id, bool lines, json_t **re
             print_json(move);
         else if (!in->json)
             progress_show(move);
-        if (strcmp(member(move, "outcome"), "running") != 0)
+        if (is_over(move, &polls_since_outcome))
             break;
         nap();
     }
