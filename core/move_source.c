@@ -33,9 +33,12 @@ void move_source_fail(struct move_source *ms, const struct error *why)
 
 /* --- the end ------------------------------------------------------------------------------- */
 
-static void on_tick_closed(uv_handle_t *handle)
+static void on_timer_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    struct move_source *ms = handle->data;
+
+    if (--ms->open_timers == 0)
+        free(ms);
 }
 
 static void dispose(void *arg)
@@ -52,8 +55,8 @@ static void dispose(void *arg)
     source_channels_close(ms);
     if (ms->ls)
         peering_release(ms->ls);
-    uv_close((uv_handle_t *)&ms->redial, NULL);
-    uv_close((uv_handle_t *)&ms->tick, on_tick_closed);
+    uv_close((uv_handle_t *)&ms->redial, on_timer_closed);
+    uv_close((uv_handle_t *)&ms->tick, on_timer_closed);
 }
 
 /* One call of ours came back. */
@@ -187,6 +190,7 @@ static void on_checked(void *user, const struct error *err, enum virt_domain_sta
     case VIRT_DOMAIN_ENDED: /* by itself, so it ran here until then: for the decision that is "running" */
         error_set(&ended, -ESRCH, "move the VM", "start it again where it belongs",
                   "it ended at the source (shut down, destroyed or crashed)");
+        error_clear(&ms->move->reason); /* what was noted before it is its echo */
         move_set_reason(ms->move, &ended);
         move_source_step(ms, ms->sw.state == SOURCE_CHECKING ? SOURCE_ON_DOMAIN_RUNNING : SOURCE_ON_DOMAIN_GONE);
         break;
@@ -462,6 +466,7 @@ static int source_new(struct move *m, struct error *err)
     uv_timer_init(m->service->loop, &ms->tick);
     uv_timer_init(m->service->loop, &ms->redial);
     ms->tick.data = ms->redial.data = ms;
+    ms->open_timers = 2;
     uv_timer_start(&ms->tick, on_tick, SOURCE_TICK_MS, SOURCE_TICK_MS);
     return 0;
 }
@@ -610,7 +615,9 @@ void move_source_on_session_closed(struct move *m, struct link_session *ls, cons
     m->progress.outages = info.outages;
     ms->ls = NULL;
     error_prefix(&lost, "the link");
-    if (!ms->prepare_sent && ms->sw.state == SOURCE_MOVING) {
+    if (!lost.mend[0])
+        snprintf(lost.mend, sizeof(lost.mend), "see what cut it off, here and there, then start the move again");
+    if ((!ms->prepare_sent || !info.was_up) && ms->sw.state == SOURCE_MOVING) {
         source_channels_close(ms);
         refuse(ms, &lost);
         return;

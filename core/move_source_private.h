@@ -28,6 +28,7 @@ struct move_source {
     uint64_t check_again_ns, withdraw_again_ns, close_at_ns; /* 0 = not due */
     uint64_t settled_ns;
     uv_timer_t tick, redial;
+    unsigned open_timers; /* freed when both are closed */
 
     /* channels */
     bool channels_open;

@@ -186,7 +186,15 @@ static void on_disk_done(void *user, struct disk_target *d)
 
 static void on_disk_failed(void *user, const struct error *err)
 {
-    move_target_fail(user, err);
+    struct move_target *mt = user;
+    struct error why = *err;
+
+    if (!why.mend[0])
+        snprintf(why.mend, sizeof(why.mend),
+                 "see the disk's file system and /var/log/libvirt/qemu/%.100s.log at the "
+                 "target, then start the move again",
+                 mt->move->info.name);
+    move_target_fail(mt, &why);
 }
 
 static const struct disk_target_ops disk_ops = {
