@@ -522,8 +522,9 @@ static void on_lost(void *owner, struct connection *c, const struct error *why)
         snprintf(line, sizeof(line), "%s at %s", ls->peer.name, ls->peer.address);
         error_prefix(&never, line);
         if (!never.mend[0])
-            snprintf(never.mend, sizeof(never.mend), "is ferryd running there, may this host reach its port, and is "
-                                                     "this site's fingerprint in its configuration? see its log");
+            snprintf(never.mend, sizeof(never.mend),
+                     "is ferryd running there, may this host reach its port, and is "
+                     "this site's fingerprint in its configuration? see its log");
         ls->closing = true;
         ls->told = true;
         session_close(ls->engine, WIRE_REASON_NONE, "never up");
