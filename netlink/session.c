@@ -175,16 +175,35 @@ uint64_t session_deadline(const struct session *s)
     return deadline;
 }
 
+/* The last word on a stream (the acknowledgement of its end, the answer to a reset) comes from a side
+ * that may have forgotten the stream since, and so cannot know that its word was lost. Who waits for
+ * it asks again: a forgotten stream is answered with RESET(GONE). */
+static void ask_for_last_words(struct session *s)
+{
+    struct stream *st;
+
+    TAILQ_FOREACH (st, &s->streams, entry) {
+        if (st->reset_sent)
+            st->reset_owed = true;
+        else if (!st->dead && st->fin_sent && !st->fin_acked)
+            st->ack_owed = true;
+    }
+}
+
 void session_tick(struct session *s, uint64_t now_ns)
 {
     struct stripe *stripe;
+    bool ask = false;
 
     TAILQ_FOREACH (stripe, &s->stripes, entry) {
         if (now_ns >= stripe->ping_ns + PING_INTERVAL_NS) {
             stripe->ping_ns = now_ns;
             stripe->ping_owed = true;
+            ask = true;
         }
     }
+    if (ask)
+        ask_for_last_words(s);
 }
 
 /* --- receiving ----------------------------------------------------------------------------- */
@@ -246,7 +265,7 @@ static int accept_stream(struct session *s, uint32_t id, struct stream **ret)
     return 0;
 }
 
-/* A frame of a stream that is over here: the peer missed our last word about it. */
+/* A frame of a stream that is over here: the peer missed our last word about it, or will ask again. */
 static void owe_gone(struct session *s, uint32_t id)
 {
     if (s->gone_owed.count < ARRAY_SIZE(s->gone_owed.ids))
@@ -270,8 +289,7 @@ static int on_stream_frame(struct session *s, const struct wire_header *h, const
             return 0;
         }
         if (used) {
-            if (h->type == WIRE_DATA)
-                owe_gone(s, h->stream);
+            owe_gone(s, h->stream);
             return 0;
         }
         if (h->type == WIRE_ACK) {

@@ -201,6 +201,7 @@ size_t stream_cut(struct stream *st, struct stripe *stripe, uint8_t *out)
     h.flags = r->fin ? WIRE_FLAG_FIN : 0;
     wire_put_header(out, &h);
     if (r->length > 0) /* a lone FIN has no bytes, and perhaps no buffer */
+        if (r->length > 0) /* a lone FIN has no bytes, and the buffer perhaps no memory */
         memcpy(out + WIRE_HEADER_BYTES, buffer_data(&st->send) + (r->offset - st->send_acked), r->length);
     return WIRE_HEADER_BYTES + r->length;
 }
@@ -454,7 +455,6 @@ void stream_die(struct stream *st, uint64_t reason)
     drop_ranges(st);
     drop_segments(st);
     buffer_done(&st->send);
-    st->send_acked = st->send_next = st->send_end;
     st->ack_owed = false;
     if (!st->reset_told)
         stream_note(st, EVENT_RESET);
@@ -470,6 +470,7 @@ void stream_on_reset(struct stream *st, uint64_t reason)
         st->fin_acked = true;
         st->ack_owed = false;
         drop_ranges(st);
+        stream_note(st, EVENT_WRITABLE);
         return;
     }
     stream_die(st, reason);
