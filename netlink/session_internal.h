@@ -15,6 +15,7 @@ struct range {
     uint32_t length;       /* bytes of payload */
     bool fin;              /* the stream's end follows the payload */
     struct stripe *stripe; /* where it travels; NULL = lost, to be sent again */
+    uint16_t carried;      /* by bit `slot`: the stripes it was sent on */
 };
 
 /* A received piece that does not join what was received before it. */
@@ -58,7 +59,7 @@ struct stream {
     bool fin_received; /* in order: receive_next is the stream's end */
     bool fin_known;    /* the end's offset is known, perhaps out of order */
     uint64_t fin_offset;
-    TAILQ_HEAD(, segment) segments; /* in offset order, not overlapping */
+    TAILQ_HEAD(segment_list, segment) segments; /* in offset order, not overlapping */
     bool ack_owed;
 
     bool reset_owed, reset_sent; /* we end it: RESET goes out, until the peer answers with one */
@@ -68,6 +69,7 @@ struct stream {
 struct stripe {
     struct session *session;
     TAILQ_ENTRY(stripe) entry;
+    unsigned slot; /* of this session's stripes: 0 to 15 */
     struct buffer input;
     uint64_t heard_ns;       /* last byte received */
     uint64_t ping_ns;        /* last ping noted */
@@ -118,6 +120,10 @@ void stream_die(struct stream *st, uint64_t reason);
 bool stream_has_data(const struct stream *st);
 /* Cuts the next frame for @stripe into @out (WIRE_FRAME_MAX_BYTES). Returns its length; 0 on -ENOMEM. */
 size_t stream_cut(struct stream *st, struct stripe *stripe, uint8_t *out);
+/* Urgent streams: a copy of the first small range in flight that @stripe has not carried, 0 if none. */
+size_t stream_cut_copy(struct stream *st, struct stripe *stripe, uint8_t *out);
+/* Some stripe still owes a copy; @all is the set of the session's slots. */
+bool stream_owes_copies(const struct stream *st, uint16_t all);
 size_t stream_put_ack(struct stream *st, uint8_t *out);
 void stream_note(struct stream *st, unsigned events);
 /* Frees the stream when nobody needs it any more. */

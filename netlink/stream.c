@@ -14,6 +14,9 @@
 
 #include "core/base/wire.h"
 
+/* Frames up to this size of the control class travel on every stripe; see wants_copy(). */
+enum { URGENT_COPY_BYTES = 8192 };
+
 struct stream *stream_new(struct session *s, uint32_t id)
 {
     struct stream *st = calloc(1, sizeof(*st));
@@ -167,6 +170,7 @@ static struct range *cut_new(struct stream *st)
 
     if (!r)
         return NULL;
+    r->carried = 0;
     r->offset = st->send_next;
     r->length = (uint32_t)MIN(left, LIMIT_FRAME_PAYLOAD_BYTES);
     st->send_next += r->length;
@@ -181,9 +185,21 @@ static struct range *cut_new(struct stream *st)
     return r;
 }
 
-size_t stream_cut(struct stream *st, struct stripe *stripe, uint8_t *out)
+static size_t put_range(const struct stream *st, const struct range *r, uint8_t *out)
 {
     struct wire_header h = {.type = WIRE_DATA, .care = (uint8_t)st->care, .stream = st->id};
+
+    h.offset = r->offset;
+    h.length = h.raw_length = r->length;
+    h.flags = r->fin ? WIRE_FLAG_FIN : 0;
+    wire_put_header(out, &h);
+    if (r->length > 0) /* a lone FIN has no bytes, and perhaps no buffer */
+        memcpy(out + WIRE_HEADER_BYTES, buffer_data(&st->send) + (r->offset - st->send_acked), r->length);
+    return WIRE_HEADER_BYTES + r->length;
+}
+
+size_t stream_cut(struct stream *st, struct stripe *stripe, uint8_t *out)
+{
     struct range *r;
 
     if (st->lost_ranges > 0) {
@@ -196,14 +212,43 @@ size_t stream_cut(struct stream *st, struct stripe *stripe, uint8_t *out)
             return 0;
     }
     r->stripe = stripe;
-    h.offset = r->offset;
-    h.length = h.raw_length = r->length;
-    h.flags = r->fin ? WIRE_FLAG_FIN : 0;
-    wire_put_header(out, &h);
-    if (r->length > 0) /* a lone FIN has no bytes, and perhaps no buffer */
-        if (r->length > 0) /* a lone FIN has no bytes, and the buffer perhaps no memory */
-        memcpy(out + WIRE_HEADER_BYTES, buffer_data(&st->send) + (r->offset - st->send_acked), r->length);
-    return WIRE_HEADER_BYTES + r->length;
+    r->carried = (uint16_t)(1u << stripe->slot);
+    return put_range(st, r, out);
+}
+
+/* A stripe whose TCP lost a packet delivers nothing for a round trip or more, and an urgent word may be
+ * behind it. So urgent words go on every stripe; the first to arrive counts, the others are dropped as
+ * repetitions. Only small ones: the class is for words, not for data. */
+static bool wants_copy(const struct stream *st, const struct range *r, unsigned slot)
+{
+    return st->care == CARE_CONTROL && !st->dead && r->stripe && r->length <= URGENT_COPY_BYTES &&
+           !(r->carried & (1u << slot));
+}
+
+size_t stream_cut_copy(struct stream *st, struct stripe *stripe, uint8_t *out)
+{
+    struct range *r;
+
+    TAILQ_FOREACH (r, &st->ranges, entry) {
+        if (wants_copy(st, r, stripe->slot)) {
+            r->carried = (uint16_t)(r->carried | 1u << stripe->slot);
+            return put_range(st, r, out);
+        }
+    }
+    return 0;
+}
+
+bool stream_owes_copies(const struct stream *st, uint16_t all)
+{
+    const struct range *r;
+
+    if (st->care != CARE_CONTROL || st->dead)
+        return false;
+    TAILQ_FOREACH (r, &st->ranges, entry) {
+        if (r->stripe && r->length <= URGENT_COPY_BYTES && (r->carried & all) != all)
+            return true;
+    }
+    return false;
 }
 
 /* Ranges are acknowledged whole, except that a cumulative point may fall inside one that was sent
@@ -351,36 +396,11 @@ static int join_segments(struct stream *st)
     return 0;
 }
 
-/* Keeps [offset, offset+len) for later, cut so that kept segments never overlap. */
-static int keep_segment(struct stream *st, uint64_t offset, const uint8_t *data, uint64_t len)
+static int insert_segment(struct stream *st, struct segment *next, uint64_t offset, const uint8_t *data,
+                          uint64_t len)
 {
-    struct segment *next, *g;
+    struct segment *g = malloc(sizeof(*g) + len);
 
-    TAILQ_FOREACH (next, &st->segments, entry) {
-        uint64_t next_end = next->offset + next->length;
-
-        if (next_end <= offset)
-            continue;
-        if (next->offset <= offset) { /* its front is already kept */
-            uint64_t known = next_end - offset;
-
-            if (known >= len)
-                return 0;
-            offset += known;
-            data += known;
-            len -= known;
-            continue;
-        }
-        break;
-    }
-    if (next && next->offset < offset + len) { /* its rest is kept in part: keep the gap, go on behind */
-        uint64_t gap = next->offset - offset;
-        uint64_t skip = gap + next->length;
-        int r = keep_segment(st, offset, data, gap);
-
-        return r < 0 || skip >= len ? r : keep_segment(st, offset + skip, data + skip, len - skip);
-    }
-    g = malloc(sizeof(*g) + len);
     if (!g)
         return -ENOMEM;
     *g = (struct segment){.offset = offset, .length = (uint32_t)len};
@@ -390,6 +410,35 @@ static int keep_segment(struct stream *st, uint64_t offset, const uint8_t *data,
     else
         TAILQ_INSERT_TAIL(&st->segments, g, entry);
     return 0;
+}
+
+/* Keeps what is new of [offset, offset+len), so that kept segments never overlap. What comes early mostly
+ * comes last: the search starts at the tail. */
+static int keep_segment(struct stream *st, uint64_t offset, const uint8_t *data, uint64_t len)
+{
+    struct segment *next = NULL, *before = TAILQ_LAST(&st->segments, segment_list);
+    int r = 0;
+
+    while (before && before->offset + before->length > offset) {
+        next = before;
+        before = TAILQ_PREV(before, segment_list, entry);
+    }
+    while (len > 0 && r == 0) {
+        uint64_t n = len;
+
+        if (next && next->offset <= offset) { /* known already */
+            n = MIN(len, next->offset + next->length - offset);
+            next = TAILQ_NEXT(next, entry);
+        } else {
+            if (next)
+                n = MIN(len, next->offset - offset);
+            r = insert_segment(st, next, offset, data, n);
+        }
+        offset += n;
+        data += n;
+        len -= n;
+    }
+    return r;
 }
 
 static const char *data_misfit(const struct stream *st, const struct wire_header *h)
