@@ -469,6 +469,8 @@ static int on_welcome(struct link_session *ls, struct connection *c, const uint8
 
     if (r == 0 && memcmp(h.session_id, ls->id, WIRE_ID_BYTES) != 0)
         r = -EPROTO;
+    if (r == 0 && first)
+        session_set_peer_window(ls->engine, h.window_bytes);
     if (r == 0)
         r = attach(ls, c);
     if (r < 0)

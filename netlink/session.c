@@ -55,6 +55,15 @@ void session_free(struct session *s)
     free(s);
 }
 
+void session_set_peer_window(struct session *s, uint32_t window_bytes)
+{
+    struct stream *st;
+
+    s->config.peer_window_bytes = window_bytes;
+    TAILQ_FOREACH (st, &s->streams, entry)
+        st->send_limit = window_bytes;
+}
+
 /* --- the end of a session ------------------------------------------------------------------ */
 
 static void close_with(struct session *s, enum wire_reason reason, const char *what, const char *why)

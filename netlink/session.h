@@ -75,6 +75,9 @@ int session_new(struct session **ret, const struct session_config *config,
 /* Frees it with all its stripes and streams. NULL is allowed. */
 void session_free(struct session *s);
 
+/* What the peer's greeting says, when it comes after streams were opened; before the first stripe. */
+void session_set_peer_window(struct session *s, uint32_t window_bytes);
+
 /* --- stripes: called by the owner of the connections --------------------------------------- */
 
 /* A connection joined (greetings done). All streams are announced on it, lost ranges sent again. */
