@@ -342,6 +342,12 @@ void disk_source_set_ready(struct disk_source *d)
     }
 }
 
+void disk_source_set_urgent(struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count; i++)
+        stream_set_care(d->disks[i].stream, CARE_CONTROL);
+}
+
 /* The latency below which @share of the counted writes were acknowledged: the upper bound of the
  * histogram's bucket. */
 static uint64_t percentile(const uint64_t counts[32], uint64_t total, double share)

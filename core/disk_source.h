@@ -36,6 +36,9 @@ void disk_source_free(struct disk_source *d);
 /* All mirrors are READY: from now on every write is the guest's, and urgent. */
 void disk_source_set_ready(struct disk_source *d);
 
+/* The logs are closed: what is left of them is what the stopped guest waits for. */
+void disk_source_set_urgent(struct disk_source *d);
+
 struct disk_source_stats {
     uint64_t in_bytes;         /* taken from QEMU, zeroes by their extent */
     uint64_t payload_bytes;    /* of these, data */

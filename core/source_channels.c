@@ -269,8 +269,10 @@ static void on_disks_closing(void *user)
 
     /* QEMU ends its mirrors when the guest has stopped, and also when it gives up; then libvirt's call
      * returns with an error. */
-    if (ms->move->phase >= MOVE_MEMORY && ms->sw.state == SOURCE_MOVING)
+    if (ms->move->phase >= MOVE_MEMORY && ms->sw.state == SOURCE_MOVING) {
         move_set_phase(ms->move, MOVE_STOPPED);
+        disk_source_set_urgent(ms->disks);
+    }
 }
 
 static void on_disks_failed(void *user, const struct error *err)

@@ -125,6 +125,25 @@ bool session_is_closed(const struct session *s)
 
 /* --- stripes ------------------------------------------------------------------------------- */
 
+static uint16_t all_slots(const struct session *s)
+{
+    const struct stripe *stripe;
+    unsigned all = 0;
+
+    TAILQ_FOREACH (stripe, &s->stripes, entry)
+        all |= 1u << stripe->slot;
+    return (uint16_t)all;
+}
+
+static unsigned free_slot(const struct session *s)
+{
+    unsigned slot = 0;
+
+    while (all_slots(s) & (1u << slot))
+        slot++;
+    return slot;
+}
+
 int session_stripe_add(struct session *s, uint64_t now_ns, struct stripe **ret)
 {
     struct stripe *stripe;
@@ -136,6 +155,7 @@ int session_stripe_add(struct session *s, uint64_t now_ns, struct stripe **ret)
     if (!stripe)
         return -ENOMEM;
     stripe->session = s;
+    stripe->slot = free_slot(s);
     stripe->heard_ns = now_ns;
     stripe->ping_ns = now_ns;
     stripe->ping_owed = true;
@@ -478,6 +498,21 @@ static size_t pull_stream_words(struct session *s, uint8_t *out, size_t cap)
     return used;
 }
 
+/* Copies of urgent words that went out on other stripes. */
+static size_t pull_copies(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap)
+{
+    struct stream *st;
+    size_t used = 0, n;
+
+    if (s->stripe_count < 2)
+        return 0;
+    TAILQ_FOREACH (st, &s->streams, entry) {
+        while (cap - used >= WIRE_FRAME_MAX_BYTES && (n = stream_cut_copy(st, stripe, out + used)) > 0)
+            used += n;
+    }
+    return used;
+}
+
 /* The next stream of @care with something to send, after the one served last. */
 static struct stream *next_in_class(struct session *s, enum care care)
 {
@@ -525,6 +560,8 @@ size_t session_stripe_pull(struct session *s, struct stripe *stripe, uint8_t *ou
 
     if (!s->closed)
         used += pull_stream_words(s, out + used, cap - used);
+    if (!s->closed)
+        used += pull_copies(s, stripe, out + used, cap - used);
     while (!s->closed && cap - used >= WIRE_FRAME_MAX_BYTES) {
         struct stream *st = next_stream(s);
         size_t n;
@@ -556,7 +593,8 @@ bool session_wants_output(const struct session *s)
     if (s->gone_owed.count > 0)
         return true;
     TAILQ_FOREACH (st, &s->streams, entry) {
-        if (st->reset_owed || (st->ack_owed && !st->dead) || stream_has_data(st))
+        if (st->reset_owed || (st->ack_owed && !st->dead) || stream_has_data(st) ||
+            (s->stripe_count > 1 && stream_owes_copies(st, all_slots(s))))
             return true;
     }
     return false;
