@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Listener, dialling and redialling, and the pairing of connections with sessions: see link.h.
+ * Sessions of the link, the loop's turn, start and end: see link.h.
  *
  *   dialled session:   DIALLING --first WELCOME--> UP <--> (no stripe: redial with backoff) --> closed
  *   accepted session:                 HELLO ----> UP <--> (no stripe: wait)                --> closed
  */
-#include "netlink/link.h"
+#include "netlink/link_private.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,85 +13,9 @@
 #include <sys/random.h>
 
 #include "core/base/clock.h"
-#include "core/base/log.h"
-#include "netlink/connection.h"
 #include "netlink/tcp_info.h"
 
-enum {
-    TICK_MS = 100,
-    BACKOFF_FIRST_MS = 100,
-    BACKOFF_MAX_MS = 1000, /* a mended link is found within a second */
-    LISTEN_BACKLOG = 64,
-};
-
-struct link_session {
-    TAILQ_ENTRY(link_session) entry;
-    struct link *link;
-    struct session *engine;
-    struct link_peer peer;
-    void *user;
-    bool initiator;
-    bool was_up;  /* had a stripe at least once */
-    bool closing; /* on its way out: waits for its connections, then is freed */
-    bool told;    /* the owner knows that it is over */
-    uint8_t id[WIRE_ID_BYTES];
-    uint8_t peer_instance[WIRE_ID_BYTES]; /* accepted sessions: the run of the peer's ferryd that dialled */
-    struct connection_list connections; /* attached or (initiator) being dialled */
-    unsigned attached;
-    unsigned outages;
-    uint64_t down_since_ns; /* without a stripe since; 0 = has one */
-    uint64_t redial_at_ns;
-    unsigned backoff_ms;
-    bool resolving;
-    uint64_t closing_since_ns;
-};
-
-TAILQ_HEAD(link_session_list, link_session);
-
-struct link {
-    uv_loop_t *loop;
-    struct link_config config;
-    struct connection_config connection_config;
-    struct tls_identity *identity;
-    const struct link_ops *ops;
-    void *user;
-    uint8_t instance_id[WIRE_ID_BYTES];
-    int listen_fd;
-    uv_poll_t listener;
-    uv_prepare_t prepare;
-    uv_timer_t tick;
-    bool shutting_down;
-    struct link_session_list sessions;
-    struct connection_list pending; /* accepted, greeting not read yet */
-    unsigned pending_count, session_count;
-};
-
-static const struct connection_ops connection_ops;
-
-/* --- addresses ----------------------------------------------------------------------------- */
-
-/* "host:port" or "[v6]:port" -> its parts. */
-static int split_address(const char *address, char host[256], char port[8])
-{
-    const char *colon = strrchr(address, ':');
-    const char *start = address;
-    size_t len;
-
-    if (!colon || strlen(colon + 1) == 0 || strlen(colon + 1) > 5 ||
-        strspn(colon + 1, "0123456789") != strlen(colon + 1))
-        return -EINVAL;
-    len = (size_t)(colon - address);
-    if (len >= 2 && address[0] == '[' && colon[-1] == ']') {
-        start++;
-        len -= 2;
-    }
-    if (len == 0 || len >= 256)
-        return -EINVAL;
-    memcpy(host, start, len);
-    host[len] = '\0';
-    snprintf(port, 8, "%s", colon + 1);
-    return 0;
-}
+enum { TICK_MS = 100, LISTEN_BACKLOG = 64 };
 
 /* --- sessions ------------------------------------------------------------------------------ */
 
@@ -118,7 +42,7 @@ static const struct session_ops engine_ops = {
     .on_closed = on_engine_closed,
 };
 
-static int session_create(struct link *link, const struct link_peer *peer, bool initiator,
+int link_session_new(struct link *link, const struct link_peer *peer, bool initiator,
                           const uint8_t id[WIRE_ID_BYTES], uint32_t peer_window, struct link_session **ret)
 {
     struct session_config config = {
@@ -144,7 +68,7 @@ static int session_create(struct link *link, const struct link_peer *peer, bool 
     ls->link = link;
     ls->peer = *peer;
     ls->initiator = initiator;
-    ls->backoff_ms = BACKOFF_FIRST_MS;
+    ls->backoff_ms = LINK_BACKOFF_FIRST_MS;
     ls->down_since_ns = clock_now_ns();
     memcpy(ls->id, id, WIRE_ID_BYTES);
     TAILQ_INIT(&ls->connections);
@@ -154,7 +78,7 @@ static int session_create(struct link *link, const struct link_peer *peer, bool 
     return 0;
 }
 
-static void session_destroy(struct link_session *ls)
+void link_session_destroy(struct link_session *ls)
 {
     TAILQ_REMOVE(&ls->link->sessions, ls, entry);
     ls->link->session_count--;
@@ -162,7 +86,7 @@ static void session_destroy(struct link_session *ls)
     free(ls);
 }
 
-static struct link_session *session_by_id(struct link *link, const uint8_t id[WIRE_ID_BYTES])
+struct link_session *link_session_by_id(struct link *link, const uint8_t id[WIRE_ID_BYTES])
 {
     struct link_session *ls;
 
@@ -173,13 +97,13 @@ static struct link_session *session_by_id(struct link *link, const uint8_t id[WI
     return NULL;
 }
 
-static void fail_session(struct link_session *ls, enum wire_reason reason, const char *why)
+void link_session_fail(struct link_session *ls, enum wire_reason reason, const char *why)
 {
     session_fail(ls->engine, reason, why);
     session_dispatch(ls->engine);
 }
 
-static int attach(struct link_session *ls, struct connection *c)
+int link_session_attach(struct link_session *ls, struct connection *c)
 {
     int r = connection_attach(c, ls->engine);
 
@@ -188,128 +112,7 @@ static int attach(struct link_session *ls, struct connection *c)
     ls->attached++;
     ls->was_up = true;
     ls->down_since_ns = 0;
-    ls->backoff_ms = BACKOFF_FIRST_MS;
-    return 0;
-}
-
-/* --- dialling ------------------------------------------------------------------------------ */
-
-static int dial_address(struct link_session *ls, const struct sockaddr *address, socklen_t len, uint8_t index)
-{
-    struct link *link = ls->link;
-    struct connection *c;
-    int r = connection_dial(link->loop, link->identity, &link->connection_config, address, len,
-                            &connection_ops, link, &c);
-
-    if (r < 0)
-        return r;
-    c->context = ls;
-    c->stripe_index = index;
-    TAILQ_INSERT_TAIL(&ls->connections, c, entry);
-    return 0;
-}
-
-static void schedule_redial(struct link_session *ls)
-{
-    ls->redial_at_ns = clock_now_ns() + ls->backoff_ms * NS_PER_MS;
-    ls->backoff_ms = MIN(ls->backoff_ms * 2, (unsigned)BACKOFF_MAX_MS);
-}
-
-/* The lowest stripe index that no connection has. */
-static unsigned free_index(const struct link_session *ls)
-{
-    const struct connection *c;
-    unsigned used = 0, i = 0;
-
-    TAILQ_FOREACH (c, &ls->connections, entry)
-        used |= 1u << c->stripe_index;
-    while (used & (1u << i))
-        i++;
-    return i;
-}
-
-struct resolution {
-    uv_getaddrinfo_t request;
-    struct link *link;
-    uint8_t session_id[WIRE_ID_BYTES]; /* the session may be gone when the answer comes */
-};
-
-static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *found)
-{
-    struct resolution *res = container_of(request, struct resolution, request);
-    struct link_session *ls = session_by_id(res->link, res->session_id);
-    unsigned wanted, i;
-
-    if (ls && !ls->closing) {
-        ls->resolving = false;
-        if (status < 0) {
-            if (!ls->was_up)
-                fail_session(ls, WIRE_REASON_NONE, uv_strerror(status));
-            else
-                schedule_redial(ls);
-        } else {
-            /* Before the session is known to the peer one connection asks for it, then the rest join. */
-            wanted = ls->was_up ? res->link->config.stripes : 1;
-            while ((i = free_index(ls)) < wanted) {
-                int r = dial_address(ls, found->ai_addr, found->ai_addrlen, (uint8_t)i);
-
-                if (r < 0 && !ls->was_up)
-                    fail_session(ls, WIRE_REASON_NONE, strerror(-r));
-                if (r < 0) {
-                    schedule_redial(ls);
-                    break;
-                }
-            }
-        }
-    }
-    uv_freeaddrinfo(found);
-    free(res);
-}
-
-static int start_dialling(struct link_session *ls)
-{
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    char host[256], port[8];
-    struct resolution *res;
-    int r;
-
-    if (ls->resolving)
-        return 0;
-    r = split_address(ls->peer.address, host, port);
-    if (r < 0)
-        return r;
-    res = calloc(1, sizeof(*res));
-    if (!res)
-        return -ENOMEM;
-    res->link = ls->link;
-    memcpy(res->session_id, ls->id, WIRE_ID_BYTES);
-    r = uv_getaddrinfo(ls->link->loop, &res->request, on_resolved, host, port, &hints);
-    if (r < 0) {
-        free(res);
-        return r;
-    }
-    ls->resolving = true;
-    return 0;
-}
-
-int link_dial(struct link *link, const struct link_peer *peer, struct link_session **ret, struct error *err)
-{
-    uint8_t id[WIRE_ID_BYTES];
-    int r;
-
-    if (link->shutting_down)
-        return error_set(err, -ESHUTDOWN, "call the peer", NULL, "this ferryd is stopping");
-    if (getrandom(id, sizeof(id), 0) != sizeof(id))
-        return error_set(err, -EIO, "call the peer", NULL, "no random numbers");
-    r = session_create(link, peer, true, id, link->config.window_bytes, ret);
-    if (r == 0) {
-        r = start_dialling(*ret);
-        if (r < 0)
-            session_destroy(*ret);
-    }
-    if (r < 0)
-        return error_set(err, r, "call the peer", "check its address in the configuration (host:port)",
-                         "%s at %s: %s", peer->name, peer->address, strerror(-r));
+    ls->backoff_ms = LINK_BACKOFF_FIRST_MS;
     return 0;
 }
 
@@ -319,229 +122,6 @@ void link_session_close(struct link_session *ls)
     ls->closing = true;
     session_close(ls->engine, WIRE_REASON_NONE, "done");
 }
-
-/* --- connections --------------------------------------------------------------------------- */
-
-static void fill_hello(struct link *link, struct wire_hello *h)
-{
-    *h = (struct wire_hello){.version = WIRE_VERSION, .window_bytes = link->config.window_bytes};
-    memcpy(h->instance_id, link->instance_id, WIRE_ID_BYTES);
-    snprintf(h->name, sizeof(h->name), "%s", link->config.site_name);
-}
-
-static int send_hello(struct link_session *ls, struct connection *c)
-{
-    uint8_t frame[WIRE_HELLO_MAX_BYTES];
-    struct wire_hello h;
-
-    fill_hello(ls->link, &h);
-    h.resume = ls->was_up;
-    h.stripe = c->stripe_index;
-    memcpy(h.session_id, ls->id, WIRE_ID_BYTES);
-    return connection_send(c, frame, wire_put_hello(frame, WIRE_HELLO, &h));
-}
-
-static int on_secured(void *owner, struct connection *c, struct error *err)
-{
-    struct link *link = owner;
-    const char *seen = tls_conn_peer_fingerprint(c->tls);
-    struct link_session *ls = c->context;
-    struct link_peer peer;
-
-    if (c->server) {
-        if (!link->ops->find_peer(link->user, seen, &peer))
-            return error_set(err, -EACCES, "accept a connection", "add its [peer] section if it is one of yours",
-                             "%s has the unknown certificate %s", c->peer_address, seen);
-        return 0;
-    }
-    if (strcmp(seen, ls->peer.fingerprint) != 0)
-        return error_set(err, -EACCES, "verify the peer",
-                         "compare `ferry identity` there with fingerprint= here; a difference you cannot "
-                         "explain is an attack",
-                         "%s at %s shows certificate %s, expected %s", ls->peer.name, ls->peer.address, seen,
-                         ls->peer.fingerprint);
-    return send_hello(ls, c);
-}
-
-static void refuse(struct connection *c, enum wire_reason reason, const char *text)
-{
-    uint8_t frame[WIRE_HEADER_BYTES + WIRE_TEXT_BYTES];
-
-    connection_send(c, frame, wire_put_text(frame, WIRE_REFUSE, reason, text));
-}
-
-/* A peer that was restarted has forgotten the sessions of its earlier run: so do we. */
-static void forget_earlier_runs(struct link *link, const struct link_peer *peer, const struct wire_hello *h)
-{
-    struct link_session *ls, *next;
-
-    for (ls = TAILQ_FIRST(&link->sessions); ls; ls = next) {
-        next = TAILQ_NEXT(ls, entry);
-        if (!ls->initiator && !ls->closing && strcmp(ls->peer.fingerprint, peer->fingerprint) == 0 &&
-            memcmp(ls->peer_instance, h->instance_id, WIRE_ID_BYTES) != 0)
-            fail_session(ls, WIRE_REASON_UNKNOWN_SESSION, "the peer's ferryd was restarted");
-    }
-}
-
-/* Finds or makes the session that a HELLO asks for. */
-static int session_for_hello(struct link *link, struct connection *c, const struct wire_hello *h,
-                             struct link_session **ret, struct error *err)
-{
-    struct link_peer peer;
-    struct link_session *ls = session_by_id(link, h->session_id);
-    int r;
-
-    if (!link->ops->find_peer(link->user, tls_conn_peer_fingerprint(c->tls), &peer))
-        return error_set(err, -EACCES, "accept a session", NULL, "the peer was removed from the configuration");
-    if (ls && (ls->initiator || ls->closing || strcmp(ls->peer.fingerprint, peer.fingerprint) != 0))
-        ls = NULL;
-    if (!ls && h->resume) {
-        refuse(c, WIRE_REASON_UNKNOWN_SESSION, "no such session here");
-        return error_set(err, -ENOENT, "resume a session", NULL, "%s asks for one that is not known here",
-                         peer.name);
-    }
-    if (!ls) {
-        forget_earlier_runs(link, &peer, h);
-        r = link->shutting_down ? -ESHUTDOWN
-                                : session_create(link, &peer, false, h->session_id, h->window_bytes, &ls);
-        if (r < 0) {
-            refuse(c, r == -ESHUTDOWN ? WIRE_REASON_SHUTDOWN : WIRE_REASON_BUSY, strerror(-r));
-            return error_set(err, r, "accept a session", NULL, "from %s: %s", peer.name, strerror(-r));
-        }
-        memcpy(ls->peer_instance, h->instance_id, WIRE_ID_BYTES);
-        link->ops->on_session(link->user, ls);
-    }
-    *ret = ls;
-    return 0;
-}
-
-static int on_hello(struct link *link, struct connection *c, const uint8_t *payload, size_t len,
-                    struct error *err)
-{
-    uint8_t frame[WIRE_HELLO_MAX_BYTES];
-    struct wire_hello h, answer;
-    struct link_session *ls;
-    int r = wire_get_hello(payload, len, &h);
-
-    if (r == -EPROTONOSUPPORT)
-        refuse(c, WIRE_REASON_VERSION, "this ferryd speaks link version 1");
-    if (r < 0)
-        return error_set(err, r, "read the peer's greeting", "run the same ferry release on both sites",
-                         r == -EPROTONOSUPPORT ? "it speaks another version" : "it is malformed");
-    r = session_for_hello(link, c, &h, &ls, err);
-    if (r < 0)
-        return r;
-    fill_hello(link, &answer);
-    answer.stripe = h.stripe;
-    memcpy(answer.session_id, ls->id, WIRE_ID_BYTES);
-    r = connection_send(c, frame, wire_put_hello(frame, WIRE_WELCOME, &answer));
-    if (r < 0 || c->state == CONNECTION_CLOSED)
-        return r;
-    r = attach(ls, c);
-    if (r < 0)
-        return error_set(err, r, "add a stripe", NULL, "%s", strerror(-r));
-    TAILQ_REMOVE(&link->pending, c, entry);
-    link->pending_count--;
-    c->context = ls;
-    TAILQ_INSERT_TAIL(&ls->connections, c, entry);
-    return 0;
-}
-
-static int on_refuse(struct link_session *ls, uint64_t reason, const uint8_t *payload, size_t len,
-                     struct error *err)
-{
-    char text[WIRE_TEXT_BYTES];
-
-    wire_get_text(payload, len, text);
-    error_set(err, -ECONNREFUSED, "open a session", NULL, "%s refuses: %s (%s)", ls->peer.name, text,
-              wire_reason_name(reason));
-    if (!ls->was_up || reason == WIRE_REASON_UNKNOWN_SESSION)
-        fail_session(ls, (enum wire_reason)reason, err->why);
-    return -ECONNREFUSED;
-}
-
-static int on_welcome(struct link_session *ls, struct connection *c, const uint8_t *payload, size_t len,
-                      struct error *err)
-{
-    bool first = !ls->was_up;
-    struct wire_hello h;
-    int r = wire_get_hello(payload, len, &h);
-
-    if (r == 0 && memcmp(h.session_id, ls->id, WIRE_ID_BYTES) != 0)
-        r = -EPROTO;
-    if (r == 0 && first)
-        session_set_peer_window(ls->engine, h.window_bytes);
-    if (r == 0)
-        r = attach(ls, c);
-    if (r < 0)
-        return error_set(err, r, "read the peer's welcome", NULL, "%s", strerror(-r));
-    if (first && ls->link->config.stripes > 1)
-        start_dialling(ls);
-    return 0;
-}
-
-static int on_greeting(void *owner, struct connection *c, const struct wire_header *h,
-                       const uint8_t *payload, struct error *err)
-{
-    struct link_session *ls = c->context;
-
-    if (c->server && h->type == WIRE_HELLO)
-        return on_hello(owner, c, payload, h->length, err);
-    if (!c->server && h->type == WIRE_REFUSE)
-        return on_refuse(ls, h->offset, payload, h->length, err);
-    if (!c->server && h->type == WIRE_WELCOME)
-        return on_welcome(ls, c, payload, h->length, err);
-    return error_set(err, -EPROTO, "read the peer's greeting", NULL, "wrong frame for this side");
-}
-
-static void on_lost(void *owner, struct connection *c, const struct error *why)
-{
-    struct link *link = owner;
-    struct link_session *ls = c->context;
-    char line[1024];
-
-    if (!ls) { /* accepted, never greeted */
-        TAILQ_REMOVE(&link->pending, c, entry);
-        link->pending_count--;
-        log_warning("link: connection from %s dropped: %s", c->peer_address, error_line(why, line, sizeof(line)));
-        return;
-    }
-    TAILQ_REMOVE(&ls->connections, c, entry);
-    if (c->stripe) {
-        session_stripe_lost(ls->engine, c->stripe);
-        ls->attached--;
-        if (!ls->closing)
-            log_warning("link: stripe %u to %s lost: %s", c->stripe_index, ls->peer.name,
-                        error_line(why, line, sizeof(line)));
-        if (ls->attached == 0 && !ls->closing) {
-            ls->outages++;
-            ls->down_since_ns = clock_now_ns();
-            ls->redial_at_ns = 0;
-        }
-    } else if (ls->initiator && !ls->was_up && !ls->closing) {
-        struct error never = *why;
-
-        snprintf(line, sizeof(line), "%s at %s", ls->peer.name, ls->peer.address);
-        error_prefix(&never, line);
-        if (!never.mend[0])
-            snprintf(never.mend, sizeof(never.mend),
-                     "is ferryd running there, may this host reach its port, and is "
-                     "this site's fingerprint in its configuration? see its log");
-        ls->closing = true;
-        ls->told = true;
-        session_close(ls->engine, WIRE_REASON_NONE, "never up");
-        link->ops->on_session_closed(link->user, ls, &never);
-        return;
-    }
-    if (ls->initiator && !ls->closing && ls->redial_at_ns <= clock_now_ns())
-        schedule_redial(ls);
-}
-
-static const struct connection_ops connection_ops = {
-    .on_secured = on_secured,
-    .on_greeting = on_greeting,
-    .on_lost = on_lost,
-};
 
 /* --- the loop's turn ----------------------------------------------------------------------- */
 
@@ -571,13 +151,13 @@ static void tick_session(struct link_session *ls, uint64_t now_ns)
         now_ns - ls->down_since_ns > ls->link->config.outage_limit_ns) {
         snprintf(why, sizeof(why), "no connection to %s for %u s", ls->peer.name,
                  (unsigned)(ls->link->config.outage_limit_ns / NS_PER_S));
-        fail_session(ls, WIRE_REASON_OUTAGE, why);
+        link_session_fail(ls, WIRE_REASON_OUTAGE, why);
         return;
     }
     if (ls->initiator && ls->was_up && ls->redial_at_ns && now_ns >= ls->redial_at_ns) {
         ls->redial_at_ns = 0;
-        if (start_dialling(ls) < 0)
-            schedule_redial(ls);
+        if (link_start_dialling(ls) < 0)
+            link_schedule_redial(ls);
     }
 }
 
@@ -596,7 +176,7 @@ static void reap_session(struct link_session *ls, uint64_t now_ns)
         return;
     while ((c = TAILQ_FIRST(&ls->connections)))
         connection_drop(c, &why);
-    session_destroy(ls);
+    link_session_destroy(ls);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -647,7 +227,7 @@ static void on_incoming(uv_poll_t *poll, int status, int events)
             close(fd);
             continue;
         }
-        if (connection_accept(link->loop, link->identity, &link->connection_config, fd, &connection_ops, link,
+        if (connection_accept(link->loop, link->identity, &link->connection_config, fd, &link_connection_ops, link,
                               &c) < 0)
             continue;
         TAILQ_INSERT_TAIL(&link->pending, c, entry);
@@ -666,7 +246,7 @@ static int open_listener(struct link *link, struct error *err)
     const char *why;
     int one = 1, fd, r;
 
-    r = split_address(link->config.listen, host, port);
+    r = link_split_address(link->config.listen, host, port);
     if (r < 0)
         return error_set(err, r, "listen for peers", "set listen = ADDRESS:PORT in [site]",
                          "'%s' is not an address with a port", link->config.listen);
@@ -744,7 +324,7 @@ void link_shutdown(struct link *link)
     while ((ls = TAILQ_FIRST(&link->sessions))) {
         while ((c = TAILQ_FIRST(&ls->connections)))
             connection_drop(c, &why);
-        session_destroy(ls);
+        link_session_destroy(ls);
     }
     while ((c = TAILQ_FIRST(&link->pending)))
         connection_drop(c, &why);

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What link.c (sessions, the loop's turn), link_dial.c (calling out) and link_greeting.c (who may come in)
+ * share. Not for others.
+ */
+#ifndef FERRY_NETLINK_LINK_PRIVATE_H
+#define FERRY_NETLINK_LINK_PRIVATE_H
+
+#include "netlink/connection.h"
+#include "netlink/link.h"
+
+struct link_session {
+    TAILQ_ENTRY(link_session) entry;
+    struct link *link;
+    struct session *engine;
+    struct link_peer peer;
+    void *user;
+    bool initiator;
+    bool was_up;  /* had a stripe at least once */
+    bool closing; /* on its way out: waits for its connections, then is freed */
+    bool told;    /* the owner knows that it is over */
+    uint8_t id[WIRE_ID_BYTES];
+    uint8_t peer_instance[WIRE_ID_BYTES]; /* accepted sessions: the run of the peer's ferryd that dialled */
+    struct connection_list connections; /* attached or (initiator) being dialled */
+    unsigned attached;
+    unsigned outages;
+    uint64_t down_since_ns; /* without a stripe since; 0 = has one */
+    uint64_t redial_at_ns;
+    unsigned backoff_ms;
+    bool resolving;
+    uint64_t closing_since_ns;
+};
+
+TAILQ_HEAD(link_session_list, link_session);
+
+struct link {
+    uv_loop_t *loop;
+    struct link_config config;
+    struct connection_config connection_config;
+    struct tls_identity *identity;
+    const struct link_ops *ops;
+    void *user;
+    uint8_t instance_id[WIRE_ID_BYTES];
+    int listen_fd;
+    uv_poll_t listener;
+    uv_prepare_t prepare;
+    uv_timer_t tick;
+    bool shutting_down;
+    struct link_session_list sessions;
+    struct connection_list pending; /* accepted, greeting not read yet */
+    unsigned pending_count, session_count;
+};
+
+/* link.c */
+int link_session_new(struct link *link, const struct link_peer *peer, bool initiator,
+                     const uint8_t id[WIRE_ID_BYTES], uint32_t peer_window, struct link_session **ret);
+void link_session_destroy(struct link_session *ls);
+struct link_session *link_session_by_id(struct link *link, const uint8_t id[WIRE_ID_BYTES]);
+void link_session_fail(struct link_session *ls, enum wire_reason reason, const char *why);
+/* The connection becomes a stripe of the session. */
+int link_session_attach(struct link_session *ls, struct connection *c);
+
+/* link_dial.c */
+enum { LINK_BACKOFF_FIRST_MS = 100 };
+
+/* "host:port" or "[v6]:port" -> its parts. -EINVAL. */
+int link_split_address(const char *address, char host[256], char port[8]);
+/* Resolves the peer's address and connects what stripes are missing. */
+int link_start_dialling(struct link_session *ls);
+void link_schedule_redial(struct link_session *ls);
+
+/* link_greeting.c: what the connections report. */
+extern const struct connection_ops link_connection_ops;
+
+#endif
