@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What session.c (stripes, frames, scheduling) and stream.c (order and credit) share. Not for others. */
+/* What session.c (stripes, frames in), session_send.c (frames out) and stream.c (order, credit) share. Not for others. */
 #ifndef FERRY_NETLINK_SESSION_INTERNAL_H
 #define FERRY_NETLINK_SESSION_INTERNAL_H
 
@@ -107,7 +107,10 @@ struct session {
     struct session_stats stats;
 };
 
-/* stream.c, called by session.c */
+/* session.c, called by session_send.c: the stripes of the session, a bit each. */
+uint16_t session_all_slots(const struct session *s);
+
+/* stream.c, called by session.c and session_send.c */
 struct stream *stream_new(struct session *s, uint32_t id);
 void stream_free(struct stream *st);
 int stream_on_data(struct stream *st, const struct wire_header *h, const uint8_t *payload,

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a stripe sends next. See session.h for the theory.
+ *
+ * Scheduling: control frames first, then strictly by class of care, except that a class which waits
+ * is served once after FLOOR_BYTES went to the classes above it: nobody starves, and the urgent lose
+ * at most one frame in twenty. Within a class streams take turns.
+ */
+#include "netlink/session_internal.h"
+
+#include <string.h>
+
+/* What the classes above may send before a waiting lower class gets one frame. */
+#define FLOOR_BYTES (20u * LIMIT_FRAME_PAYLOAD_BYTES)
+
+static size_t put_short(uint8_t *out, enum wire_type type, uint32_t stream, uint64_t offset)
+{
+    struct wire_header h = {.type = (uint8_t)type, .stream = stream, .offset = offset};
+
+    wire_put_header(out, &h);
+    return WIRE_HEADER_BYTES;
+}
+
+/* Frames about the session itself. Returns their bytes, at most the room a full data frame needs. */
+static size_t pull_urgent(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap,
+                          uint64_t now_ns)
+{
+    size_t used = 0;
+
+    if (stripe->goodbye_owed && !used) {
+        stripe->goodbye_owed = false;
+        return wire_put_text(out, WIRE_GOODBYE, (enum wire_reason)s->close_reason, s->close_text);
+    }
+    if (s->closed)
+        return 0;
+    if (stripe->pong_owed) {
+        stripe->pong_owed = false;
+        used += put_short(out + used, WIRE_PONG, 0, stripe->pong_offset);
+    }
+    if (stripe->ping_owed) {
+        stripe->ping_owed = false;
+        used += put_short(out + used, WIRE_PING, 0, now_ns);
+    }
+    while (s->gone_owed.count > 0 && cap - used >= WIRE_HEADER_BYTES)
+        used += put_short(out + used, WIRE_RESET, s->gone_owed.ids[--s->gone_owed.count],
+                          WIRE_REASON_GONE);
+    return used;
+}
+
+/* Acknowledgements and resets of all streams that owe one. */
+static size_t pull_stream_words(struct session *s, uint8_t *out, size_t cap)
+{
+    struct stream *st, *next;
+    size_t used = 0;
+
+    for (st = TAILQ_FIRST(&s->streams); st; st = next) {
+        next = TAILQ_NEXT(st, entry);
+        if (cap - used < WIRE_HEADER_BYTES + 8)
+            break;
+        if (st->reset_owed) {
+            st->reset_owed = false;
+            st->reset_sent = true;
+            used += put_short(out + used, WIRE_RESET, st->id, st->reset_reason);
+        } else if (st->ack_owed && !st->dead) {
+            used += stream_put_ack(st, out + used);
+            stream_collect(st);
+        }
+    }
+    return used;
+}
+
+/* Copies of urgent words that went out on other stripes. */
+static size_t pull_copies(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap)
+{
+    struct stream *st;
+    size_t used = 0, n;
+
+    if (s->stripe_count < 2)
+        return 0;
+    TAILQ_FOREACH (st, &s->streams, entry) {
+        while (cap - used >= WIRE_FRAME_MAX_BYTES && (n = stream_cut_copy(st, stripe, out + used)) > 0)
+            used += n;
+    }
+    return used;
+}
+
+/* The next stream of @care with something to send, after the one served last. */
+static struct stream *next_in_class(struct session *s, enum care care)
+{
+    struct stream *start = s->cursor[care] ? TAILQ_NEXT(s->cursor[care], entry) : NULL;
+    struct stream *st;
+
+    for (st = start; st; st = TAILQ_NEXT(st, entry)) {
+        if (st->care == care && stream_has_data(st))
+            return st;
+    }
+    TAILQ_FOREACH (st, &s->streams, entry) {
+        if (st->care == care && stream_has_data(st))
+            return st;
+    }
+    return NULL;
+}
+
+static struct stream *next_stream(struct session *s)
+{
+    struct stream *best = NULL;
+
+    for (int c = 0; c < CARE_CLASSES; c++) {
+        struct stream *st = next_in_class(s, (enum care)c);
+
+        if (!st)
+            continue;
+        if (!best || s->starved_bytes[c] >= FLOOR_BYTES)
+            best = st;
+    }
+    return best;
+}
+
+/* Books @bytes sent for @served: the classes below it that wait have starved for that long. */
+static void account(struct session *s, const struct stream *served, size_t bytes)
+{
+    s->starved_bytes[served->care] = 0;
+    for (int c = (int)served->care + 1; c < CARE_CLASSES; c++)
+        s->starved_bytes[c] += bytes;
+}
+
+size_t session_stripe_pull(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap,
+                           uint64_t now_ns)
+{
+    size_t used = pull_urgent(s, stripe, out, cap, now_ns);
+
+    if (!s->closed)
+        used += pull_stream_words(s, out + used, cap - used);
+    if (!s->closed)
+        used += pull_copies(s, stripe, out + used, cap - used);
+    while (!s->closed && cap - used >= WIRE_FRAME_MAX_BYTES) {
+        struct stream *st = next_stream(s);
+        size_t n;
+
+        if (!st)
+            break;
+        n = stream_cut(st, stripe, out + used);
+        if (n == 0)
+            break;
+        account(s, st, n);
+        s->cursor[st->care] = st;
+        used += n;
+    }
+    s->stats.wire_sent_bytes += used;
+    return used;
+}
+
+bool session_wants_output(const struct session *s)
+{
+    const struct stripe *stripe;
+    const struct stream *st;
+
+    TAILQ_FOREACH (stripe, &s->stripes, entry) {
+        if (stripe->goodbye_owed || (!s->closed && (stripe->pong_owed || stripe->ping_owed)))
+            return true;
+    }
+    if (s->closed)
+        return false;
+    if (s->gone_owed.count > 0)
+        return true;
+    TAILQ_FOREACH (st, &s->streams, entry) {
+        if (st->reset_owed || (st->ack_owed && !st->dead) || stream_has_data(st) ||
+            (s->stripe_count > 1 && stream_owes_copies(st, session_all_slots(s))))
+            return true;
+    }
+    return false;
+}
