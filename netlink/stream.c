@@ -443,6 +443,7 @@ static int keep_segment(struct stream *st, uint64_t offset, const uint8_t *data,
 
 static const char *data_misfit(const struct stream *st, const struct wire_header *h)
 {
+    const struct segment *last = TAILQ_LAST(&st->segments, segment_list);
     uint64_t end = h->offset + h->raw_length;
     bool fin = h->flags & WIRE_FLAG_FIN;
 
@@ -450,7 +451,7 @@ static const char *data_misfit(const struct stream *st, const struct wire_header
         return "data beyond the credit granted";
     if (st->fin_known && (end > st->fin_offset || (fin && end != st->fin_offset)))
         return "data beyond the stream's end";
-    if (fin && end < st->receive_next)
+    if (fin && (end < st->receive_next || (last && end < last->offset + last->length)))
         return "end of stream before data already received";
     return NULL;
 }
