@@ -2,6 +2,7 @@
 /* Progress, reports and tables for people: see progress.h. */
 #include "tools/ferry/progress.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -131,7 +132,9 @@ void progress_report(const json_t *move)
     if (strcmp(outcome, "committed") != 0 && strcmp(outcome, "running") != 0) {
         printf("  why:    %s\n", text(move, "reason"));
         if (strcmp(outcome, "aborted") == 0)
-            printf("  the VM runs on at %s; nothing of it is left at %s\n", text(move, "from"), text(move, "to"));
+            printf("  %s at %s; nothing of it is left at %s\n",
+                   (int)number(move, "error", "code") == -ESRCH ? "the VM is off" : "the VM runs on", text(move, "from"),
+                   text(move, "to"));
         else
             printf("  IN DOUBT: do not start the VM by hand; see `ferry show %s` at both sites\n", text(move, "id"));
     }
