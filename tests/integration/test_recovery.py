@@ -1,0 +1,171 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Goal: a ferryd may die at any moment. Killed with SIGKILL while disks are copied, while memory is sent, and at
+every named point of the switchover, at the source and at the target, and started again: at no time do two
+copies run, in the end exactly one does, the witness in it misses nothing, both sites count the move as finished
+and agree on its end, and nothing is left over. Starting once more changes nothing."""
+
+import sys
+import threading
+
+import ferrylab
+from ferrylab import (expect, expect_equal, expect_moved, expect_stayed, old_disks, until, wait_finished)
+
+LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
+SLOW_MBIT = 60
+FAST_MBIT = 1000
+
+
+class NeverTwo:
+    """Looks all the time whether two copies run, by the word of the two libvirtds."""
+
+    def __init__(self, bed, name):
+        self.connections = [site.connect() for site in bed.lab.sites.values()]
+        self.name = name
+        self.seen = 0
+        self.looks = 0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.look, daemon=True)
+
+    def runs(self, connection):
+        import libvirt
+        try:
+            return connection.lookupByName(self.name).state()[0] == libvirt.VIR_DOMAIN_RUNNING
+        except libvirt.libvirtError:
+            return False
+
+    def look(self):
+        first, second = self.connections
+        while not self.ended.wait(0.01):
+            self.looks += 1
+            # Asked one after the other: the first once more, so that a handover in between is none.
+            if self.runs(first) and self.runs(second) and self.runs(first):
+                self.seen += 1
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.ended.set()
+        self.thread.join(30)
+        for connection in self.connections:
+            connection.close()
+        if kind is None:
+            expect(self.looks > 10, f"only {self.looks} looks at the two sites")
+            expect_equal(self.seen, 0, "looks that found two running copies")
+
+
+def start_again_changes_nothing(bed, move, guest):
+    def state():
+        moves = {s: [(m["phase"], m["outcome"], m["finished"]) for m in bed.moves(s) if m["id"] == move.id]
+                 for s in ("site-a", "site-b")}
+        return moves, guest.states(), bed.images("site-a"), bed.images("site-b")
+
+    before = state()
+    for site in ("site-a", "site-b"):
+        bed.restart(site)
+    expect_equal(state(), before, "moves, domains and files after one more start")
+
+
+def expect_recovered(bed, guest, move, runs_at, outcome, old):
+    views = wait_finished(bed, move.id)
+    expect_equal({v["outcome"] for v in views.values()}, {outcome}, "the outcome")
+    if outcome == "committed":
+        expect_moved(bed, guest, runs_at)
+    else:
+        expect_stayed(bed, guest, runs_at, old)
+    start_again_changes_nothing(bed, move, guest)
+
+
+def prepared(bed):
+    """The guest, and the sites in the direction it moves next: from where it happens to be."""
+    bed.line(rate=FAST_MBIT)
+    if "vm" in bed.made and ferrylab.Guest(bed.lab, "vm").states() == {"site-b": "running"}:
+        return ferrylab.Guest(bed.lab, "vm"), "site-b", "site-a"
+    return bed.guest(**LIKE), "site-a", "site-b"
+
+
+def killed_in_phase(bed, phase, role):
+    guest, source, target = prepared(bed)
+    victim = source if role == "source" else target
+    old = old_disks(bed, target)
+    with NeverTwo(bed, guest.name):
+        if phase == "copying":
+            bed.line(rate=SLOW_MBIT)
+        move = bed.move(guest, source, target)
+        move.wait_phase("copying")
+        bed.line(rate=SLOW_MBIT)
+        move.wait_phase(phase)
+        expect_equal(move.view()["phase"], phase, "the phase in which ferryd is killed")
+        bed.kill(victim)
+        bed.line(rate=FAST_MBIT)
+        bed.start(victim)
+        result = move.end()
+        expect(result.status in ((1, 5) if role == "source" else (1,)), f"exit status of the move ({result})")
+        expect_recovered(bed, guest, move, source, "aborted", old)
+
+
+def copying_source(bed):
+    """The source's ferryd is killed while disks are copied"""
+    killed_in_phase(bed, "copying", "source")
+
+
+def copying_target(bed):
+    """The target's ferryd is killed while disks are copied"""
+    killed_in_phase(bed, "copying", "target")
+
+
+def memory_source(bed):
+    """The source's ferryd is killed while memory is sent"""
+    killed_in_phase(bed, "memory", "source")
+
+
+def memory_target(bed):
+    """The target's ferryd is killed while memory is sent"""
+    killed_in_phase(bed, "memory", "target")
+
+
+# Where ferryd dies -> where the VM must run in the end. The decision is the source's journal together with
+# what its libvirtd has read: before it has the reply it runs on at the source, from then on at the target.
+FAILPOINTS = (
+    ("source", "before-commit-journal", "source"),
+    ("source", "after-commit-journal", "source"),
+    ("source", "before-reply", "source"),
+    ("source", "after-reply", "target"),
+    ("source", "before-commit", "target"),
+    ("source", "after-commit", "target"),
+    ("target", "before-prepared-journal", "source"),
+    ("target", "after-prepared-journal", "source"),
+    ("target", "after-committed-journal", "target"),
+    ("target", "after-resume", "target"),
+)
+
+
+def at_failpoint(role, name, where):
+    def case(bed):
+        guest, source, target = prepared(bed)
+        victim = source if role == "source" else target
+        old = old_disks(bed, target)
+        bed.restart(victim, f"{name}:kill")
+        with NeverTwo(bed, guest.name):
+            move = bed.move(guest, source, target)
+            expect(move.id, "the move has no id")
+            bed.wait_dead(victim)
+            # Without its ferryd the VM may run or wait, but never twice: a moment of that, then the start.
+            until(lambda: len(guest.running_at()) <= 1, "two copies run while a ferryd is down")
+            bed.start(victim)
+            result = move.end()
+            allowed = {"source": (1, 5), "target": (1,)} if where == "source" else {"source": (0, 4, 5), "target": (0, 4)}
+            expect(result.status in allowed[role], f"exit status of the move ({result})")
+            outcome = "committed" if where == "target" else "aborted"
+            expect_recovered(bed, guest, move, source if where == "source" else target, outcome, old)
+
+    case.__name__ = f"failpoint_{role}_{name.replace('-', '_')}"
+    case.__doc__ = f"The {role}'s ferryd is killed at {name}: the VM runs at the {where}"
+    return case
+
+
+if __name__ == "__main__":
+    sys.exit(ferrylab.run("recovery", [copying_source, copying_target, memory_source, memory_target,
+                                       *[at_failpoint(*words) for words in FAILPOINTS]]))
