@@ -19,6 +19,8 @@ struct reader {
 
 int config_parse_bytes(const char *text, uint64_t *ret)
 {
+    static const char units[] = "KMGT";
+    const char *unit;
     char *end = NULL;
     double value;
     unsigned shift = 0;
@@ -27,18 +29,9 @@ int config_parse_bytes(const char *text, uint64_t *ret)
     value = strtod(text, &end);
     if (end == text || errno || !(value >= 0))
         return -EINVAL;
-    switch (toupper((unsigned char)*end)) {
-    case 'T':
-        shift += 10;
-        /* fallthrough */
-    case 'G':
-        shift += 10;
-        /* fallthrough */
-    case 'M':
-        shift += 10;
-        /* fallthrough */
-    case 'K':
-        shift += 10;
+    unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+    if (unit) {
+        shift = 10 * (unsigned)(unit - units + 1);
         end++;
     }
     if (strcasecmp(end, "iB") == 0)

@@ -62,9 +62,7 @@ static void ask_source(struct move_target *mt)
     struct error err;
 
     mt->ask_at_ns = clock_now_ns() + ASK_AGAIN_MS * NS_PER_MS;
-    if (mt->ls) {
-        send_word(mt, "ask");
-    } else if (peering_any(mt->service->peering, mt->move->peer)) {
+    if (mt->ls || peering_any(mt->service->peering, mt->move->peer)) {
         send_word(mt, "ask");
     } else if (peering_dial(mt->service->peering, mt->move->peer, &ls, &err) == 0) {
         send_word(mt, "ask");

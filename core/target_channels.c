@@ -293,7 +293,9 @@ void target_channels_close(struct move_target *mt)
     rpc_relay_free(TAKE_PTR(mt->rpc));
     relay_free(TAKE_PTR(mt->memory));
     ram_parser_free(TAKE_PTR(mt->parser));
-    while (mt->disk_count > 0)
-        disk_target_free(TAKE_PTR(mt->disks[--mt->disk_count]));
+    while (mt->disk_count > 0) {
+        mt->disk_count--;
+        disk_target_free(TAKE_PTR(mt->disks[mt->disk_count]));
+    }
     move_paths_remove(&mt->paths);
 }

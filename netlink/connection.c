@@ -276,7 +276,7 @@ static int read_greeting(struct connection *c, struct error *err)
         return r;
     buffer_consume(&c->input, WIRE_HEADER_BYTES + h.length);
     if (c->session && buffer_len(&c->input) > 0)
-        r = session_stripe_feed(c->session, c->stripe, buffer_data(&c->input), buffer_len(&c->input),
+        session_stripe_feed(c->session, c->stripe, buffer_data(&c->input), buffer_len(&c->input),
                                 clock_now_ns());
     buffer_done(&c->input);
     return 0;

@@ -112,7 +112,7 @@ static int on_hello(struct link *link, struct connection *c, const uint8_t *payl
 {
     uint8_t frame[WIRE_HELLO_MAX_BYTES];
     struct wire_hello h, answer;
-    struct link_session *ls;
+    struct link_session *ls = NULL;
     int r = wire_get_hello(payload, len, &h);
 
     if (r == -EPROTONOSUPPORT)
@@ -121,7 +121,7 @@ static int on_hello(struct link *link, struct connection *c, const uint8_t *payl
         return error_set(err, r, "read the peer's greeting", "run the same ferry release on both sites",
                          r == -EPROTONOSUPPORT ? "it speaks another version" : "it is malformed");
     r = session_for_hello(link, c, &h, &ls, err);
-    if (r < 0)
+    if (r < 0 || !ls)
         return r;
     fill_hello(link, &answer);
     answer.stripe = h.stripe;

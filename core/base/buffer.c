@@ -37,7 +37,7 @@ uint8_t *buffer_reserve(struct buffer *b, size_t len)
     base = malloc(cap);
     if (!base)
         return NULL;
-    if (live > 0)
+    if (b->base)
         memcpy(base, b->base + b->head, live);
     free(b->base);
     *b = (struct buffer){.base = base, .head = 0, .tail = live, .cap = cap};
