@@ -13,6 +13,8 @@ struct reader {
     struct config *config;
     struct error *err; /* first fault */
     const char *path;
+    FILE *file;
+    unsigned line;
 };
 
 /* --- values -------------------------------------------------------------------------------- */
@@ -292,6 +294,19 @@ static int on_entry(void *user, const char *section, const char *key, const char
     return 0;
 }
 
+/* inih takes the rest of a line that does not fit its buffer for another line: refuse it instead. */
+static char *read_line(char *to, int cap, void *stream)
+{
+    struct reader *r = stream;
+    char *line = fgets(to, cap, r->file);
+
+    r->line++;
+    if (line && strlen(line) == (size_t)cap - 1 && !strchr(line, '\n') && !error_is_set(r->err))
+        error_set(r->err, -EINVAL, "read the configuration", "make it shorter", "%s line %u is longer than %d bytes",
+                  r->path, r->line, cap - 2);
+    return line;
+}
+
 /* --- the whole ----------------------------------------------------------------------------- */
 
 static void set_defaults(struct config *c)
@@ -359,7 +374,8 @@ int config_load(const char *path, struct config **ret, struct error *err)
     if (!c)
         return error_set(err, -ENOMEM, "read the configuration", NULL, "out of memory");
     set_defaults(c);
-    r = ini_parse(path, on_entry, &reader);
+    reader.file = fopen(path, "re");
+    r = reader.file ? ini_parse_stream(read_line, &reader, on_entry, &reader) : -1;
     if (error_is_set(&first)) {
         r = first.code;
         if (err)
@@ -373,6 +389,8 @@ int config_load(const char *path, struct config **ret, struct error *err)
     } else {
         r = check_whole(c, path, err);
     }
+    if (reader.file)
+        fclose(reader.file);
     if (r < 0) {
         free(c);
         return r;
