@@ -29,11 +29,14 @@ struct put_job {
     char why[256];
 };
 
-static const char SCHEMA[] = "CREATE TABLE moves("
+/* One transaction: a crash in it leaves no table without its version. */
+static const char SCHEMA[] = "BEGIN IMMEDIATE;"
+                             "CREATE TABLE moves("
                              " id TEXT NOT NULL, role INTEGER NOT NULL, state TEXT NOT NULL,"
                              " finished INTEGER NOT NULL, created_ms INTEGER NOT NULL, document TEXT NOT NULL,"
                              " PRIMARY KEY(id, role)) WITHOUT ROWID;"
-                             "PRAGMA user_version = 1;";
+                             "PRAGMA user_version = 1;"
+                             "COMMIT;";
 
 static int schema_version(sqlite3 *db)
 {
