@@ -228,13 +228,12 @@ class Bed:
     def ferryd_pid(self, site):
         return self.lab.ferryds[site].daemon.pid()
 
-    def restart(self, site, failpoint=None):
-        ferryd = self.lab.ferryds[site]
-        ferryd.stop()
-        self.start(site, failpoint)
+    def restart(self, site, failpoint=None, env=None):
+        self.lab.ferryds[site].stop()
+        self.start(site, failpoint, env)
 
-    def start(self, site, failpoint=None):
-        self.lab.ferryds[site].start({"FERRY_FAILPOINT": failpoint} if failpoint else {})
+    def start(self, site, failpoint=None, env=None):
+        self.lab.ferryds[site].start({**(env or {}), **({"FERRY_FAILPOINT": failpoint} if failpoint else {})})
         self.altered.add(site)
 
     def kill(self, site):
