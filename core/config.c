@@ -334,7 +334,7 @@ static void set_defaults(struct config *c)
         .directory_count = 1,
         .log_memory_bytes = 256u << 20,
         .old_disks = OLD_DISKS_KEEP,
-        .downtime_ms = 50,
+        .downtime_ms = 30,
         .switchover_deadline_s = 15,
     };
 }

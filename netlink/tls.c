@@ -199,7 +199,9 @@ static SSL_CTX *make_context(struct tls_identity *id, bool server)
     SSL_CTX_set_num_tickets(ctx, 0);
     SSL_CTX_set_max_early_data(ctx, 0);
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    /* AES-128 first: a third cheaper than AES-256, and every byte of every VM goes through it. */
     if (!SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) ||
+        !SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384") ||
         !SSL_CTX_set_session_id_context(ctx, session_context, sizeof(session_context) - 1) ||
         SSL_CTX_use_certificate(ctx, id->certificate) != 1 || SSL_CTX_use_PrivateKey(ctx, id->key) != 1) {
         SSL_CTX_free(ctx);
