@@ -34,7 +34,8 @@ struct request {
     bool too_large;
 };
 
-static enum MHD_Result reply(struct MHD_Connection *connection, unsigned status, const char *type, char *text)
+static enum MHD_Result reply(struct MHD_Connection *connection, unsigned status, const char *type,
+                             char *text)
 {
     struct MHD_Response *response =
         MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
@@ -62,7 +63,8 @@ static enum MHD_Result answer(struct api *a, struct MHD_Connection *connection, 
         return text ? reply(connection, 200, "text/plain; version=0.0.4", text) : MHD_NO;
     }
     if (buffer_len(&rq->body) > 0)
-        body = json_loadb((const char *)buffer_data(&rq->body), buffer_len(&rq->body), JSON_REJECT_DUPLICATES, NULL);
+        body = json_loadb((const char *)buffer_data(&rq->body), buffer_len(&rq->body),
+                          JSON_REJECT_DUPLICATES, NULL);
     if (rq->too_large)
         api_answer_error(&out, 413, -E2BIG, "read the request", "it is larger than this API takes");
     else if (strcmp(method, "POST") == 0 && buffer_len(&rq->body) > 0 && !json_is_object(body))
@@ -148,10 +150,10 @@ int api_new(struct service *s, struct api **ret, struct error *err)
         free(a);
         return r;
     }
-    a->daemon = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, on_request, a, MHD_OPTION_LISTEN_SOCKET, a->listen_fd,
-                                 MHD_OPTION_CONNECTION_LIMIT, (unsigned)API_CONNECTIONS_MAX,
-                                 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)API_TIMEOUT_S, MHD_OPTION_NOTIFY_COMPLETED,
-                                 on_completed, a, MHD_OPTION_END);
+    a->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL, 0, NULL, NULL, on_request, a, MHD_OPTION_LISTEN_SOCKET, a->listen_fd,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)API_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)API_TIMEOUT_S, MHD_OPTION_NOTIFY_COMPLETED, on_completed, a, MHD_OPTION_END);
     info = a->daemon ? MHD_get_daemon_info(a->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
     if (!info || info->epoll_fd < 0) {
         close(a->listen_fd);

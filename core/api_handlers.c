@@ -11,7 +11,8 @@
 #include "core/move_source.h"
 #include "core/move_target.h"
 
-void api_answer_error(struct api_answer *out, unsigned status, int code, const char *what, const char *why)
+void api_answer_error(struct api_answer *out, unsigned status, int code, const char *what,
+                      const char *why)
 {
     struct error err = {0};
 
@@ -22,7 +23,9 @@ void api_answer_error(struct api_answer *out, unsigned status, int code, const c
 
 static void answer_failure(struct api_answer *out, const struct error *err)
 {
-    out->status = err->code == -ENOENT ? 404 : err->code == -ENOMEM || err->code == -EIO ? 500 : 409;
+    out->status = err->code == -ENOENT                        ? 404
+                  : err->code == -ENOMEM || err->code == -EIO ? 500
+                                                              : 409;
     out->body = json_pack("{s:o}", "error", error_to_json(err));
 }
 
@@ -44,9 +47,10 @@ static void get_peers(struct service *s, struct api_answer *out)
         struct link_session *ls = peering_any(s->peering, p->link.name);
 
         json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:b}", "name", p->link.name, "address", p->link.address,
-                            "fingerprint", p->link.fingerprint, "connected", ls && link_session_is_up(ls),
-                            "may_move_here", (p->permissions & PEER_MAY_MOVE_HERE) != 0, "may_move_from_here",
+            list, json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:b}", "name", p->link.name, "address",
+                            p->link.address, "fingerprint", p->link.fingerprint, "connected",
+                            ls && link_session_is_up(ls), "may_move_here",
+                            (p->permissions & PEER_MAY_MOVE_HERE) != 0, "may_move_from_here",
                             (p->permissions & PEER_MAY_MOVE_FROM_HERE) != 0, "may_drill",
                             (p->permissions & PEER_MAY_DRILL) != 0));
     }
@@ -60,8 +64,8 @@ static void get_moves(struct service *s, struct api_answer *out)
     json_t *list = json_array();
     struct move *m;
 
-    TAILQ_FOREACH (m, &s->moves, entry)
-        json_array_append_new(list, move_to_json(m));
+    TAILQ_FOREACH(m, &s->moves, entry)
+    json_array_append_new(list, move_to_json(m));
     out->body = json_pack("{s:s, s:o}", "site", s->config->name, "moves", list);
 }
 
@@ -73,7 +77,8 @@ static void post_move(struct service *s, const json_t *body, struct api_answer *
     struct move *m;
 
     if (!domain || !to || !domain[0] || strlen(domain) >= DOMAIN_NAME_BYTES) {
-        api_answer_error(out, 400, -EINVAL, "start a move", "\"domain\" and \"to\" must be given as strings");
+        api_answer_error(out, 400, -EINVAL, "start a move",
+                         "\"domain\" and \"to\" must be given as strings");
     } else if (s->stopping) {
         api_answer_error(out, 409, -ESHUTDOWN, "start a move", "this ferryd is stopping");
     } else if (move_source_start(s, domain, to, &m, &err) < 0) {
@@ -89,13 +94,15 @@ static int resolve(struct move *m, const json_t *body, struct error *err)
     const char *at = json_string_value(json_object_get(body, "run_at"));
 
     if (!at || (strcmp(at, "source") != 0 && strcmp(at, "target") != 0))
-        return error_set(err, -EINVAL, "resolve the move", "ferry resolve ID --run-at source|target",
+        return error_set(err, -EINVAL, "resolve the move",
+                         "ferry resolve ID --run-at source|target",
                          "\"run_at\" must be \"source\" or \"target\"");
     return m->role == JOURNAL_SOURCE ? move_source_resolve(m, strcmp(at, "source") == 0, err)
                                      : move_target_resolve(m, strcmp(at, "source") == 0, err);
 }
 
-static void post_action(struct move *m, const char *action, const json_t *body, struct api_answer *out)
+static void post_action(struct move *m, const char *action, const json_t *body,
+                        struct api_answer *out)
 {
     struct error err = {0};
     int r;
@@ -103,7 +110,8 @@ static void post_action(struct move *m, const char *action, const json_t *body, 
     if (strcmp(action, "cancel") == 0 && m->role == JOURNAL_SOURCE)
         r = move_source_cancel(m, &err);
     else if (strcmp(action, "cancel") == 0)
-        r = error_set(&err, -EPERM, "cancel the move", "cancel it at the source", "this site is its target");
+        r = error_set(&err, -EPERM, "cancel the move", "cancel it at the source",
+                      "this site is its target");
     else if (strcmp(action, "resolve") == 0)
         r = resolve(m, body, &err);
     else
@@ -125,7 +133,8 @@ static void handle_one(struct service *s, const char *method, const char *rest, 
     snprintf(id, sizeof(id), "%.*s", (int)MIN(len, sizeof(id) - 1), rest);
     m = move_lookup(s, id);
     if (!m)
-        api_answer_error(out, 404, -ENOENT, "find the move", "no move has that id, or more than one begins so");
+        api_answer_error(out, 404, -ENOENT, "find the move",
+                         "no move has that id, or more than one begins so");
     else if (!slash && strcmp(method, "GET") == 0)
         out->body = move_to_json(m);
     else if (slash && strcmp(method, "POST") == 0)
@@ -159,23 +168,26 @@ static void put_move_metrics(FILE *f, const struct move *m)
 {
     const struct move_progress *p = &m->progress;
 
-    fprintf(f, "ferry_move_disk_wire_bytes{move=\"%s\"} %llu\n", m->id, (unsigned long long)p->disk_wire);
-    fprintf(f, "ferry_move_memory_wire_bytes{move=\"%s\"} %llu\n", m->id, (unsigned long long)p->memory_wire);
-    fprintf(f, "ferry_move_log_fill_bytes{move=\"%s\"} %llu\n", m->id, (unsigned long long)p->log_fill);
+    fprintf(f, "ferry_move_disk_wire_bytes{move=\"%s\"} %llu\n", m->id,
+            (unsigned long long)p->disk_wire);
+    fprintf(f, "ferry_move_memory_wire_bytes{move=\"%s\"} %llu\n", m->id,
+            (unsigned long long)p->memory_wire);
+    fprintf(f, "ferry_move_log_fill_bytes{move=\"%s\"} %llu\n", m->id,
+            (unsigned long long)p->log_fill);
 }
 
 static void count_outcomes(struct service *s, unsigned counts[4])
 {
     struct move *m;
 
-    TAILQ_FOREACH (m, &s->moves, entry)
-        counts[m->outcome]++;
+    TAILQ_FOREACH(m, &s->moves, entry)
+    counts[m->outcome]++;
 }
 
 char *api_metrics(struct service *s)
 {
-    static const char *const families[] = {"ferry_move_disk_wire_bytes", "ferry_move_memory_wire_bytes",
-                                           "ferry_move_log_fill_bytes"};
+    static const char *const families[] = {
+        "ferry_move_disk_wire_bytes", "ferry_move_memory_wire_bytes", "ferry_move_log_fill_bytes"};
     unsigned counts[4] = {0};
     char *text = NULL;
     size_t len = 0;
@@ -187,12 +199,14 @@ char *api_metrics(struct service *s)
     count_outcomes(s, counts);
     fprintf(f, "# TYPE ferry_moves gauge\n");
     for (int o = MOVE_RUNNING; o <= MOVE_OUTCOME_IN_DOUBT; o++)
-        fprintf(f, "ferry_moves{outcome=\"%s\"} %u\n", move_outcome_name((enum move_outcome)o), counts[o]);
+        fprintf(f, "ferry_moves{outcome=\"%s\"} %u\n", move_outcome_name((enum move_outcome)o),
+                counts[o]);
     fprintf(f, "# TYPE ferry_log_memory_bytes gauge\nferry_log_memory_bytes %llu\n",
             (unsigned long long)mirror_budget_used_bytes(s->budget));
     for (size_t i = 0; i < ARRAY_SIZE(families); i++)
         fprintf(f, "# TYPE %s gauge\n", families[i]);
-    TAILQ_FOREACH (m, &s->moves, entry) {
+    TAILQ_FOREACH(m, &s->moves, entry)
+    {
         if (!m->finished)
             put_move_metrics(f, m);
     }

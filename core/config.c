@@ -64,8 +64,10 @@ static bool set_path(char *to, const char *value)
 
 static bool set_bool(bool *to, const char *value)
 {
-    bool yes = strcasecmp(value, "yes") == 0 || strcasecmp(value, "true") == 0 || strcmp(value, "1") == 0;
-    bool no = strcasecmp(value, "no") == 0 || strcasecmp(value, "false") == 0 || strcmp(value, "0") == 0;
+    bool yes =
+        strcasecmp(value, "yes") == 0 || strcasecmp(value, "true") == 0 || strcmp(value, "1") == 0;
+    bool no =
+        strcasecmp(value, "no") == 0 || strcasecmp(value, "false") == 0 || strcmp(value, "0") == 0;
 
     *to = yes;
     return yes || no;
@@ -120,7 +122,8 @@ static bool set_directories(struct config *c, const char *value)
         return false;
     c->directory_count = 0;
     for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
-        if (c->directory_count == CONFIG_DIRECTORIES_MAX || !set_path(c->directories[c->directory_count], word))
+        if (c->directory_count == CONFIG_DIRECTORIES_MAX ||
+            !set_path(c->directories[c->directory_count], word))
             return false;
         c->directory_count++;
     }
@@ -194,7 +197,8 @@ static int set_link(struct config *c, const char *key, const char *value)
     if (strcmp(key, "stripes") == 0)
         return set_number(&c->stripes, value, 1, LIMIT_SESSION_STRIPES);
     if (strcmp(key, "window") == 0)
-        return set_bytes32(&c->window_bytes, value, 4 * LIMIT_FRAME_PAYLOAD_BYTES, LIMIT_STREAM_WINDOW_BYTES);
+        return set_bytes32(&c->window_bytes, value, 4 * LIMIT_FRAME_PAYLOAD_BYTES,
+                           LIMIT_STREAM_WINDOW_BYTES);
     if (strcmp(key, "socket_buffer") == 0)
         return set_bytes32(&c->socket_buffer_bytes, value, 0, 256u << 20);
     if (strcmp(key, "congestion_control") == 0)
@@ -286,7 +290,8 @@ static int on_entry(void *user, const char *section, const char *key, const char
     if (set == 1)
         return 1;
     if (!error_is_set(r->err))
-        error_set(r->err, -EINVAL, "read the configuration", "see ferry.conf(5)", "%s: %s '%s' in [%s]", r->path,
+        error_set(r->err, -EINVAL, "read the configuration", "see ferry.conf(5)",
+                  "%s: %s '%s' in [%s]", r->path,
                   set == -2   ? "unknown section for"
                   : set == -1 ? "unknown setting"
                               : "unusable value of",
@@ -302,8 +307,8 @@ static char *read_line(char *to, int cap, void *stream)
 
     r->line++;
     if (line && strlen(line) == (size_t)cap - 1 && !strchr(line, '\n') && !error_is_set(r->err))
-        error_set(r->err, -EINVAL, "read the configuration", "make it shorter", "%s line %u is longer than %d bytes",
-                  r->path, r->line, cap - 2);
+        error_set(r->err, -EINVAL, "read the configuration", "make it shorter",
+                  "%s line %u is longer than %d bytes", r->path, r->line, cap - 2);
     return line;
 }
 
@@ -344,7 +349,8 @@ static int check_whole(const struct config *c, const char *path, struct error *e
     static const char WHAT[] = "read the configuration";
 
     if (!c->name[0])
-        return error_set(err, -EINVAL, WHAT, "add name = SITE in [site]", "%s: this site has no name", path);
+        return error_set(err, -EINVAL, WHAT, "add name = SITE in [site]",
+                         "%s: this site has no name", path);
     for (unsigned i = 0; i < c->peer_count; i++) {
         const struct config_peer *p = &c->peers[i];
 
@@ -352,8 +358,8 @@ static int check_whole(const struct config *c, const char *path, struct error *e
             return error_set(err, -EINVAL, WHAT, "paste what `ferry identity` prints at that site",
                              "%s: [peer %s] has no fingerprint", path, p->link.name);
         if (strcmp(p->link.name, c->name) == 0)
-            return error_set(err, -EINVAL, WHAT, "remove that section", "%s: [peer %s] is this site itself", path,
-                             p->link.name);
+            return error_set(err, -EINVAL, WHAT, "remove that section",
+                             "%s: [peer %s] is this site itself", path, p->link.name);
         for (unsigned k = 0; k < i; k++) {
             if (strcmp(c->peers[k].link.fingerprint, p->link.fingerprint) == 0)
                 return error_set(err, -EINVAL, WHAT, "give each site its own key",
@@ -381,11 +387,11 @@ int config_load(const char *path, struct config **ret, struct error *err)
         if (err)
             *err = first;
     } else if (r == -1) {
-        r = error_set(err, -ENOENT, "read the configuration", "see ferry.conf(5) for an example", "%s: %s", path,
-                      strerror(errno));
+        r = error_set(err, -ENOENT, "read the configuration", "see ferry.conf(5) for an example",
+                      "%s: %s", path, strerror(errno));
     } else if (r != 0) {
-        r = error_set(err, -EINVAL, "read the configuration", NULL, "%s line %d is neither [section] nor key = value",
-                      path, r);
+        r = error_set(err, -EINVAL, "read the configuration", NULL,
+                      "%s line %d is neither [section] nor key = value", path, r);
     } else {
         r = check_whole(c, path, err);
     }
@@ -413,7 +419,8 @@ const struct config_peer *config_peer_by_name(const struct config *c, const char
     return NULL;
 }
 
-const struct config_peer *config_peer_by_fingerprint(const struct config *c, const char *fingerprint)
+const struct config_peer *config_peer_by_fingerprint(const struct config *c,
+                                                     const char *fingerprint)
 {
     for (unsigned i = 0; i < c->peer_count; i++) {
         if (strcmp(c->peers[i].link.fingerprint, fingerprint) == 0)

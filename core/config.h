@@ -35,9 +35,9 @@ struct config {
     /* [site] */
     char name[WIRE_NAME_BYTES];
     char listen[LINK_ADDRESS_BYTES];
-    char state_dir[PATH_MAX];   /* journal */
-    char run_dir[PATH_MAX];     /* control socket */
-    char socket_dir[PATH_MAX];  /* a folder a move, for QEMU's sockets */
+    char state_dir[PATH_MAX];  /* journal */
+    char run_dir[PATH_MAX];    /* control socket */
+    char socket_dir[PATH_MAX]; /* a folder a move, for QEMU's sockets */
     enum log_level log_level;
     /* [tls] */
     char key[PATH_MAX], certificate[PATH_MAX];
@@ -69,7 +69,8 @@ int config_load(const char *path, struct config **ret, struct error *err);
 void config_free(struct config *c);
 
 const struct config_peer *config_peer_by_name(const struct config *c, const char *name);
-const struct config_peer *config_peer_by_fingerprint(const struct config *c, const char *fingerprint);
+const struct config_peer *config_peer_by_fingerprint(const struct config *c,
+                                                     const char *fingerprint);
 
 /* "200M", "1.5G", "4096": bytes, binary prefixes. -EINVAL. */
 int config_parse_bytes(const char *text, uint64_t *ret);

@@ -48,7 +48,8 @@ static void sync_folder(const char *path)
 
 /* --- checks -------------------------------------------------------------------------------- */
 
-static int check_place(const struct config *config, const struct domain_disk *disk, struct error *err)
+static int check_place(const struct config *config, const struct domain_disk *disk,
+                       struct error *err)
 {
     char folder[PATH_MAX], real[PATH_MAX], allowed[PATH_MAX];
     char what[160];
@@ -58,8 +59,8 @@ static int check_place(const struct config *config, const struct domain_disk *di
         return error_set(err, -EINVAL, what, NULL, "not an absolute path, or too long");
     folder_of(disk->path, folder);
     if (!realpath(folder, real))
-        return error_set(err, -errno, what, "make that folder there, or mount what belongs there", "%s: %s", folder,
-                         strerror(errno));
+        return error_set(err, -errno, what, "make that folder there, or mount what belongs there",
+                         "%s: %s", folder, strerror(errno));
     for (unsigned i = 0; i < config->directory_count; i++) {
         size_t len;
 
@@ -73,7 +74,8 @@ static int check_place(const struct config *config, const struct domain_disk *di
                      "moves may not create files in %s", folder);
 }
 
-static int check_space(const struct config *config, const struct domain_info *info, struct error *err)
+static int check_space(const struct config *config, const struct domain_info *info,
+                       struct error *err)
 {
     for (unsigned i = 0; i < info->disk_count; i++) {
         uint64_t needed = SPACE_RESERVE_BYTES;
@@ -82,17 +84,20 @@ static int check_space(const struct config *config, const struct domain_info *in
 
         folder_of(info->disks[i].path, folder);
         if (statvfs(folder, &fs) < 0)
-            return error_set(err, -errno, "look for space at the target", NULL, "%s: %s", folder, strerror(errno));
+            return error_set(err, -errno, "look for space at the target", NULL, "%s: %s", folder,
+                             strerror(errno));
         for (unsigned k = 0; k < info->disk_count; k++) {
             folder_of(info->disks[k].path, folder);
             if (statvfs(folder, &other) == 0 && other.f_fsid == fs.f_fsid)
                 needed += info->disks[k].allocated_bytes;
         }
         if (needed / fs.f_frsize >= fs.f_bavail)
-            return error_set(err, -ENOSPC, "look for space at the target", "free space there, or choose another target",
-                             "%s: %s has %llu MiB free on the file system of %s, %llu MiB are needed", info->name,
-                             config->name, (unsigned long long)fs.f_bavail * fs.f_frsize >> 20, info->disks[i].path,
-                             (unsigned long long)needed >> 20);
+            return error_set(
+                err, -ENOSPC, "look for space at the target",
+                "free space there, or choose another target",
+                "%s: %s has %llu MiB free on the file system of %s, %llu MiB are needed",
+                info->name, config->name, (unsigned long long)fs.f_bavail * fs.f_frsize >> 20,
+                info->disks[i].path, (unsigned long long)needed >> 20);
     }
     return 0;
 }
@@ -135,8 +140,8 @@ static int make_file(const struct domain_disk *disk, const char *marker)
     return r;
 }
 
-int disk_files_create(const struct config *config, const struct domain_info *info, const char *move_id,
-                      struct error *err)
+int disk_files_create(const struct config *config, const struct domain_info *info,
+                      const char *move_id, struct error *err)
 {
     int r = 0;
 
@@ -155,8 +160,8 @@ int disk_files_create(const struct config *config, const struct domain_info *inf
         marker_of(info->disks[i].path, move_id, marker);
         r = make_file(&info->disks[i], marker);
         if (r < 0) {
-            error_set(err, r, "make the VM's disks at the target", NULL, "%s: %s", info->disks[i].path,
-                      strerror(-r));
+            error_set(err, r, "make the VM's disks at the target", NULL, "%s: %s",
+                      info->disks[i].path, strerror(-r));
             disk_files_remove(info, move_id);
         }
     }

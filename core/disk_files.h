@@ -20,8 +20,8 @@
  * the configured folders, that nothing is there, and that the data would fit. On failure nothing is
  * left. -EPERM, -EEXIST, -ENOSPC, ... with words.
  */
-int disk_files_create(const struct config *config, const struct domain_info *info, const char *move_id,
-                      struct error *err);
+int disk_files_create(const struct config *config, const struct domain_info *info,
+                      const char *move_id, struct error *err);
 /* Removes what disk_files_create() made for this move, if it is still there. */
 void disk_files_remove(const struct domain_info *info, const char *move_id);
 /* The move is committed: the files are the VM's; their markers, and copies kept from an earlier stay of

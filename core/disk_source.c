@@ -116,7 +116,8 @@ static void on_stream_reset(void *user, struct stream *stream, uint64_t reason)
     struct error why = {0};
 
     (void)stream;
-    error_set(&why, -ECONNRESET, "mirror a disk", NULL, "the link's stream ended: %s", wire_reason_name(reason));
+    error_set(&why, -ECONNRESET, "mirror a disk", NULL, "the link's stream ended: %s",
+              wire_reason_name(reason));
     mirror_source_fail(disk->mirror, &why);
     report(disk->owner);
 }
@@ -247,8 +248,8 @@ static void on_accept(void *user, int fd)
 
 /* --- the whole ----------------------------------------------------------------------------- */
 
-int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, const struct disk_source_ops *ops, void *user,
-                    struct disk_source **ret)
+int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget,
+                    const struct disk_source_ops *ops, void *user, struct disk_source **ret)
 {
     struct disk_source *d = calloc(1, sizeof(*d));
 
@@ -269,7 +270,8 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, const struct 
     return 0;
 }
 
-int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes, struct stream *stream)
+int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes,
+                    struct stream *stream)
 {
     struct mirror_source_params params = {
         .export_name = export_name,
@@ -299,7 +301,8 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
     return 0;
 }
 
-int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t gid, struct error *err)
+int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t gid,
+                       struct error *err)
 {
     return local_listener_new(d->loop, path, uid, gid, on_accept, d, &d->listener, err);
 }

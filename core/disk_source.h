@@ -25,12 +25,14 @@ struct disk_source_ops {
     void (*on_failed)(void *user, const struct error *err);
 };
 
-int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, const struct disk_source_ops *ops, void *user,
-                    struct disk_source **ret);
+int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget,
+                    const struct disk_source_ops *ops, void *user, struct disk_source **ret);
 /* The stream becomes the disk's. */
-int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes, struct stream *stream);
+int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes,
+                    struct stream *stream);
 /* Listens for QEMU. */
-int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t gid, struct error *err);
+int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t gid,
+                       struct error *err);
 void disk_source_free(struct disk_source *d);
 
 /* All mirrors are READY: from now on every write is the guest's, and urgent. */
@@ -40,11 +42,11 @@ void disk_source_set_ready(struct disk_source *d);
 void disk_source_set_urgent(struct disk_source *d);
 
 struct disk_source_stats {
-    uint64_t in_bytes;         /* taken from QEMU, zeroes by their extent */
-    uint64_t payload_bytes;    /* of these, data */
-    uint64_t sent_bytes;       /* into the streams */
-    uint64_t applied_bytes;    /* payload applied at the target */
-    uint64_t fill_bytes;       /* acknowledged and not applied */
+    uint64_t in_bytes;      /* taken from QEMU, zeroes by their extent */
+    uint64_t payload_bytes; /* of these, data */
+    uint64_t sent_bytes;    /* into the streams */
+    uint64_t applied_bytes; /* payload applied at the target */
+    uint64_t fill_bytes;    /* acknowledged and not applied */
     uint64_t fill_peak_bytes;
     uint64_t target_queue_bytes;
     uint64_t guest_writes;

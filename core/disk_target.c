@@ -19,7 +19,8 @@ struct disk_target {
     struct stream *stream;
     struct mirror_target *mirror;
     struct disk_writer_nbd *writer;
-    uv_poll_t *poll; /* of the writer's fd; its own allocation, so that it can outlive this by a turn */
+    uv_poll_t
+        *poll; /* of the writer's fd; its own allocation, so that it can outlive this by a turn */
     int poll_events;
     bool told_done, failed, advancing;
     struct buffer scratch;
@@ -67,7 +68,8 @@ static void update_poll(struct disk_target *d)
         return;
     }
     wants = disk_writer_nbd_wants(d->writer);
-    events = (wants & DISK_WRITER_READABLE ? UV_READABLE : 0) | (wants & DISK_WRITER_WRITABLE ? UV_WRITABLE : 0);
+    events = (wants & DISK_WRITER_READABLE ? UV_READABLE : 0) |
+             (wants & DISK_WRITER_WRITABLE ? UV_WRITABLE : 0);
     if (events == d->poll_events)
         return;
     d->poll_events = events;
@@ -155,7 +157,8 @@ static void pump_replies(struct disk_target *d)
 {
     size_t room;
 
-    while (d->stream && (room = stream_room(d->stream)) > 0 && mirror_target_has_output(d->mirror)) {
+    while (d->stream && (room = stream_room(d->stream)) > 0 &&
+           mirror_target_has_output(d->mirror)) {
         buffer_clear(&d->scratch);
         if (mirror_target_pull(d->mirror, &d->scratch, room) == 0)
             break;
@@ -208,7 +211,8 @@ static void on_stream_reset(void *user, struct stream *stream, uint64_t reason)
     struct error why = {0};
 
     (void)stream;
-    error_set(&why, -ECONNRESET, "receive a disk", NULL, "the link's stream ended: %s", wire_reason_name(reason));
+    error_set(&why, -ECONNRESET, "receive a disk", NULL, "the link's stream ended: %s",
+              wire_reason_name(reason));
     mirror_target_fail(d->mirror, &why);
     advance(d);
 }

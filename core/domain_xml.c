@@ -26,7 +26,7 @@ static xmlNodePtr child(xmlNodePtr node, const char *name)
 /* The attribute's (or with NULL the element's) text, cut to @cap; false when there is none. */
 static bool text_of(xmlNodePtr node, const char *attribute, char *to, size_t cap)
 {
-    xmlChar *text = !node ? NULL
+    xmlChar *text = !node       ? NULL
                     : attribute ? xmlGetProp(node, (const xmlChar *)attribute)
                                 : xmlNodeGetContent(node);
 
@@ -69,13 +69,15 @@ static int read_disk_source(xmlNodePtr node, struct domain_disk *d, struct error
         return refuse(err, d->target, "only disks in files (raw, qcow2) move", "is not a file");
     text_of(child(node, "driver"), "type", format, sizeof(format));
     if (disk_format_parse(format, &d->format) < 0)
-        return refuse(err, d->target, "convert it with qemu-img to raw or qcow2", "has a format that cannot move");
+        return refuse(err, d->target, "convert it with qemu-img to raw or qcow2",
+                      "has a format that cannot move");
     if (!text_of(child(node, "alias"), "name", alias, sizeof(alias)))
         return refuse(err, d->target, "start the VM first", "has no alias: the VM is not running");
     snprintf(d->alias, sizeof(d->alias), "drive-%s", alias);
     backing = child(node, "backingStore");
     if (child(backing, "source"))
-        return refuse(err, d->target, "flatten it first: virsh blockpull DOMAIN DISK --wait", "has a backing file");
+        return refuse(err, d->target, "flatten it first: virsh blockpull DOMAIN DISK --wait",
+                      "has a backing file");
     return 0;
 }
 
@@ -96,7 +98,8 @@ static int read_disk(xmlNodePtr node, struct domain_info *info, struct error *er
         return 0;
     }
     if (child(node, "shareable"))
-        return refuse(err, d.target, "detach it: virsh detach-disk", "is shareable: other VMs may write it");
+        return refuse(err, d.target, "detach it: virsh detach-disk",
+                      "is shareable: other VMs may write it");
     if (child(node, "readonly"))
         return refuse(err, d.target, "detach it: virsh detach-disk", "is read-only");
     if (info->disk_count == LIMIT_DISKS_PER_MOVE)
@@ -115,14 +118,16 @@ static int read_domain(xmlNodePtr root, struct domain_info *info, struct error *
 
     if (!text_of(child(root, "name"), NULL, info->name, sizeof(info->name)) ||
         !text_of(child(root, "uuid"), NULL, info->uuid, sizeof(info->uuid)) || !devices)
-        return error_set(err, -EINVAL, "read the VM's definition", NULL, "it has no name, UUID or devices");
+        return error_set(err, -EINVAL, "read the VM's definition", NULL,
+                         "it has no name, UUID or devices");
     for (xmlNodePtr n = devices->children; n && r == 0; n = n->next) {
         if (n->type != XML_ELEMENT_NODE)
             continue;
         if (strcmp((const char *)n->name, "disk") == 0)
             r = read_disk(n, info, err);
         else if (strcmp((const char *)n->name, "hostdev") == 0)
-            r = error_set(err, -ENOTSUP, "look at the VM's devices", "detach it: virsh detach-device",
+            r = error_set(err, -ENOTSUP, "look at the VM's devices",
+                          "detach it: virsh detach-device",
                           "a device of the host is passed through to it");
     }
     return r;
@@ -130,13 +135,15 @@ static int read_domain(xmlNodePtr root, struct domain_info *info, struct error *
 
 int domain_xml_parse(const char *xml, struct domain_info *ret, struct error *err)
 {
-    _cleanup_(doc_free) xmlDocPtr doc = xmlReadMemory(xml, (int)strlen(xml), "domain.xml", NULL,
-                                                      XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
+    _cleanup_(doc_free) xmlDocPtr doc =
+        xmlReadMemory(xml, (int)strlen(xml), "domain.xml", NULL,
+                      XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
     struct domain_info info = {0};
     int r;
 
     if (!doc)
-        return error_set(err, -EINVAL, "read the VM's definition", NULL, "libvirt's XML is not well-formed");
+        return error_set(err, -EINVAL, "read the VM's definition", NULL,
+                         "libvirt's XML is not well-formed");
     r = read_domain(xmlDocGetRootElement(doc), &info, err);
     if (r == 0)
         *ret = info;

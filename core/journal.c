@@ -30,13 +30,14 @@ struct put_job {
 };
 
 /* One transaction: a crash in it leaves no table without its version. */
-static const char SCHEMA[] = "BEGIN IMMEDIATE;"
-                             "CREATE TABLE moves("
-                             " id TEXT NOT NULL, role INTEGER NOT NULL, state TEXT NOT NULL,"
-                             " finished INTEGER NOT NULL, created_ms INTEGER NOT NULL, document TEXT NOT NULL,"
-                             " PRIMARY KEY(id, role)) WITHOUT ROWID;"
-                             "PRAGMA user_version = 1;"
-                             "COMMIT;";
+static const char SCHEMA[] =
+    "BEGIN IMMEDIATE;"
+    "CREATE TABLE moves("
+    " id TEXT NOT NULL, role INTEGER NOT NULL, state TEXT NOT NULL,"
+    " finished INTEGER NOT NULL, created_ms INTEGER NOT NULL, document TEXT NOT NULL,"
+    " PRIMARY KEY(id, role)) WITHOUT ROWID;"
+    "PRAGMA user_version = 1;"
+    "COMMIT;";
 
 static int schema_version(sqlite3 *db)
 {
@@ -53,14 +54,15 @@ static int schema_version(sqlite3 *db)
 static int fault(sqlite3 *db, const char *path, struct error *err)
 {
     int code = sqlite3_errcode(db);
-    const char *mend = code == SQLITE_NOTADB || code == SQLITE_CORRUPT
-                           ? "the file is damaged: restore it, or move it away after checking with `virsh list "
-                             "--all` on both sites that no move is half-done"
-                       : code == SQLITE_FULL ? "free space on that file system"
-                                             : NULL;
+    const char *mend =
+        code == SQLITE_NOTADB || code == SQLITE_CORRUPT
+            ? "the file is damaged: restore it, or move it away after checking with `virsh list "
+              "--all` on both sites that no move is half-done"
+        : code == SQLITE_FULL ? "free space on that file system"
+                              : NULL;
 
-    return error_set(err, code == SQLITE_BUSY ? -EBUSY : -EIO, "open the journal", mend, "%s: %s", path,
-                     sqlite3_errmsg(db));
+    return error_set(err, code == SQLITE_BUSY ? -EBUSY : -EIO, "open the journal", mend, "%s: %s",
+                     path, sqlite3_errmsg(db));
 }
 
 static int prepare_schema(sqlite3 *db, const char *path, struct error *err)
@@ -68,15 +70,18 @@ static int prepare_schema(sqlite3 *db, const char *path, struct error *err)
     int version;
 
     sqlite3_busy_timeout(db, 0);
-    if (sqlite3_exec(db, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;", NULL,
-                     NULL, NULL) != SQLITE_OK)
+    if (sqlite3_exec(
+            db, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+            NULL, NULL, NULL) != SQLITE_OK)
         return fault(db, path, err);
     version = schema_version(db);
     if (version < 0)
         return fault(db, path, err);
     if (version > SCHEMA_VERSION)
-        return error_set(err, -EPROTONOSUPPORT, "open the journal", "run the ferry release that wrote it, or newer",
-                         "%s has schema %d, this ferryd knows up to %d", path, version, SCHEMA_VERSION);
+        return error_set(err, -EPROTONOSUPPORT, "open the journal",
+                         "run the ferry release that wrote it, or newer",
+                         "%s has schema %d, this ferryd knows up to %d", path, version,
+                         SCHEMA_VERSION);
     if (version == 0 && sqlite3_exec(db, SCHEMA, NULL, NULL, NULL) != SQLITE_OK)
         return fault(db, path, err);
     /* Takes the exclusive lock now, so that a second ferryd on the same state fails at its start. */
@@ -92,8 +97,9 @@ int journal_open(uv_loop_t *loop, const char *path, struct journal **ret, struct
 
     if (!j)
         return error_set(err, -ENOMEM, "open the journal", NULL, "out of memory");
-    if (sqlite3_open_v2(path, &j->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, NULL) !=
-        SQLITE_OK)
+    if (sqlite3_open_v2(path, &j->db,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
+                        NULL) != SQLITE_OK)
         r = fault(j->db, path, err);
     else
         r = prepare_schema(j->db, path, err);
@@ -165,11 +171,12 @@ static int read_row(sqlite3_stmt *stmt, struct journal_record *ret)
     return ret->document ? 0 : -ENOMEM;
 }
 
-int journal_load(struct journal *j, unsigned limit, struct journal_record **ret_records, size_t *ret_count,
-                 struct error *err)
+int journal_load(struct journal *j, unsigned limit, struct journal_record **ret_records,
+                 size_t *ret_count, struct error *err)
 {
     static const char SELECT[] =
-        "SELECT id, role, state, finished, created_ms, document FROM moves WHERE finished = 0 OR (id, role) IN"
+        "SELECT id, role, state, finished, created_ms, document FROM moves WHERE finished = 0 OR "
+        "(id, role) IN"
         " (SELECT id, role FROM moves WHERE finished = 1 ORDER BY created_ms DESC LIMIT ?1)"
         " ORDER BY created_ms";
     struct journal_record *records = NULL;
@@ -207,7 +214,8 @@ int journal_load(struct journal *j, unsigned limit, struct journal_record **ret_
 static void run_put(struct worker_job *job)
 {
     static const char UPSERT[] =
-        "INSERT INTO moves(id, role, state, finished, created_ms, document) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
+        "INSERT INTO moves(id, role, state, finished, created_ms, document) VALUES(?1, ?2, ?3, ?4, "
+        "?5, ?6)"
         " ON CONFLICT(id, role) DO UPDATE SET state = ?3, finished = ?4, document = ?6";
     struct put_job *p = container_of(job, struct put_job, job);
     sqlite3_stmt *stmt = NULL;
@@ -234,7 +242,8 @@ static void done_put(struct worker_job *job)
     struct put_job *p = container_of(job, struct put_job, job);
 
     if (p->fault != SQLITE_OK) {
-        log_error("journal: cannot record state %s of move %s: %s; stopping, because promises that are not "
+        log_error("journal: cannot record state %s of move %s: %s; stopping, because promises that "
+                  "are not "
                   "durable must not be made",
                   p->record.state, p->record.id, p->why);
         _exit(70); /* EX_SOFTWARE; recovery at the next start settles every open move */
@@ -245,8 +254,8 @@ static void done_put(struct worker_job *job)
     free(p);
 }
 
-int journal_put(struct journal *j, const struct journal_record *record, void (*on_durable)(void *user),
-                void *user)
+int journal_put(struct journal *j, const struct journal_record *record,
+                void (*on_durable)(void *user), void *user)
 {
     struct put_job *p = calloc(1, sizeof(*p));
 

@@ -35,15 +35,15 @@ int journal_open(uv_loop_t *loop, const char *path, struct journal **ret, struct
 void journal_close(struct journal *j);
 
 /* All unfinished records and the newest @limit finished ones, oldest first. Blocking; at start-up only. */
-int journal_load(struct journal *j, unsigned limit, struct journal_record **ret_records, size_t *ret_count,
-                 struct error *err);
+int journal_load(struct journal *j, unsigned limit, struct journal_record **ret_records,
+                 size_t *ret_count, struct error *err);
 void journal_records_free(struct journal_record *records, size_t count);
 
 /*
  * Writes one record (the one with the same id and role is replaced). @on_durable runs on the loop
  * thread, may be NULL, and is called in the order of the puts.
  */
-int journal_put(struct journal *j, const struct journal_record *record, void (*on_durable)(void *user),
-                void *user);
+int journal_put(struct journal *j, const struct journal_record *record,
+                void (*on_durable)(void *user), void *user);
 
 #endif

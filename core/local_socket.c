@@ -100,8 +100,8 @@ int local_connect_fd(const char *path)
     return fd;
 }
 
-int local_socket_connect(uv_loop_t *loop, const char *path, const struct local_socket_ops *ops, void *user,
-                         struct local_socket **ret)
+int local_socket_connect(uv_loop_t *loop, const char *path, const struct local_socket_ops *ops,
+                         void *user, struct local_socket **ret)
 {
     int fd = local_connect_fd(path);
 
@@ -207,8 +207,8 @@ static void on_listener_closed(uv_handle_t *handle)
 }
 
 int local_listener_new(uv_loop_t *loop, const char *path, uid_t uid, gid_t gid,
-                       void (*on_accept)(void *user, int fd), void *user, struct local_listener **ret,
-                       struct error *err)
+                       void (*on_accept)(void *user, int fd), void *user,
+                       struct local_listener **ret, struct error *err)
 {
     struct local_listener *l = calloc(1, sizeof(*l));
     int fd;

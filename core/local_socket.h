@@ -26,8 +26,8 @@ struct local_socket_ops {
 int local_socket_new(uv_loop_t *loop, int fd, const struct local_socket_ops *ops, void *user,
                      struct local_socket **ret);
 /* Connects to a listening path; local connects do not wait. */
-int local_socket_connect(uv_loop_t *loop, const char *path, const struct local_socket_ops *ops, void *user,
-                         struct local_socket **ret);
+int local_socket_connect(uv_loop_t *loop, const char *path, const struct local_socket_ops *ops,
+                         void *user, struct local_socket **ret);
 /* Just the connected descriptor (close-on-exec), or a negative errno. */
 int local_connect_fd(const char *path);
 /* Closes. No callback follows. NULL is allowed. */
@@ -45,8 +45,8 @@ int local_socket_unread(const struct local_socket *s);
 
 /* Listens on @path (replacing a stale socket), owned by @uid:@gid, mode 0600. on_accept owns the fd. */
 int local_listener_new(uv_loop_t *loop, const char *path, uid_t uid, gid_t gid,
-                       void (*on_accept)(void *user, int fd), void *user, struct local_listener **ret,
-                       struct error *err);
+                       void (*on_accept)(void *user, int fd), void *user,
+                       struct local_listener **ret, struct error *err);
 /* Closes and removes the path. NULL is allowed. */
 void local_listener_free(struct local_listener *l);
 

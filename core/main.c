@@ -17,12 +17,14 @@ static const char DEFAULT_CONFIG[] = "/etc/ferry/ferry.conf";
 
 static void print_help(FILE *to)
 {
-    fprintf(to, "usage: ferryd [--config FILE] [--check-config | --identity]\n"
-                "Moves running virtual machines to and from other sites; `ferry` is its command.\n"
-                "  --config FILE    read FILE (default %s)\n"
-                "  --check-config   read it, say what is wrong, and exit\n"
-                "  --identity       make this site's key if there is none, print its fingerprint, and exit\n"
-                "  --version, --help\n",
+    fprintf(to,
+            "usage: ferryd [--config FILE] [--check-config | --identity]\n"
+            "Moves running virtual machines to and from other sites; `ferry` is its command.\n"
+            "  --config FILE    read FILE (default %s)\n"
+            "  --check-config   read it, say what is wrong, and exit\n"
+            "  --identity       make this site's key if there is none, print its fingerprint, and "
+            "exit\n"
+            "  --version, --help\n",
             DEFAULT_CONFIG);
 }
 
@@ -113,9 +115,9 @@ static int run(const char *config_path)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},    {"check-config", no_argument, NULL, 'k'},
-        {"identity", no_argument, NULL, 'i'},        {"version", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},            {NULL, 0, NULL, 0},
+        {"config", required_argument, NULL, 'c'}, {"check-config", no_argument, NULL, 'k'},
+        {"identity", no_argument, NULL, 'i'},     {"version", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
     };
     const char *config_path = DEFAULT_CONFIG;
     int (*action)(const char *path) = run;

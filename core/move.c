@@ -14,8 +14,9 @@
 
 const char *move_phase_name(enum move_phase phase)
 {
-    static const char *const names[MOVE_PHASES] = {"preparing", "copying",   "mirroring", "memory", "stopped",
-                                                   "prepared",  "committed", "resumed",   "done"};
+    static const char *const names[MOVE_PHASES] = {"preparing", "copying", "mirroring",
+                                                   "memory",    "stopped", "prepared",
+                                                   "committed", "resumed", "done"};
 
     return phase < MOVE_PHASES ? names[phase] : "?";
 }
@@ -59,8 +60,8 @@ static void forget_old(struct service *s)
     struct move *m, *next;
     unsigned count = 0;
 
-    TAILQ_FOREACH (m, &s->moves, entry)
-        count++;
+    TAILQ_FOREACH(m, &s->moves, entry)
+    count++;
     for (m = TAILQ_FIRST(&s->moves); m && count > LIMIT_MOVES_REMEMBERED; m = next) {
         next = TAILQ_NEXT(m, entry);
         if (m->finished && m->pending == 0 && !m->source && !m->target) {
@@ -70,13 +71,14 @@ static void forget_old(struct service *s)
     }
 }
 
-int move_new(struct service *s, enum journal_role role, const char *id, const char *peer, struct move **ret,
-             struct error *err)
+int move_new(struct service *s, enum journal_role role, const char *id, const char *peer,
+             struct move **ret, struct error *err)
 {
     struct move *m;
 
     if (move_count_running(s) >= LIMIT_MOVES)
-        return error_set(err, -EBUSY, "start a move", "wait for one to end", "%u moves run already", LIMIT_MOVES);
+        return error_set(err, -EBUSY, "start a move", "wait for one to end", "%u moves run already",
+                         LIMIT_MOVES);
     m = calloc(1, sizeof(*m));
     if (!m)
         return error_set(err, -ENOMEM, "start a move", NULL, "out of memory");
@@ -104,7 +106,8 @@ struct move *move_find(struct service *s, const char *id, enum journal_role role
 {
     struct move *m;
 
-    TAILQ_FOREACH (m, &s->moves, entry) {
+    TAILQ_FOREACH(m, &s->moves, entry)
+    {
         if (m->role == role && strcmp(m->id, id) == 0)
             return m;
     }
@@ -116,7 +119,8 @@ struct move *move_lookup(struct service *s, const char *id)
     struct move *m, *found = NULL;
     size_t len = strlen(id);
 
-    TAILQ_FOREACH (m, &s->moves, entry) {
+    TAILQ_FOREACH(m, &s->moves, entry)
+    {
         if (len == 0 || strncmp(m->id, id, len) != 0)
             continue;
         if (found && strcmp(found->id, m->id) != 0 && strcmp(m->id, id) != 0)
@@ -126,12 +130,15 @@ struct move *move_lookup(struct service *s, const char *id)
     return found;
 }
 
-struct move *move_of_domain(struct service *s, const char *name, const char *uuid, const struct move *except)
+struct move *move_of_domain(struct service *s, const char *name, const char *uuid,
+                            const struct move *except)
 {
     struct move *m;
 
-    TAILQ_FOREACH (m, &s->moves, entry) {
-        if (m != except && !m->finished && (strcmp(m->info.name, name) == 0 || strcmp(m->info.uuid, uuid) == 0))
+    TAILQ_FOREACH(m, &s->moves, entry)
+    {
+        if (m != except && !m->finished &&
+            (strcmp(m->info.name, name) == 0 || strcmp(m->info.uuid, uuid) == 0))
             return m;
     }
     return NULL;
@@ -142,8 +149,8 @@ unsigned move_count_running(struct service *s)
     struct move *m;
     unsigned count = 0;
 
-    TAILQ_FOREACH (m, &s->moves, entry)
-        count += !m->finished;
+    TAILQ_FOREACH(m, &s->moves, entry)
+    count += !m->finished;
     return count;
 }
 
@@ -153,7 +160,8 @@ void move_set_phase(struct move *m, enum move_phase phase)
 {
     if (phase <= m->phase)
         return;
-    log_info("move %s (%s): %s -> %s", m->id, m->info.name, move_phase_name(m->phase), move_phase_name(phase));
+    log_info("move %s (%s): %s -> %s", m->id, m->info.name, move_phase_name(m->phase),
+             move_phase_name(phase));
     m->phase = phase;
     m->phase_ns[phase] = clock_now_ns();
 }
@@ -170,7 +178,8 @@ void move_set_reason(struct move *m, const struct error *why)
 
 void move_journal(struct move *m, const char *state, bool finished, void (*on_durable)(void *user))
 {
-    struct journal_record record = {.role = m->role, .finished = finished, .created_ms = m->created_ms};
+    struct journal_record record = {
+        .role = m->role, .finished = finished, .created_ms = m->created_ms};
     json_t *document = move_to_document(m);
     char *text = json_dumps(document, JSON_COMPACT);
 
@@ -192,7 +201,8 @@ static int put_path(char to[108], const char *format, const char *a, const char 
     return snprintf(to, 108, format, a, b, c) < 108 ? 0 : -ENAMETOOLONG;
 }
 
-int move_paths_of(const struct config *c, const struct move *m, struct move_paths *ret, struct error *err)
+int move_paths_of(const struct config *c, const struct move *m, struct move_paths *ret,
+                  struct error *err)
 {
     /* The ".tunnelmigrate.dest.NAME" ending is what AppArmor's libvirt profile allows QEMU to use. */
     int r = put_path(ret->folder, "%s/%s%s", c->socket_dir, m->id, "");
@@ -200,23 +210,28 @@ int move_paths_of(const struct config *c, const struct move *m, struct move_path
     if (r == 0)
         r = put_path(ret->rpc, "%s/%s/%s", c->socket_dir, m->id, "virt.sock");
     if (r == 0)
-        r = put_path(ret->memory, "%s/%s/ram.tunnelmigrate.dest.%s", c->socket_dir, m->id, m->info.name);
+        r = put_path(ret->memory, "%s/%s/ram.tunnelmigrate.dest.%s", c->socket_dir, m->id,
+                     m->info.name);
     if (r == 0)
-        r = put_path(ret->disk, "%s/%s/disk.tunnelmigrate.dest.%s", c->socket_dir, m->id, m->info.name);
+        r = put_path(ret->disk, "%s/%s/disk.tunnelmigrate.dest.%s", c->socket_dir, m->id,
+                     m->info.name);
     if (r < 0)
-        return error_set(err, r, "choose the move's sockets", "set a shorter socket_dir, or rename the VM",
-                         "the paths of %s would be longer than the 107 bytes a UNIX socket may have", m->info.name);
+        return error_set(
+            err, r, "choose the move's sockets", "set a shorter socket_dir, or rename the VM",
+            "the paths of %s would be longer than the 107 bytes a UNIX socket may have",
+            m->info.name);
     return 0;
 }
 
 int move_paths_make(struct service *s, const struct move_paths *paths, struct error *err)
 {
-    if ((mkdir(s->config->socket_dir, 0755) < 0 && errno != EEXIST) || chmod(s->config->socket_dir, 0755) < 0)
-        return error_set(err, -errno, "make the folder for QEMU's sockets", NULL, "%s: %s", s->config->socket_dir,
-                         strerror(errno));
+    if ((mkdir(s->config->socket_dir, 0755) < 0 && errno != EEXIST) ||
+        chmod(s->config->socket_dir, 0755) < 0)
+        return error_set(err, -errno, "make the folder for QEMU's sockets", NULL, "%s: %s",
+                         s->config->socket_dir, strerror(errno));
     if (mkdir(paths->folder, 0700) < 0 || chown(paths->folder, s->qemu_uid, s->qemu_gid) < 0)
-        return error_set(err, -errno, "make the folder for the move's sockets", NULL, "%s: %s", paths->folder,
-                         strerror(errno));
+        return error_set(err, -errno, "make the folder for the move's sockets", NULL, "%s: %s",
+                         paths->folder, strerror(errno));
     return 0;
 }
 

@@ -27,22 +27,27 @@ enum move_phase {
     MOVE_PHASES,
 };
 
-enum move_outcome { MOVE_RUNNING, MOVE_OUTCOME_COMMITTED, MOVE_OUTCOME_ABORTED, MOVE_OUTCOME_IN_DOUBT };
+enum move_outcome {
+    MOVE_RUNNING,
+    MOVE_OUTCOME_COMMITTED,
+    MOVE_OUTCOME_ABORTED,
+    MOVE_OUTCOME_IN_DOUBT
+};
 
 struct move_progress {
-    uint64_t disk_total, disk_done;         /* virtual bytes of all disks; copied or zero */
-    uint64_t disk_payload, disk_wire;       /* data taken from QEMU; bytes into the link */
-    uint64_t log_fill, log_peak;            /* acknowledged, not yet applied */
-    uint64_t bulk_speed;                    /* limit set on the copy, bytes/s; 0 = none */
-    const char *bulk_reason;                /* why */
+    uint64_t disk_total, disk_done;   /* virtual bytes of all disks; copied or zero */
+    uint64_t disk_payload, disk_wire; /* data taken from QEMU; bytes into the link */
+    uint64_t log_fill, log_peak;      /* acknowledged, not yet applied */
+    uint64_t bulk_speed;              /* limit set on the copy, bytes/s; 0 = none */
+    const char *bulk_reason;          /* why */
     uint64_t memory_total, memory_remaining, memory_wire, memory_stream;
-    uint64_t dirty_rate;                    /* bytes/s */
+    uint64_t dirty_rate; /* bytes/s */
     uint64_t iterations;
     uint64_t rtt_us;
-    uint64_t link_wire;                     /* of the session since the move began */
+    uint64_t link_wire; /* of the session since the move began */
     unsigned outages;
     uint64_t latency_p50_us, latency_p99_us, latency_max_us, guest_writes;
-    uint64_t rate;                          /* bytes/s over the last seconds */
+    uint64_t rate; /* bytes/s over the last seconds */
 };
 
 struct move {
@@ -57,26 +62,27 @@ struct move {
     enum move_phase phase;
     uint64_t phase_ns[MOVE_PHASES]; /* monotonic; 0 = not reached */
     uint64_t ended_ns;
-    int64_t downtime_ms;            /* -1 = none measured */
+    int64_t downtime_ms; /* -1 = none measured */
     enum move_outcome outcome;
-    bool refused;                   /* by preflight, here or at the target: nothing was begun */
-    bool finished;                  /* nothing left for this site to do */
+    bool refused;  /* by preflight, here or at the target: nothing was begun */
+    bool finished; /* nothing left for this site to do */
     struct error reason;
     struct move_progress progress;
-    unsigned pending;               /* calls under way that will come back to this object */
-    struct move_source *source;     /* heavy halves, one of them while it runs */
+    unsigned pending;           /* calls under way that will come back to this object */
+    struct move_source *source; /* heavy halves, one of them while it runs */
     struct move_target *target;
-    json_t *past;                   /* a move from before this start: its last view; owned */
+    json_t *past; /* a move from before this start: its last view; owned */
 };
 
 /* A new move in the list, phase PREPARING. @id NULL: make one. -EBUSY at the cap. */
-int move_new(struct service *s, enum journal_role role, const char *id, const char *peer, struct move **ret,
-             struct error *err);
+int move_new(struct service *s, enum journal_role role, const char *id, const char *peer,
+             struct move **ret, struct error *err);
 struct move *move_find(struct service *s, const char *id, enum journal_role role);
 /* By id or an unambiguous beginning of it; either role. */
 struct move *move_lookup(struct service *s, const char *id);
 /* The unfinished move of a domain (by UUID or name), except @except; NULL: none. */
-struct move *move_of_domain(struct service *s, const char *name, const char *uuid, const struct move *except);
+struct move *move_of_domain(struct service *s, const char *name, const char *uuid,
+                            const struct move *except);
 unsigned move_count_running(struct service *s);
 
 /* Forward only; logs. */
@@ -104,7 +110,8 @@ void error_from_json(const json_t *json, struct error *ret);
 struct move_paths {
     char folder[108], rpc[108], memory[108], disk[108];
 };
-int move_paths_of(const struct config *c, const struct move *m, struct move_paths *ret, struct error *err);
+int move_paths_of(const struct config *c, const struct move *m, struct move_paths *ret,
+                  struct error *err);
 /* Makes the folder, owned by QEMU's user. */
 int move_paths_make(struct service *s, const struct move_paths *paths, struct error *err);
 void move_paths_remove(const struct move_paths *paths);

@@ -16,7 +16,8 @@
 
 json_t *error_to_json(const struct error *e)
 {
-    return json_pack("{s:i, s:s, s:s, s:s}", "code", e->code, "what", e->what, "why", e->why, "mend", e->mend);
+    return json_pack("{s:i, s:s, s:s, s:s}", "code", e->code, "what", e->what, "why", e->why,
+                     "mend", e->mend);
 }
 
 static void copy_text(const json_t *object, const char *key, char *to, size_t cap)
@@ -50,9 +51,10 @@ json_t *domain_info_to_json(const struct domain_info *info)
     for (unsigned i = 0; i < info->disk_count; i++) {
         const struct domain_disk *d = &info->disks[i];
 
-        json_array_append_new(disks, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "target", d->target, "alias",
-                                               d->alias, "path", d->path, "format", disk_format_name(d->format),
-                                               "size", (json_int_t)d->size_bytes, "allocated",
+        json_array_append_new(disks, json_pack("{s:s, s:s, s:s, s:s, s:I, s:I}", "target",
+                                               d->target, "alias", d->alias, "path", d->path,
+                                               "format", disk_format_name(d->format), "size",
+                                               (json_int_t)d->size_bytes, "allocated",
                                                (json_int_t)d->allocated_bytes));
     }
     return json_pack("{s:s, s:s, s:o}", "name", info->name, "uuid", info->uuid, "disks", disks);
@@ -82,7 +84,8 @@ static int disk_from_json(const json_t *json, struct domain_disk *d)
     if (take_text(json, "target", d->target, sizeof(d->target)) < 0 ||
         take_text(json, "alias", d->alias, sizeof(d->alias)) < 0 ||
         take_text(json, "path", d->path, sizeof(d->path)) < 0 ||
-        take_text(json, "format", format, sizeof(format)) < 0 || disk_format_parse(format, &d->format) < 0)
+        take_text(json, "format", format, sizeof(format)) < 0 ||
+        disk_format_parse(format, &d->format) < 0)
         return -EPROTO;
     if (size <= 0 || size > (json_int_t)1 << 50 || allocated < 0 || strchr(d->alias, '/'))
         return -EPROTO;
@@ -98,7 +101,8 @@ int domain_info_from_json(const json_t *json, struct domain_info *ret)
 
     if (take_text(json, "name", info.name, sizeof(info.name)) < 0 ||
         take_text(json, "uuid", info.uuid, sizeof(info.uuid)) < 0 || strlen(info.uuid) != 36 ||
-        strchr(info.name, '/') || !json_is_array(disks) || json_array_size(disks) > LIMIT_DISKS_PER_MOVE)
+        strchr(info.name, '/') || !json_is_array(disks) ||
+        json_array_size(disks) > LIMIT_DISKS_PER_MOVE)
         return -EPROTO;
     for (size_t i = 0; i < json_array_size(disks); i++) {
         if (disk_from_json(json_array_get(disks, i), &info.disks[i]) < 0)
@@ -148,29 +152,33 @@ static json_int_t eta_s(const struct move *m)
 static void add_measurements(const struct move *m, json_t *view)
 {
     const struct move_progress *p = &m->progress;
-    uint64_t copied_ns = m->phase_ns[MOVE_MEMORY] ? m->phase_ns[MOVE_MEMORY] : m->phase_ns[MOVE_STOPPED];
+    uint64_t copied_ns =
+        m->phase_ns[MOVE_MEMORY] ? m->phase_ns[MOVE_MEMORY] : m->phase_ns[MOVE_STOPPED];
 
-    json_object_set_new(view, "disk",
-                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "bytes",
-                                  (json_int_t)p->disk_payload, "wire_bytes", (json_int_t)p->disk_wire, "copied_ms",
-                                  span_ms(m->phase_ns[MOVE_COPYING], copied_ns), "total_bytes",
-                                  (json_int_t)p->disk_total, "done_bytes", (json_int_t)p->disk_done, "log_bytes",
-                                  (json_int_t)p->log_fill, "log_peak_bytes", (json_int_t)p->log_peak,
-                                  "speed_limit_bytes_per_s", (json_int_t)p->bulk_speed, "speed_limit_reason",
-                                  p->bulk_reason ? p->bulk_reason : "none"));
-    json_object_set_new(view, "memory",
-                        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "bytes", (json_int_t)p->memory_stream,
-                                  "wire_bytes", (json_int_t)p->memory_wire, "iterations", (json_int_t)p->iterations,
-                                  "total_bytes", (json_int_t)p->memory_total, "remaining_bytes",
-                                  (json_int_t)p->memory_remaining, "dirty_bytes_per_s", (json_int_t)p->dirty_rate));
+    json_object_set_new(
+        view, "disk",
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "bytes",
+                  (json_int_t)p->disk_payload, "wire_bytes", (json_int_t)p->disk_wire, "copied_ms",
+                  span_ms(m->phase_ns[MOVE_COPYING], copied_ns), "total_bytes",
+                  (json_int_t)p->disk_total, "done_bytes", (json_int_t)p->disk_done, "log_bytes",
+                  (json_int_t)p->log_fill, "log_peak_bytes", (json_int_t)p->log_peak,
+                  "speed_limit_bytes_per_s", (json_int_t)p->bulk_speed, "speed_limit_reason",
+                  p->bulk_reason ? p->bulk_reason : "none"));
+    json_object_set_new(
+        view, "memory",
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "bytes", (json_int_t)p->memory_stream,
+                  "wire_bytes", (json_int_t)p->memory_wire, "iterations", (json_int_t)p->iterations,
+                  "total_bytes", (json_int_t)p->memory_total, "remaining_bytes",
+                  (json_int_t)p->memory_remaining, "dirty_bytes_per_s", (json_int_t)p->dirty_rate));
     json_object_set_new(view, "link",
-                        json_pack("{s:f, s:I, s:i, s:I}", "rtt_ms", (double)p->rtt_us / 1000.0, "wire_bytes",
-                                  (json_int_t)p->link_wire, "outages", (int)p->outages, "bytes_per_s",
-                                  (json_int_t)p->rate));
+                        json_pack("{s:f, s:I, s:i, s:I}", "rtt_ms", (double)p->rtt_us / 1000.0,
+                                  "wire_bytes", (json_int_t)p->link_wire, "outages",
+                                  (int)p->outages, "bytes_per_s", (json_int_t)p->rate));
     json_object_set_new(view, "stun", json_pack("{s:i, s:i}", "max_percent", 0, "total_ms", 0));
     json_object_set_new(view, "guest_write_latency_us",
-                        json_pack("{s:I, s:I, s:I, s:I}", "p50", (json_int_t)p->latency_p50_us, "p99",
-                                  (json_int_t)p->latency_p99_us, "max", (json_int_t)p->latency_max_us, "count",
+                        json_pack("{s:I, s:I, s:I, s:I}", "p50", (json_int_t)p->latency_p50_us,
+                                  "p99", (json_int_t)p->latency_p99_us, "max",
+                                  (json_int_t)p->latency_max_us, "count",
                                   (json_int_t)p->guest_writes));
 }
 
@@ -183,16 +191,19 @@ json_t *move_to_json(struct move *m)
 
     if (m->past)
         return json_incref(m->past);
-    view = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:I, s:o, s:I}", "id", m->id, "domain",
-                     m->info.name, "uuid", m->info.uuid, "from", source ? here : m->peer, "to",
-                     source ? m->peer : here, "role", source ? "source" : "target", "phase",
-                     move_phase_name(m->phase), "outcome", move_outcome_name(m->outcome), "finished", m->finished, "refused", m->refused,
-                     "started_ms", (json_int_t)m->created_ms, "total_ms", span_ms(m->phase_ns[MOVE_PREPARING], until),
-                     "downtime_ms", (json_int_t)m->downtime_ms, "phases_ms", phases_to_json(m), "eta_s", eta_s(m));
+    view = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:I, s:o, s:I}",
+                     "id", m->id, "domain", m->info.name, "uuid", m->info.uuid, "from",
+                     source ? here : m->peer, "to", source ? m->peer : here, "role",
+                     source ? "source" : "target", "phase", move_phase_name(m->phase), "outcome",
+                     move_outcome_name(m->outcome), "finished", m->finished, "refused", m->refused,
+                     "started_ms", (json_int_t)m->created_ms, "total_ms",
+                     span_ms(m->phase_ns[MOVE_PREPARING], until), "downtime_ms",
+                     (json_int_t)m->downtime_ms, "phases_ms", phases_to_json(m), "eta_s", eta_s(m));
     if (error_is_set(&m->reason)) {
         char line[1024];
 
-        json_object_set_new(view, "reason", json_string(error_line(&m->reason, line, sizeof(line))));
+        json_object_set_new(view, "reason",
+                            json_string(error_line(&m->reason, line, sizeof(line))));
         json_object_set_new(view, "error", error_to_json(&m->reason));
     } else {
         json_object_set_new(view, "reason", json_string(""));
@@ -205,9 +216,10 @@ json_t *move_to_json(struct move *m)
 
 json_t *move_to_document(struct move *m)
 {
-    return json_pack("{s:s, s:o, s:b, s:b, s:s, s:o}", "peer", m->peer, "info", domain_info_to_json(&m->info),
-                     "persistent", m->persistent, "autostart", m->autostart, "outcome",
-                     move_outcome_name(m->outcome), "view", move_to_json(m));
+    return json_pack("{s:s, s:o, s:b, s:b, s:s, s:o}", "peer", m->peer, "info",
+                     domain_info_to_json(&m->info), "persistent", m->persistent, "autostart",
+                     m->autostart, "outcome", move_outcome_name(m->outcome), "view",
+                     move_to_json(m));
 }
 
 static enum move_outcome outcome_from_name(const char *name)

@@ -144,8 +144,8 @@ static void on_withdraw_state(void *user, const struct error *err, enum virt_dom
     if (err->code || state == VIRT_DOMAIN_BUSY) {
         ms->withdraw_again_ns = clock_now_ns() + NS_PER_S / 5;
     } else if (state == VIRT_DOMAIN_RUNNING) {
-        log_error("move %s (%s): the VM runs here AND at %s: stop one by hand, this one is stale", ms->move->id,
-                  ms->move->info.name, ms->move->peer);
+        log_error("move %s (%s): the VM runs here AND at %s: stop one by hand, this one is stale",
+                  ms->move->id, ms->move->info.name, ms->move->peer);
         set_outcome(ms->move, MOVE_OUTCOME_IN_DOUBT);
         ms->withdraw_again_ns = clock_now_ns() + 10 * NS_PER_S;
     } else {
@@ -192,7 +192,8 @@ static void on_checked(void *user, const struct error *err, enum virt_domain_sta
                   "it ended at the source (shut down, destroyed or crashed)");
         error_clear(&ms->move->reason); /* what was noted before it is its echo */
         move_set_reason(ms->move, &ended);
-        move_source_step(ms, ms->sw.state == SOURCE_CHECKING ? SOURCE_ON_DOMAIN_RUNNING : SOURCE_ON_DOMAIN_GONE);
+        move_source_step(ms, ms->sw.state == SOURCE_CHECKING ? SOURCE_ON_DOMAIN_RUNNING
+                                                             : SOURCE_ON_DOMAIN_GONE);
         break;
     case VIRT_DOMAIN_GONE:
     case VIRT_DOMAIN_BUSY:
@@ -347,7 +348,8 @@ static void act(struct move_source *ms, unsigned actions)
 /* The VM here is safe and the target cannot say more: tell the operator now, go on telling the target. */
 static void report_settled(struct move_source *ms, uint64_t now_ns)
 {
-    if (ms->sw.state != SOURCE_ABORTING || !ms->sw.domain_settled || ms->move->outcome != MOVE_RUNNING)
+    if (ms->sw.state != SOURCE_ABORTING || !ms->sw.domain_settled ||
+        ms->move->outcome != MOVE_RUNNING)
         return;
     if (!ms->settled_ns)
         ms->settled_ns = now_ns;
@@ -372,8 +374,10 @@ static void on_tick(uv_timer_t *timer)
     if (ms->withdraw_again_ns && now_ns >= ms->withdraw_again_ns)
         withdraw(ms);
     if (ms->sw.state == SOURCE_MOVING && ms->move->phase_ns[MOVE_STOPPED] &&
-        now_ns - ms->move->phase_ns[MOVE_STOPPED] > ms->service->config->switchover_deadline_s * NS_PER_S) {
-        error_set(&late, -ETIMEDOUT, "switch over", "see the target's log; try again, or raise switchover_deadline_s",
+        now_ns - ms->move->phase_ns[MOVE_STOPPED] >
+            ms->service->config->switchover_deadline_s * NS_PER_S) {
+        error_set(&late, -ETIMEDOUT, "switch over",
+                  "see the target's log; try again, or raise switchover_deadline_s",
                   "the target was not ready %u s after the guest had stopped",
                   ms->service->config->switchover_deadline_s);
         move_source_fail(ms, &late);
@@ -401,9 +405,9 @@ static void on_moving_durable(void *user)
     m->pending--;
     if (ms->sw.state == SOURCE_MOVING && ms->ls) {
         ms->prepare_sent = true;
-        peering_send(ms->ls, json_pack("{s:s, s:s, s:o, s:b, s:b}", "type", "prepare", "move", m->id, "info",
-                                       domain_info_to_json(&m->info), "persistent", m->persistent, "autostart",
-                                       m->autostart));
+        peering_send(ms->ls, json_pack("{s:s, s:s, s:o, s:b, s:b}", "type", "prepare", "move",
+                                       m->id, "info", domain_info_to_json(&m->info), "persistent",
+                                       m->persistent, "autostart", m->autostart));
     }
 }
 
@@ -413,19 +417,23 @@ static int preflight(struct move_source *ms, const struct virt_description *d, s
     struct move *m = ms->move;
 
     if (!peer)
-        return error_set(err, -ENOENT, "find the target", "see `ferry peers`; add a [peer] section and reload",
+        return error_set(err, -ENOENT, "find the target",
+                         "see `ferry peers`; add a [peer] section and reload",
                          "no peer is named '%s'", m->peer);
     if (!(peer->permissions & PEER_MAY_MOVE_FROM_HERE))
-        return error_set(err, -EPERM, "use the target", "add move-from-here to allow = in its [peer] section",
+        return error_set(err, -EPERM, "use the target",
+                         "add move-from-here to allow = in its [peer] section",
                          "VMs may not be moved from here to %s", m->peer);
     if (!peer->link.address[0])
-        return error_set(err, -EINVAL, "call the target", "add address = HOST:PORT to its [peer] section",
+        return error_set(err, -EINVAL, "call the target",
+                         "add address = HOST:PORT to its [peer] section",
                          "%s has no address in the configuration", m->peer);
     if (!d->running)
-        return error_set(err, -EINVAL, "look at the VM", "resume it first: virsh resume", "%s is paused", d->info.name);
+        return error_set(err, -EINVAL, "look at the VM", "resume it first: virsh resume",
+                         "%s is paused", d->info.name);
     if (move_of_domain(ms->service, d->info.name, d->info.uuid, m))
-        return error_set(err, -EBUSY, "start a move", "see `ferry list`", "another move of %s is not finished",
-                         d->info.name);
+        return error_set(err, -EBUSY, "start a move", "see `ferry list`",
+                         "another move of %s is not finished", d->info.name);
     m->info = d->info;
     m->persistent = d->persistent;
     m->autostart = d->autostart;
@@ -524,8 +532,10 @@ int move_source_cancel(struct move *m, struct error *err)
 int move_source_resolve(struct move *m, bool run_at_source, struct error *err)
 {
     if (m->finished || !m->source || m->source->sw.state != SOURCE_IN_DOUBT)
-        return error_set(err, -EINVAL, "resolve the move", "see `ferry show`", "it is not in doubt at this site");
-    move_source_step(m->source, run_at_source ? SOURCE_ON_RESOLVE_SOURCE : SOURCE_ON_RESOLVE_TARGET);
+        return error_set(err, -EINVAL, "resolve the move", "see `ferry show`",
+                         "it is not in doubt at this site");
+    move_source_step(m->source,
+                     run_at_source ? SOURCE_ON_RESOLVE_SOURCE : SOURCE_ON_RESOLVE_TARGET);
     return 0;
 }
 
@@ -546,7 +556,8 @@ static void on_target_resumed(struct move_source *ms)
     struct move *m = ms->move;
 
     if (m->phase_ns[MOVE_STOPPED] && m->downtime_ms < 0) {
-        uint64_t one_way_ns = m->progress.rtt_us * 1000 / 2; /* the word took that long to come here */
+        uint64_t one_way_ns =
+            m->progress.rtt_us * 1000 / 2; /* the word took that long to come here */
         uint64_t span_ns = clock_now_ns() - m->phase_ns[MOVE_STOPPED];
 
         m->downtime_ms = (int64_t)((span_ns - MIN(one_way_ns, span_ns)) / NS_PER_MS);
@@ -565,7 +576,8 @@ static void on_ready(struct move_source *ms)
         move_source_fail(ms, &err);
 }
 
-void move_source_on_message(struct move *m, struct link_session *ls, const char *type, const json_t *msg)
+void move_source_on_message(struct move *m, struct link_session *ls, const char *type,
+                            const json_t *msg)
 {
     struct move_source *ms = m->source;
     struct error why;
@@ -573,12 +585,14 @@ void move_source_on_message(struct move *m, struct link_session *ls, const char 
     if (!ms) { /* finished: a target that still asks gets the recorded end */
         if (strcmp(type, "ask") == 0)
             peering_send(ls, json_pack("{s:s, s:s}", "type",
-                                       m->outcome == MOVE_OUTCOME_COMMITTED ? "commit" : "abort", "move", m->id));
+                                       m->outcome == MOVE_OUTCOME_COMMITTED ? "commit" : "abort",
+                                       "move", m->id));
         return;
     }
     if (strcmp(type, "ready") == 0) {
         on_ready(ms);
-    } else if (strcmp(type, "refused") == 0 && ms->sw.state == SOURCE_MOVING && !ms->channels_open) {
+    } else if (strcmp(type, "refused") == 0 && ms->sw.state == SOURCE_MOVING &&
+               !ms->channels_open) {
         error_from_json(json_object_get(msg, "error"), &why);
         error_prefix(&why, m->peer);
         refuse(ms, &why);
@@ -616,7 +630,8 @@ void move_source_on_session_closed(struct move *m, struct link_session *ls, cons
     ms->ls = NULL;
     error_prefix(&lost, "the link");
     if (!lost.mend[0])
-        snprintf(lost.mend, sizeof(lost.mend), "see what cut it off, here and there, then start the move again");
+        snprintf(lost.mend, sizeof(lost.mend),
+                 "see what cut it off, here and there, then start the move again");
     if ((!ms->prepare_sent || !info.was_up) && ms->sw.state == SOURCE_MOVING) {
         source_channels_close(ms);
         refuse(ms, &lost);

@@ -26,8 +26,10 @@ int move_source_cancel(struct move *m, struct error *err);
 int move_source_resolve(struct move *m, bool run_at_source, struct error *err);
 
 /* From the peer. */
-void move_source_on_message(struct move *m, struct link_session *ls, const char *type, const json_t *msg);
-void move_source_on_session_closed(struct move *m, struct link_session *ls, const struct error *why);
+void move_source_on_message(struct move *m, struct link_session *ls, const char *type,
+                            const json_t *msg);
+void move_source_on_session_closed(struct move *m, struct link_session *ls,
+                                   const struct error *why);
 /* From libvirt. */
 void move_source_on_suspended(struct move *m);
 void move_source_on_stopped(struct move *m);

@@ -45,7 +45,7 @@ struct move_source {
     uint64_t bulk_speed; /* as last set */
     uint64_t downtime_limit_ms, downtime_raised_ns;
     unsigned ticks;
-    uint64_t wire_base;  /* the session's bytes when this move began */
+    uint64_t wire_base;                   /* the session's bytes when this move began */
     uint64_t rate_bytes[16], rate_ns[16]; /* ring of samples for `rate` */
 };
 

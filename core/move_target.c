@@ -66,7 +66,8 @@ static void ask_source(struct move_target *mt)
         send_word(mt, "ask");
     } else if (peering_dial(mt->service->peering, mt->move->peer, &ls, &err) == 0) {
         send_word(mt, "ask");
-        peering_release(ls); /* idle sessions live long enough for an answer, and are dialled again */
+        peering_release(
+            ls); /* idle sessions live long enough for an answer, and are dialled again */
     }
 }
 
@@ -209,8 +210,8 @@ static void on_autostart_set(void *user, const struct error *err)
     char line[1024];
 
     if (err->code)
-        log_warning("move %s (%s): it does not start with this host: %s", mt->move->id, mt->move->info.name,
-                    error_line(err, line, sizeof(line)));
+        log_warning("move %s (%s): it does not start with this host: %s", mt->move->id,
+                    mt->move->info.name, error_line(err, line, sizeof(line)));
     finish(mt, MOVE_OUTCOME_COMMITTED);
     move_target_call_returned(mt);
 }
@@ -313,8 +314,9 @@ static void act(struct move_target *mt, unsigned actions)
             finish(mt, MOVE_OUTCOME_ABORTED);
     }
     if (mt->sw.in_doubt && m->outcome != MOVE_OUTCOME_IN_DOUBT) {
-        log_warning("move %s (%s): in doubt: prepared here, %s does not answer; the VM stays paused", m->id,
-                    m->info.name, m->peer);
+        log_warning(
+            "move %s (%s): in doubt: prepared here, %s does not answer; the VM stays paused", m->id,
+            m->info.name, m->peer);
         m->outcome = MOVE_OUTCOME_IN_DOUBT;
     } else if (!mt->sw.in_doubt && m->outcome == MOVE_OUTCOME_IN_DOUBT) {
         m->outcome = MOVE_RUNNING;
@@ -431,20 +433,23 @@ static void on_described(void *user, const struct error *err, const struct virt_
     move_target_call_returned(mt);
 }
 
-static int check_prepare(struct move_target *mt, const char *peer, const json_t *msg, struct error *err)
+static int check_prepare(struct move_target *mt, const char *peer, const json_t *msg,
+                         struct error *err)
 {
     const struct config_peer *cp = config_peer_by_name(mt->service->config, peer);
     struct move *m = mt->move;
     struct domain_info info;
 
     if (!cp || !(cp->permissions & PEER_MAY_MOVE_HERE))
-        return error_set(err, -EPERM, "receive the VM", "add move-here to allow = in its [peer] section there",
+        return error_set(err, -EPERM, "receive the VM",
+                         "add move-here to allow = in its [peer] section there",
                          "%s does not take VMs from %s", mt->service->config->name, peer);
     if (domain_info_from_json(json_object_get(msg, "info"), &info) < 0)
         return error_set(err, -EPROTO, "receive the VM", NULL, "its description is malformed");
     if (move_of_domain(mt->service, info.name, info.uuid, m))
         return error_set(err, -EBUSY, "receive the VM", "see `ferry list` there",
-                         "another move of %s is not finished at %s", info.name, mt->service->config->name);
+                         "another move of %s is not finished at %s", info.name,
+                         mt->service->config->name);
     m->info = info;
     m->persistent = json_is_true(json_object_get(msg, "persistent"));
     m->autostart = json_is_true(json_object_get(msg, "autostart"));
@@ -453,18 +458,21 @@ static int check_prepare(struct move_target *mt, const char *peer, const json_t 
     return move_paths_of(mt->service->config, m, &mt->paths, err);
 }
 
-void move_target_on_prepare(struct service *s, const char *peer, struct link_session *ls, const json_t *msg)
+void move_target_on_prepare(struct service *s, const char *peer, struct link_session *ls,
+                            const json_t *msg)
 {
     const char *id = json_string_value(json_object_get(msg, "move"));
     struct error err = {0};
     struct move *m;
 
-    if (!id || strlen(id) < 4 || strlen(id) >= JOURNAL_ID_BYTES || strspn(id, "0123456789abcdef") != strlen(id))
+    if (!id || strlen(id) < 4 || strlen(id) >= JOURNAL_ID_BYTES ||
+        strspn(id, "0123456789abcdef") != strlen(id))
         return;
     if (s->stopping || move_new(s, JOURNAL_TARGET, id, peer, &m, &err) < 0 || target_new(m) < 0) {
         if (!err.code)
             error_set(&err, -ESHUTDOWN, "receive the VM", NULL, "the target's ferryd is stopping");
-        peering_send(ls, json_pack("{s:s, s:s, s:o}", "type", "refused", "move", id, "error", error_to_json(&err)));
+        peering_send(ls, json_pack("{s:s, s:s, s:o}", "type", "refused", "move", id, "error",
+                                   error_to_json(&err)));
         return;
     }
     m->target->ls = ls;
@@ -503,19 +511,23 @@ int move_target_recover(struct move *m, const char *state, struct error *err)
 int move_target_resolve(struct move *m, bool run_at_source, struct error *err)
 {
     if (m->finished || !m->target || m->target->sw.state != TARGET_PREPARED)
-        return error_set(err, -EINVAL, "resolve the move", "see `ferry show`", "it is not in doubt at this site");
-    move_target_step(m->target, run_at_source ? TARGET_ON_RESOLVE_SOURCE : TARGET_ON_RESOLVE_TARGET);
+        return error_set(err, -EINVAL, "resolve the move", "see `ferry show`",
+                         "it is not in doubt at this site");
+    move_target_step(m->target,
+                     run_at_source ? TARGET_ON_RESOLVE_SOURCE : TARGET_ON_RESOLVE_TARGET);
     return 0;
 }
 
-void move_target_on_message(struct move *m, struct link_session *ls, const char *type, const json_t *msg)
+void move_target_on_message(struct move *m, struct link_session *ls, const char *type,
+                            const json_t *msg)
 {
     struct move_target *mt = m->target;
 
     (void)msg;
     if (!mt) { /* finished: the recorded end again, for a source that missed it */
         peering_send(ls, json_pack("{s:s, s:s}", "type",
-                                   m->outcome == MOVE_OUTCOME_COMMITTED ? "resumed" : "aborted", "move", m->id));
+                                   m->outcome == MOVE_OUTCOME_COMMITTED ? "resumed" : "aborted",
+                                   "move", m->id));
         return;
     }
     if (mt->ls != ls) { /* the source is back, on a new session: answers go there */
@@ -529,8 +541,9 @@ void move_target_on_message(struct move *m, struct link_session *ls, const char 
     else if (strcmp(type, "abort") == 0)
         move_target_step(mt, TARGET_ON_ABORT);
     else if (strcmp(type, "unknown-move") == 0)
-        log_warning("move %s (%s): %s does not know this move; it stays in doubt until `ferry resolve`", m->id,
-                    m->info.name, m->peer);
+        log_warning(
+            "move %s (%s): %s does not know this move; it stays in doubt until `ferry resolve`",
+            m->id, m->info.name, m->peer);
     else
         log_warning("move %s: the peer says '%s', which is not known here", m->id, type);
 }
@@ -562,6 +575,7 @@ void move_target_shutdown(struct move *m)
 
     if (!m->target)
         return;
-    error_set(&why, -ESHUTDOWN, "receive the VM", "start the move again", "the target's ferryd was stopped");
+    error_set(&why, -ESHUTDOWN, "receive the VM", "start the move again",
+              "the target's ferryd was stopped");
     move_target_fail(m->target, &why);
 }

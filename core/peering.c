@@ -141,13 +141,15 @@ static void read_messages(struct contact *c, struct stream *stream)
     const uint8_t *data = NULL;
     size_t len;
 
-    while (!session_is_closed(link_session_engine(c->ls)) && (len = stream_peek(stream, &data)) >= 4) {
+    while (!session_is_closed(link_session_engine(c->ls)) &&
+           (len = stream_peek(stream, &data)) >= 4) {
         uint32_t want = get_be32(data);
         json_error_t fault;
         json_t *msg;
 
         if (want > LIMIT_CONTROL_MESSAGE_BYTES) {
-            session_fail(link_session_engine(c->ls), WIRE_REASON_PROTOCOL, "control message too large");
+            session_fail(link_session_engine(c->ls), WIRE_REASON_PROTOCOL,
+                         "control message too large");
             return;
         }
         if (len < 4 + want)
@@ -155,7 +157,8 @@ static void read_messages(struct contact *c, struct stream *stream)
         msg = json_loadb((const char *)data + 4, want, JSON_REJECT_DUPLICATES, &fault);
         if (!json_is_object(msg) || !json_is_string(json_object_get(msg, "type"))) {
             json_decref(msg);
-            session_fail(link_session_engine(c->ls), WIRE_REASON_PROTOCOL, "malformed control message");
+            session_fail(link_session_engine(c->ls), WIRE_REASON_PROTOCOL,
+                         "malformed control message");
             return;
         }
         stream_consume(stream, 4 + want);
@@ -328,7 +331,8 @@ int peering_new(uv_loop_t *loop, const struct config *config, struct tls_identit
         return error_set(err, -ENOMEM, "start the link", NULL, "out of memory");
     snprintf(lc.site_name, sizeof(lc.site_name), "%s", config->name);
     snprintf(lc.listen, sizeof(lc.listen), "%s", config->listen);
-    snprintf(lc.congestion_control, sizeof(lc.congestion_control), "%s", config->congestion_control);
+    snprintf(lc.congestion_control, sizeof(lc.congestion_control), "%s",
+             config->congestion_control);
     p->loop = loop;
     p->config = config;
     p->ops = ops;
@@ -354,7 +358,8 @@ void peering_reconfigure(struct peering *p, const struct config *config)
     for (c = TAILQ_FIRST(&p->contacts); c; c = next) {
         next = TAILQ_NEXT(c, entry);
         if (!config_peer_by_name(config, c->peer))
-            session_fail(link_session_engine(c->ls), WIRE_REASON_NONE, "the peer was removed from the configuration");
+            session_fail(link_session_engine(c->ls), WIRE_REASON_NONE,
+                         "the peer was removed from the configuration");
     }
 }
 
@@ -383,10 +388,13 @@ int peering_dial(struct peering *p, const char *peer, struct link_session **ret,
     int r;
 
     if (!cp)
-        return error_set(err, -ENOENT, "call the peer", "add its [peer] section here, and this site's there",
+        return error_set(err, -ENOENT, "call the peer",
+                         "add its [peer] section here, and this site's there",
                          "no peer is named '%s'", peer);
-    TAILQ_FOREACH (c, &p->contacts, entry) {
-        if (c->dialled && strcmp(c->peer, peer) == 0 && !session_is_closed(link_session_engine(c->ls))) {
+    TAILQ_FOREACH(c, &p->contacts, entry)
+    {
+        if (c->dialled && strcmp(c->peer, peer) == 0 &&
+            !session_is_closed(link_session_engine(c->ls))) {
             peering_hold(c->ls);
             *ret = c->ls;
             return 0;
@@ -422,7 +430,8 @@ struct link_session *peering_any(struct peering *p, const char *peer)
     struct link_session *found = NULL;
     struct contact *c;
 
-    TAILQ_FOREACH (c, &p->contacts, entry) {
+    TAILQ_FOREACH(c, &p->contacts, entry)
+    {
         if (strcmp(c->peer, peer) != 0 || session_is_closed(link_session_engine(c->ls)))
             continue;
         if (link_session_is_up(c->ls))
@@ -436,6 +445,6 @@ void peering_each(struct peering *p, void (*fn)(void *user, struct link_session 
 {
     struct contact *c;
 
-    TAILQ_FOREACH (c, &p->contacts, entry)
-        fn(user, c->ls);
+    TAILQ_FOREACH(c, &p->contacts, entry)
+    fn(user, c->ls);
 }

@@ -27,7 +27,8 @@ struct peering_ops {
     void (*on_stream)(void *user, const char *peer, struct link_session *ls, const json_t *label,
                       struct stream *stream);
     /* The session ended; everything bound to it is dead. */
-    void (*on_session_closed)(void *user, const char *peer, struct link_session *ls, const struct error *why);
+    void (*on_session_closed)(void *user, const char *peer, struct link_session *ls,
+                              const struct error *why);
 };
 
 /* @config may be replaced later by peering_reconfigure(); it must outlive its use. */

@@ -12,9 +12,9 @@ struct relay {
     void *user;
     bool paused;
     bool failed;
-    bool socket_ended;   /* the socket's end was passed into the stream */
-    bool stream_ended;   /* the stream's end was passed to the socket */
-    bool socket_full;    /* wait until the socket is writable */
+    bool socket_ended; /* the socket's end was passed into the stream */
+    bool stream_ended; /* the stream's end was passed to the socket */
+    bool socket_full;  /* wait until the socket is writable */
     uint64_t sent_bytes, delivered_bytes;
 };
 
@@ -23,9 +23,9 @@ enum { CHUNK_BYTES = 256 * 1024 };
 static void update_wants(struct relay *r)
 {
     if (r->socket)
-        local_socket_want(r->socket,
-                          !r->failed && !r->paused && !r->socket_ended && stream_room(r->stream) > 0,
-                          !r->failed && r->socket_full);
+        local_socket_want(
+            r->socket, !r->failed && !r->paused && !r->socket_ended && stream_room(r->stream) > 0,
+            !r->failed && r->socket_full);
 }
 
 static void fail(struct relay *r, int code, const char *what)
@@ -77,7 +77,8 @@ static void pump_to_socket(struct relay *r)
 
     r->socket_full = false;
     while (!r->failed && (len = stream_peek(r->stream, &data)) > 0) {
-        size_t allowed = r->ops->may_deliver ? r->ops->may_deliver(r->user, r->delivered_bytes, data, len) : len;
+        size_t allowed =
+            r->ops->may_deliver ? r->ops->may_deliver(r->user, r->delivered_bytes, data, len) : len;
         ssize_t n;
 
         if (allowed == 0)

@@ -208,8 +208,8 @@ static const struct stream_ops stream_ops = {
     .on_reset = on_stream_reset,
 };
 
-int rpc_relay_new(uv_loop_t *loop, int fd, struct stream *stream, const struct rpc_relay_ops *ops, void *user,
-                  struct rpc_relay **ret)
+int rpc_relay_new(uv_loop_t *loop, int fd, struct stream *stream, const struct rpc_relay_ops *ops,
+                  void *user, struct rpc_relay **ret)
 {
     struct rpc_relay *r = calloc(1, sizeof(*r));
     int res = r ? 0 : -ENOMEM;

@@ -27,8 +27,8 @@ struct rpc_relay_ops {
 };
 
 /* @fd: a connected socket, owned from here on, as is the stream. */
-int rpc_relay_new(uv_loop_t *loop, int fd, struct stream *stream, const struct rpc_relay_ops *ops, void *user,
-                  struct rpc_relay **ret);
+int rpc_relay_new(uv_loop_t *loop, int fd, struct stream *stream, const struct rpc_relay_ops *ops,
+                  void *user, struct rpc_relay **ret);
 /* The frame kept back on its way to the local libvirtd goes, and what waited behind it. */
 void rpc_relay_release_inbound(struct rpc_relay *r);
 /* The same on its way to the link. */

@@ -66,7 +66,8 @@ static enum rpc_kind kind_of(const uint8_t *frame, size_t len)
     if (type == TYPE_REPLY)
         return RPC_FINISH_REPLY;
     /* The call's last argument is `int cancelled`. */
-    return len >= HEADER_BYTES + 4 && get_be32(frame + len - 4) == 0 ? RPC_FINISH_CALL : RPC_FINISH_CANCEL;
+    return len >= HEADER_BYTES + 4 && get_be32(frame + len - 4) == 0 ? RPC_FINISH_CALL
+                                                                     : RPC_FINISH_CANCEL;
 }
 
 int rpc_tap_feed(struct rpc_tap *tap, const void *data, size_t len)

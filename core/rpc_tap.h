@@ -22,14 +22,14 @@ enum rpc_kind {
     RPC_KEEPALIVE_PONG,
     RPC_PREPARE_CALL,
     RPC_PREPARE_REPLY,
-    RPC_FINISH_CALL,  /* of a successful perform: the gate's question */
+    RPC_FINISH_CALL,   /* of a successful perform: the gate's question */
     RPC_FINISH_CANCEL, /* FINISH3 of a failed perform: the target is to give up */
     RPC_FINISH_REPLY,
 };
 
 struct rpc_frame {
     enum rpc_kind kind;
-    bool ok; /* replies: status OK */
+    bool ok;             /* replies: status OK */
     const uint8_t *data; /* the whole frame; valid during the callback */
     size_t len;
 };

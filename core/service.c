@@ -64,14 +64,16 @@ static enum journal_role role_for(const char *type)
     return JOURNAL_SOURCE;
 }
 
-static void answer_unknown(struct link_session *ls, const char *type, const char *id, enum journal_role role)
+static void answer_unknown(struct link_session *ls, const char *type, const char *id,
+                           enum journal_role role)
 {
     if (strcmp(type, "unknown") == 0 || strcmp(type, "unknown-move") == 0)
         return;
     log_warning("move %s: a peer speaks of it ('%s'), but nothing is known of it here", id, type);
     if (role == JOURNAL_TARGET || strcmp(type, "ask") == 0)
-        peering_send(ls, json_pack("{s:s, s:s}", "type", role == JOURNAL_TARGET ? "unknown" : "unknown-move",
-                                   "move", id));
+        peering_send(ls,
+                     json_pack("{s:s, s:s}", "type",
+                               role == JOURNAL_TARGET ? "unknown" : "unknown-move", "move", id));
 }
 
 static void on_message(void *user, const char *peer, struct link_session *ls, const json_t *msg)
@@ -112,7 +114,8 @@ static void on_stream(void *user, const char *peer, struct link_session *ls, con
         stream_release(stream);
 }
 
-static void on_session_closed(void *user, const char *peer, struct link_session *ls, const struct error *why)
+static void on_session_closed(void *user, const char *peer, struct link_session *ls,
+                              const struct error *why)
 {
     struct service *s = user;
     char line[1024];
@@ -120,7 +123,8 @@ static void on_session_closed(void *user, const char *peer, struct link_session 
 
     if (move_count_running(s) > 0)
         log_warning("link to %s: %s", peer, error_line(why, line, sizeof(line)));
-    TAILQ_FOREACH (m, &s->moves, entry) {
+    TAILQ_FOREACH(m, &s->moves, entry)
+    {
         if (m->role == JOURNAL_SOURCE)
             move_source_on_session_closed(m, ls, why);
         else
@@ -140,7 +144,8 @@ static struct move *source_move_of(struct service *s, const char *uuid)
 {
     struct move *m;
 
-    TAILQ_FOREACH (m, &s->moves, entry) {
+    TAILQ_FOREACH(m, &s->moves, entry)
+    {
         if (m->role == JOURNAL_SOURCE && !m->finished && strcmp(m->info.uuid, uuid) == 0)
             return m;
     }
@@ -216,7 +221,8 @@ static int recover(struct service *s, struct error *err)
         struct error one = {0};
 
         if (recover_record(s, &records[i], &one) < 0)
-            log_error("recovery of move %s: %s", records[i].id, error_line(&one, line, sizeof(line)));
+            log_error("recovery of move %s: %s", records[i].id,
+                      error_line(&one, line, sizeof(line)));
     }
     journal_records_free(records, count);
     return 0;
@@ -236,8 +242,9 @@ static int find_qemu_user(struct service *s, struct error *err)
     struct passwd *pw = getpwnam(s->config->qemu_user);
 
     if (!pw)
-        return error_set(err, -ENOENT, "find QEMU's user", "set qemu_user in [libvirt] to what /etc/libvirt/qemu.conf "
-                                                           "says",
+        return error_set(err, -ENOENT, "find QEMU's user",
+                         "set qemu_user in [libvirt] to what /etc/libvirt/qemu.conf "
+                         "says",
                          "there is no user '%s'", s->config->qemu_user);
     s->qemu_uid = pw->pw_uid;
     s->qemu_gid = pw->pw_gid;
@@ -254,7 +261,8 @@ static int open_state(struct service *s, struct error *err)
     if (r == 0)
         r = find_qemu_user(s, err);
     if (r == 0)
-        r = tls_identity_load(s->config->key, s->config->certificate, s->config->name, &s->identity, err);
+        r = tls_identity_load(s->config->key, s->config->certificate, s->config->name, &s->identity,
+                              err);
     if (r == 0) {
         snprintf(path, sizeof(path), "%s/journal.sqlite", s->config->state_dir);
         r = journal_open(s->loop, path, &s->journal, err);
@@ -335,8 +343,8 @@ static void on_stop_tick(uv_timer_t *timer)
     struct move *m;
     bool busy = false;
 
-    TAILQ_FOREACH (m, &s->moves, entry)
-        busy = busy || m->source || m->target;
+    TAILQ_FOREACH(m, &s->moves, entry)
+    busy = busy || m->source || m->target;
     if (busy && s->stop_ticks++ < 100)
         return;
     if (busy) {
@@ -356,7 +364,8 @@ void service_stop(struct service *s)
         return;
     s->stopping = true;
     log_info("stopping");
-    TAILQ_FOREACH (m, &s->moves, entry) {
+    TAILQ_FOREACH(m, &s->moves, entry)
+    {
         if (m->role == JOURNAL_SOURCE)
             move_source_shutdown(m);
         else

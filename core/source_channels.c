@@ -79,8 +79,8 @@ static const struct rpc_relay_ops rpc_ops = {
     .on_ended = on_rpc_ended,
 };
 
-static int open_stream(struct move_source *ms, enum care care, const char *channel, const char *disk,
-                       struct stream **ret)
+static int open_stream(struct move_source *ms, enum care care, const char *channel,
+                       const char *disk, struct stream **ret)
 {
     json_t *label = json_pack("{s:s, s:s}", "channel", channel, "move", ms->move->id);
 
@@ -165,7 +165,8 @@ static void on_memory_sent(void *user, const uint8_t *data, size_t len)
 
     ram_parser_feed(ms->parser, data, len);
     if (!before && ram_parser_tail_offset(ms->parser) != UINT64_MAX)
-        move_set_phase(ms->move, MOVE_STOPPED); /* END(ram): the guest has stopped, at the latest now */
+        move_set_phase(ms->move,
+                       MOVE_STOPPED); /* END(ram): the guest has stopped, at the latest now */
 }
 
 static void on_memory_failed(void *user, const struct error *err)
@@ -235,7 +236,8 @@ static void set_bulk_speed(struct move_source *ms, uint64_t bytes_per_s)
     ms->move->progress.bulk_speed = bytes_per_s;
     for (unsigned i = 0; i < disks; i++) {
         snprintf(command, sizeof(command),
-                 "{\"execute\":\"block-job-set-speed\",\"arguments\":{\"device\":\"%s\",\"speed\":%llu}}",
+                 "{\"execute\":\"block-job-set-speed\",\"arguments\":{\"device\":\"%s\",\"speed\":%"
+                 "llu}}",
                  ms->move->info.disks[i].alias, (unsigned long long)(bytes_per_s / disks));
         qmp(ms, command);
     }
@@ -308,7 +310,8 @@ static int open_disks(struct move_source *ms, struct error *err)
     }
     if (r < 0)
         return error_set(err, r, "open the disks' streams", NULL, "%s", strerror(-r));
-    return disk_source_listen(ms->disks, ms->paths.disk, ms->service->qemu_uid, ms->service->qemu_gid, err);
+    return disk_source_listen(ms->disks, ms->paths.disk, ms->service->qemu_uid,
+                              ms->service->qemu_gid, err);
 }
 
 /* --- libvirt's migration ------------------------------------------------------------------- */
@@ -344,7 +347,8 @@ static void start_migration(struct move_source *ms)
         m.speed_mib_s = FIRST_SPEED_MIB_S;
 
     snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);
-    snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s", ms->paths.rpc);
+    snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s",
+             ms->paths.rpc);
     snprintf(m.memory_uri, sizeof(m.memory_uri), "unix://%s", ms->paths.memory);
     snprintf(m.disks_uri, sizeof(m.disks_uri), "unix://%s", ms->paths.disk);
     ms->migrating = true;
@@ -362,10 +366,11 @@ int source_channels_open(struct move_source *ms, struct error *err)
     if (r == 0 && (ram_parser_new(&ms->parser) < 0 || congestion_new(&ms->congestion) < 0))
         r = error_set(err, -ENOMEM, "open the move's channels", NULL, "out of memory");
     if (r == 0)
-        r = local_listener_new(s->loop, ms->paths.rpc, 0, 0, on_rpc_accept, ms, &ms->rpc_listener, err);
+        r = local_listener_new(s->loop, ms->paths.rpc, 0, 0, on_rpc_accept, ms, &ms->rpc_listener,
+                               err);
     if (r == 0)
-        r = local_listener_new(s->loop, ms->paths.memory, s->qemu_uid, s->qemu_gid, on_memory_accept, ms,
-                               &ms->memory_listener, err);
+        r = local_listener_new(s->loop, ms->paths.memory, s->qemu_uid, s->qemu_gid,
+                               on_memory_accept, ms, &ms->memory_listener, err);
     if (r == 0)
         r = open_disks(ms, err);
     if (r < 0)
@@ -414,7 +419,8 @@ static void on_job_stats(void *user, const struct error *err, const struct virt_
     move_source_call_returned(ms);
 }
 
-static void control_congestion(struct move_source *ms, const struct disk_source_stats *d, uint64_t now_ns)
+static void control_congestion(struct move_source *ms, const struct disk_source_stats *d,
+                               uint64_t now_ns)
 {
     struct congestion_input in = {
         .now_ns = now_ns,
@@ -428,8 +434,8 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
 
     congestion_update(ms->congestion, &in, &out);
     ms->move->progress.bulk_reason = congestion_reason_name(out.reason);
-    if (ms->move->phase == MOVE_COPYING && out.bulk_bytes_per_s != ms->bulk_speed && !ms->qmp_running &&
-        qmp_allowed(ms))
+    if (ms->move->phase == MOVE_COPYING && out.bulk_bytes_per_s != ms->bulk_speed &&
+        !ms->qmp_running && qmp_allowed(ms))
         set_bulk_speed(ms, out.bulk_bytes_per_s);
 }
 
@@ -460,13 +466,16 @@ static void measure_link(struct move_source *ms, uint64_t now_ns)
  * move ends; each step is said. */
 static void raise_downtime(struct move_source *ms, uint64_t now_ns)
 {
-    if (ms->move->phase != MOVE_MEMORY || !ms->downtime_limit_ms || ms->downtime_limit_ms >= DOWNTIME_MAX_MS)
+    if (ms->move->phase != MOVE_MEMORY || !ms->downtime_limit_ms ||
+        ms->downtime_limit_ms >= DOWNTIME_MAX_MS)
         return;
-    if (now_ns - MAX(ms->downtime_raised_ns, ms->move->phase_ns[MOVE_MEMORY]) < DOWNTIME_RAISE_S * NS_PER_S ||
+    if (now_ns - MAX(ms->downtime_raised_ns, ms->move->phase_ns[MOVE_MEMORY]) <
+            DOWNTIME_RAISE_S * NS_PER_S ||
         ms->move->progress.iterations < 3)
         return;
-    log_info("move %s: memory does not converge (%llu rounds): downtime limit %llu -> %llu ms", ms->move->id,
-             (unsigned long long)ms->move->progress.iterations, (unsigned long long)ms->downtime_limit_ms,
+    log_info("move %s: memory does not converge (%llu rounds): downtime limit %llu -> %llu ms",
+             ms->move->id, (unsigned long long)ms->move->progress.iterations,
+             (unsigned long long)ms->downtime_limit_ms,
              (unsigned long long)ms->downtime_limit_ms * 2);
     set_downtime(ms, ms->downtime_limit_ms * 2);
 }

@@ -311,7 +311,8 @@ unsigned switchover_target_step(struct switchover_target *t, enum switchover_tar
     return 0;
 }
 
-unsigned switchover_target_recover(struct switchover_target *t, enum switchover_target_state journalled)
+unsigned switchover_target_recover(struct switchover_target *t,
+                                   enum switchover_target_state journalled)
 {
     *t = (struct switchover_target){.state = journalled};
     switch (journalled) {

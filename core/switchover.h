@@ -55,8 +55,8 @@ enum switchover_source_state {
 };
 
 enum switchover_source_event {
-    SOURCE_ON_FINISH_OK,      /* the target's libvirt answered FINISH3 with success */
-    SOURCE_ON_FAILURE,        /* anything failed, or the operator cancelled */
+    SOURCE_ON_FINISH_OK, /* the target's libvirt answered FINISH3 with success */
+    SOURCE_ON_FAILURE,   /* anything failed, or the operator cancelled */
     SOURCE_ON_COMMIT_JOURNALLED,
     SOURCE_ON_REPLY_READ,     /* libvirt took the last byte of the reply and is still connected */
     SOURCE_ON_RPC_LOST,       /* libvirt's connection ended */
@@ -113,19 +113,19 @@ enum switchover_target_state {
 };
 
 enum switchover_target_event {
-    TARGET_ON_FINISH_CALL,   /* FINISH3 of a successful perform arrived and is held */
-    TARGET_ON_DISKS_DONE,    /* every log applied, every disk flushed */
-    TARGET_ON_MEMORY_DONE,   /* the RAM stream is delivered to its end */
-    TARGET_ON_FAILURE,       /* anything failed here; the move's session ended; FINISH3 was cancelled */
-    TARGET_ON_LINK_LOST,     /* the session ended */
+    TARGET_ON_FINISH_CALL, /* FINISH3 of a successful perform arrived and is held */
+    TARGET_ON_DISKS_DONE,  /* every log applied, every disk flushed */
+    TARGET_ON_MEMORY_DONE, /* the RAM stream is delivered to its end */
+    TARGET_ON_FAILURE,   /* anything failed here; the move's session ended; FINISH3 was cancelled */
+    TARGET_ON_LINK_LOST, /* the session ended */
     TARGET_ON_PREPARED_JOURNALLED,
     TARGET_ON_FINISH_FAILED, /* libvirt answered FINISH3 with an error: no copy here */
     TARGET_ON_COMMIT,        /* the source's words */
     TARGET_ON_ABORT,
     TARGET_ON_COMMITTED_JOURNALLED,
-    TARGET_ON_RESUMED,       /* answers to RESUME_DOMAIN */
+    TARGET_ON_RESUMED, /* answers to RESUME_DOMAIN */
     TARGET_ON_RESUME_FAILED,
-    TARGET_ON_CLEANED,       /* answer to CLEAN_UP */
+    TARGET_ON_CLEANED, /* answer to CLEAN_UP */
     TARGET_ON_LINK_UP,
     TARGET_ON_RESOLVE_SOURCE,
     TARGET_ON_RESOLVE_TARGET,
@@ -152,7 +152,8 @@ struct switchover_target {
 
 unsigned switchover_target_step(struct switchover_target *t, enum switchover_target_event event);
 /* Enters after a restart with the last state journalled (RECEIVING, PREPARED, COMMITTING ...). */
-unsigned switchover_target_recover(struct switchover_target *t, enum switchover_target_state journalled);
+unsigned switchover_target_recover(struct switchover_target *t,
+                                   enum switchover_target_state journalled);
 const char *switchover_target_state_name(enum switchover_target_state state);
 
 #endif

@@ -147,7 +147,8 @@ static int add_memory(struct move_target *mt, struct stream *stream)
     move_set_phase(mt->move, MOVE_MEMORY);
     r = relay_connect(mt->memory, mt->service->loop, mt->paths.memory);
     if (r < 0) {
-        error_set(&why, r, "reach the new QEMU's memory socket", NULL, "%s: %s", mt->paths.memory, strerror(-r));
+        error_set(&why, r, "reach the new QEMU's memory socket", NULL, "%s: %s", mt->paths.memory,
+                  strerror(-r));
         move_target_fail(mt, &why);
     }
     return 0;
@@ -224,8 +225,8 @@ int target_channels_open(struct move_target *mt, struct error *err)
     int r = ram_parser_new(&mt->parser);
 
     for (unsigned i = 0; i < info->disk_count && r == 0; i++) {
-        r = disk_target_new(mt->service->loop, info->disks[i].alias, info->disks[i].size_bytes, &disk_ops, mt,
-                            &mt->disks[i]);
+        r = disk_target_new(mt->service->loop, info->disks[i].alias, info->disks[i].size_bytes,
+                            &disk_ops, mt, &mt->disks[i]);
         if (r == 0)
             mt->disk_count++;
     }

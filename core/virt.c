@@ -23,7 +23,7 @@ struct virt {
     const struct virt_ops *ops;
     void *user;
     virConnectPtr connection; /* the worker's */
-    int lifecycle_id; /* of the event callback */
+    int lifecycle_id;         /* of the event callback */
     bool retired;
 };
 
@@ -32,7 +32,7 @@ struct call {
     struct worker_job job;
     struct virt *virt;
     void (*work)(struct call *c, virConnectPtr conn, virDomainPtr dom); /* worker */
-    const char *what;   /* for the error */
+    const char *what;                                                   /* for the error */
     char domain[DOMAIN_NAME_BYTES]; /* name or UUID; empty: none */
     bool absent_is_fine;
     union {
@@ -71,7 +71,8 @@ static int virt_fault(struct call *c)
         code = -ECANCELED;
     else if (e && e->code == VIR_ERR_OPERATION_TIMEOUT)
         code = -ETIMEDOUT;
-    return error_set(&c->err, code, c->what, NULL, "libvirt: %s", e && e->message ? e->message : "unknown error");
+    return error_set(&c->err, code, c->what, NULL, "libvirt: %s",
+                     e && e->message ? e->message : "unknown error");
 }
 
 /* --- connection ---------------------------------------------------------------------------- */
@@ -129,8 +130,9 @@ static virConnectPtr connection_get(struct virt *v)
         close_connection(v);
     if (!v->connection && (v->connection = connection_open(v))) {
         virConnectRegisterCloseCallback(v->connection, on_connection_closed, v, NULL);
-        v->lifecycle_id = virConnectDomainEventRegisterAny(v->connection, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-                                                           VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), v, NULL);
+        v->lifecycle_id =
+            virConnectDomainEventRegisterAny(v->connection, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+                                             VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), v, NULL);
     }
     if (v->connection && virConnectRef(v->connection) == 0)
         conn = v->connection;
@@ -209,8 +211,9 @@ static struct call *call_new(struct virt *v, const char *domain, const char *wha
     return c;
 }
 
-static void post_simple(struct virt *v, const char *domain, const char *what, bool absent_is_fine, unsigned number,
-                        void (*work)(struct call *, virConnectPtr, virDomainPtr), virt_done_fn done, void *user)
+static void post_simple(struct virt *v, const char *domain, const char *what, bool absent_is_fine,
+                        unsigned number, void (*work)(struct call *, virConnectPtr, virDomainPtr),
+                        virt_done_fn done, void *user)
 {
     struct call *c = call_new(v, domain, what, work, user);
 
@@ -316,8 +319,8 @@ static void work_state(struct call *c, virConnectPtr conn, virDomainPtr dom)
         return;
     }
     c->state = map_state(state, reason);
-    if (c->state != VIRT_DOMAIN_GONE && c->state != VIRT_DOMAIN_ENDED && virDomainGetJobInfo(dom, &job) == 0 &&
-        job.type != VIR_DOMAIN_JOB_NONE)
+    if (c->state != VIRT_DOMAIN_GONE && c->state != VIRT_DOMAIN_ENDED &&
+        virDomainGetJobInfo(dom, &job) == 0 && job.type != VIR_DOMAIN_JOB_NONE)
         c->state = VIRT_DOMAIN_BUSY;
 }
 
@@ -401,18 +404,22 @@ void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *
 static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
     const struct virt_migration *m = c->migration;
-    unsigned flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PEER2PEER | VIR_MIGRATE_PAUSED | VIR_MIGRATE_NON_SHARED_DISK |
-                     VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES | VIR_MIGRATE_ABORT_ON_ERROR;
+    unsigned flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PEER2PEER | VIR_MIGRATE_PAUSED |
+                     VIR_MIGRATE_NON_SHARED_DISK | VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES |
+                     VIR_MIGRATE_ABORT_ON_ERROR;
     virTypedParameterPtr params = NULL;
     int count = 0, capacity = 0;
 
     (void)conn;
     if (m->persistent)
         flags |= VIR_MIGRATE_PERSIST_DEST;
-    if ((m->speed_mib_s && virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH,
-                                                   m->speed_mib_s) < 0) ||
-        virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_URI, m->memory_uri) < 0 ||
-        virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_DISKS_URI, m->disks_uri) < 0 ||
+    if ((m->speed_mib_s &&
+         virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH,
+                                 m->speed_mib_s) < 0) ||
+        virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_URI, m->memory_uri) <
+            0 ||
+        virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_DISKS_URI,
+                                m->disks_uri) < 0 ||
         virDomainMigrateToURI3(dom, m->destination_uri, params, (unsigned)count, flags) < 0)
         virt_fault(c);
     virTypedParamsFree(params, count);
@@ -451,7 +458,8 @@ static void work_downtime(struct call *c, virConnectPtr conn, virDomainPtr dom)
         virt_fault(c);
 }
 
-void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done, void *user)
+void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done,
+                       void *user)
 {
     post_simple(v, uuid, "set the downtime limit", false, downtime_ms, work_downtime, done, user);
 }
@@ -466,7 +474,8 @@ static void work_speed(struct call *c, virConnectPtr conn, virDomainPtr dom)
         virt_fault(c);
 }
 
-void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done, void *user)
+void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done,
+                    void *user)
 {
     post_simple(v, uuid, "set the migration's speed", false, speed_mib_s, work_speed, done, user);
 }
@@ -479,7 +488,8 @@ static void work_resume(struct call *c, virConnectPtr conn, virDomainPtr dom)
     if (virDomainResume(dom) == 0)
         return;
     virt_fault(c);
-    if (virDomainGetState(dom, &state, NULL, 0) == 0 && (state == VIR_DOMAIN_RUNNING || state == VIR_DOMAIN_BLOCKED))
+    if (virDomainGetState(dom, &state, NULL, 0) == 0 &&
+        (state == VIR_DOMAIN_RUNNING || state == VIR_DOMAIN_BLOCKED))
         error_clear(&c->err); /* it runs already: what was wanted */
 }
 
@@ -580,7 +590,8 @@ static void silence(void *opaque, virErrorPtr e)
     (void)e; /* errors are reported where they are handled */
 }
 
-int virt_new(uv_loop_t *loop, const char *uri, const struct virt_ops *ops, void *user, struct virt **ret)
+int virt_new(uv_loop_t *loop, const char *uri, const struct virt_ops *ops, void *user,
+             struct virt **ret)
 {
     struct virt *v = calloc(1, sizeof(*v));
     int r;

@@ -19,11 +19,11 @@ struct virt;
 
 /* What libvirt says of a domain that no job of libvirt's is busy with. */
 enum virt_domain_state {
-    VIRT_DOMAIN_BUSY,    /* a libvirt job runs on it: ask again */
+    VIRT_DOMAIN_BUSY, /* a libvirt job runs on it: ask again */
     VIRT_DOMAIN_RUNNING,
     VIRT_DOMAIN_PAUSED,
-    VIRT_DOMAIN_ENDED,   /* shut off for its own reasons: guest shutdown, destroyed, crashed */
-    VIRT_DOMAIN_GONE,    /* not known, or shut off because it migrated */
+    VIRT_DOMAIN_ENDED, /* shut off for its own reasons: guest shutdown, destroyed, crashed */
+    VIRT_DOMAIN_GONE,  /* not known, or shut off because it migrated */
 };
 
 struct virt_ops {
@@ -36,7 +36,7 @@ struct virt_ops {
 
 struct virt_description {
     struct domain_info info;
-    bool running;    /* active and not paused */
+    bool running; /* active and not paused */
     bool active;
     bool persistent;
     bool autostart;
@@ -46,7 +46,7 @@ struct virt_description {
 struct virt_job_stats {
     bool active;
     uint64_t memory_total, memory_processed, memory_remaining; /* bytes */
-    uint64_t memory_dirty_rate; /* pages/s */
+    uint64_t memory_dirty_rate;                                /* pages/s */
     uint64_t memory_page_size;
     uint64_t memory_iteration;
     uint64_t disk_total, disk_processed;
@@ -61,15 +61,18 @@ struct virt_migration {
     unsigned speed_mib_s; /* of the disks' copy and of memory, to begin with; 0 = no limit */
 };
 
-int virt_new(uv_loop_t *loop, const char *uri, const struct virt_ops *ops, void *user, struct virt **ret);
+int virt_new(uv_loop_t *loop, const char *uri, const struct virt_ops *ops, void *user,
+             struct virt **ret);
 /* Ends after the calls under way; the loop must run on. */
 void virt_retire(struct virt *v);
 
 /* Each calls back once, with err->code 0 on success. The callback's pointers live as long as it runs. */
 typedef void (*virt_done_fn)(void *user, const struct error *err);
-typedef void (*virt_described_fn)(void *user, const struct error *err, const struct virt_description *d);
+typedef void (*virt_described_fn)(void *user, const struct error *err,
+                                  const struct virt_description *d);
 typedef void (*virt_state_fn)(void *user, const struct error *err, enum virt_domain_state state);
-typedef void (*virt_stats_fn)(void *user, const struct error *err, const struct virt_job_stats *stats);
+typedef void (*virt_stats_fn)(void *user, const struct error *err,
+                              const struct virt_job_stats *stats);
 typedef void (*virt_reply_fn)(void *user, const struct error *err, const char *reply);
 
 /* By name, or by UUID. */
@@ -78,9 +81,11 @@ void virt_state(struct virt *v, const char *uuid, virt_state_fn done, void *user
 void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *user);
 void virt_migrate(struct virt *v, const struct virt_migration *m, virt_done_fn done, void *user);
 void virt_abort_job(struct virt *v, const char *uuid, virt_done_fn done, void *user);
-void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done, void *user);
+void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done,
+                       void *user);
 /* Of memory; 0 = no limit. */
-void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done, void *user);
+void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done,
+                    void *user);
 void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 /* Starts it with the host from now on. */
 void virt_set_autostart(struct virt *v, const char *uuid, virt_done_fn done, void *user);
@@ -89,6 +94,7 @@ void virt_destroy(struct virt *v, const char *uuid, virt_done_fn done, void *use
 /* Removes definition and autostart of a domain that is not active; success when there is none. */
 void virt_undefine(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 /* One QMP command through libvirt's monitor. */
-void virt_qmp(struct virt *v, const char *uuid, const char *command, virt_reply_fn done, void *user);
+void virt_qmp(struct virt *v, const char *uuid, const char *command, virt_reply_fn done,
+              void *user);
 
 #endif

@@ -49,7 +49,8 @@ static int to_uv(int events)
 
 static int from_uv(int status, int events)
 {
-    return (status < 0 ? VIR_EVENT_HANDLE_ERROR : 0) | (events & UV_READABLE ? VIR_EVENT_HANDLE_READABLE : 0) |
+    return (status < 0 ? VIR_EVENT_HANDLE_ERROR : 0) |
+           (events & UV_READABLE ? VIR_EVENT_HANDLE_READABLE : 0) |
            (events & UV_WRITABLE ? VIR_EVENT_HANDLE_WRITABLE : 0) |
            (events & UV_DISCONNECT ? VIR_EVENT_HANDLE_HANGUP : 0);
 }
@@ -96,7 +97,8 @@ static void apply_timer(struct entry *e, int interval_ms)
     if (interval_ms < 0)
         uv_timer_stop(&e->uv.timer);
     else
-        uv_timer_start(&e->uv.timer, on_timer, (uint64_t)interval_ms, interval_ms ? (uint64_t)interval_ms : 1);
+        uv_timer_start(&e->uv.timer, on_timer, (uint64_t)interval_ms,
+                       interval_ms ? (uint64_t)interval_ms : 1);
 }
 
 static void apply_handle(struct entry *e, int events)
@@ -123,7 +125,8 @@ static struct entry *take_changed(int *ret_wish, bool *ret_removed)
     struct entry *e;
 
     pthread_mutex_lock(&state.lock);
-    TAILQ_FOREACH (e, &state.entries, link) {
+    TAILQ_FOREACH(e, &state.entries, link)
+    {
         if (e->changed)
             break;
     }
@@ -177,7 +180,8 @@ static int change(int id, bool is_timer, int wish, bool remove)
     struct entry *e;
 
     pthread_mutex_lock(&state.lock);
-    TAILQ_FOREACH (e, &state.entries, link) {
+    TAILQ_FOREACH(e, &state.entries, link)
+    {
         if (e->id == id && e->is_timer == is_timer && !e->removed)
             break;
     }
@@ -195,13 +199,15 @@ static int change(int id, bool is_timer, int wish, bool remove)
     return e ? 0 : -1;
 }
 
-static int add_handle(int fd, int events, virEventHandleCallback callback, void *opaque, virFreeCallback ff)
+static int add_handle(int fd, int events, virEventHandleCallback callback, void *opaque,
+                      virFreeCallback ff)
 {
     struct entry *e = calloc(1, sizeof(*e));
 
     if (!e)
         return -1;
-    *e = (struct entry){.fd = fd, .events = events, .on_handle = callback, .opaque = opaque, .free_opaque = ff};
+    *e = (struct entry){
+        .fd = fd, .events = events, .on_handle = callback, .opaque = opaque, .free_opaque = ff};
     return add(e);
 }
 
@@ -215,13 +221,17 @@ static int remove_handle(int id)
     return change(id, false, 0, true);
 }
 
-static int add_timeout(int interval_ms, virEventTimeoutCallback callback, void *opaque, virFreeCallback ff)
+static int add_timeout(int interval_ms, virEventTimeoutCallback callback, void *opaque,
+                       virFreeCallback ff)
 {
     struct entry *e = calloc(1, sizeof(*e));
 
     if (!e)
         return -1;
-    *e = (struct entry){.is_timer = true, .interval_ms = interval_ms, .on_timeout = callback, .opaque = opaque,
+    *e = (struct entry){.is_timer = true,
+                        .interval_ms = interval_ms,
+                        .on_timeout = callback,
+                        .opaque = opaque,
                         .free_opaque = ff};
     return add(e);
 }
@@ -244,7 +254,8 @@ int virt_loop_start(uv_loop_t *loop)
         return r;
     state.loop = loop;
     TAILQ_INIT(&state.entries);
-    virEventRegisterImpl(add_handle, update_handle, remove_handle, add_timeout, update_timeout, remove_timeout);
+    virEventRegisterImpl(add_handle, update_handle, remove_handle, add_timeout, update_timeout,
+                         remove_timeout);
     return 0;
 }
 
@@ -254,8 +265,8 @@ void virt_loop_stop(void)
 
     on_wake(&state.wake); /* what libvirt took back a moment ago */
     pthread_mutex_lock(&state.lock);
-    TAILQ_FOREACH (e, &state.entries, link) /* and what it never took back */
-        e->changed = e->removed = true;
+    TAILQ_FOREACH(e, &state.entries, link) /* and what it never took back */
+    e->changed = e->removed = true;
     pthread_mutex_unlock(&state.lock);
     on_wake(&state.wake);
     uv_close((uv_handle_t *)&state.wake, NULL);

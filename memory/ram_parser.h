@@ -25,12 +25,12 @@
 struct ram_parser;
 
 struct ram_parser_stats {
-    uint64_t bytes;         /* read so far */
-    uint64_t pages;         /* whole pages */
+    uint64_t bytes; /* read so far */
+    uint64_t pages; /* whole pages */
     uint64_t zero_pages;
     uint64_t xbzrle_pages;
-    uint64_t total_bytes;   /* guest RAM as the stream declares it; 0 = not yet seen */
-    unsigned parts;         /* PART sections */
+    uint64_t total_bytes; /* guest RAM as the stream declares it; 0 = not yet seen */
+    unsigned parts;       /* PART sections */
 };
 
 int ram_parser_new(struct ram_parser **ret);

@@ -67,8 +67,9 @@ static void on_deadline(uv_timer_t *timer)
     struct connection *c = timer->data;
 
     drop_because(c, -ETIMEDOUT, "connect",
-                 c->state == CONNECTION_CONNECTING ? "no answer from the peer's host"
-                                                   : "the peer did not finish its greeting in time");
+                 c->state == CONNECTION_CONNECTING
+                     ? "no answer from the peer's host"
+                     : "the peer did not finish its greeting in time");
 }
 
 /* --- start --------------------------------------------------------------------------------- */
@@ -147,8 +148,9 @@ static int connection_new(uv_loop_t *loop, struct tls_identity *id, int fd, bool
     return 0;
 }
 
-int connection_accept(uv_loop_t *loop, struct tls_identity *id, const struct connection_config *config,
-                      int fd, const struct connection_ops *ops, void *owner, struct connection **ret)
+int connection_accept(uv_loop_t *loop, struct tls_identity *id,
+                      const struct connection_config *config, int fd,
+                      const struct connection_ops *ops, void *owner, struct connection **ret)
 {
     struct sockaddr_storage address = {0};
     socklen_t len = sizeof(address);
@@ -165,9 +167,10 @@ int connection_accept(uv_loop_t *loop, struct tls_identity *id, const struct con
     return 0;
 }
 
-int connection_dial(uv_loop_t *loop, struct tls_identity *id, const struct connection_config *config,
-                    const struct sockaddr *address, socklen_t address_len,
-                    const struct connection_ops *ops, void *owner, struct connection **ret)
+int connection_dial(uv_loop_t *loop, struct tls_identity *id,
+                    const struct connection_config *config, const struct sockaddr *address,
+                    socklen_t address_len, const struct connection_ops *ops, void *owner,
+                    struct connection **ret)
 {
     int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int r;
@@ -268,7 +271,8 @@ static int read_greeting(struct connection *c, struct error *err)
     if (wire_get_header(buffer_data(&c->input), &h, &why) < 0)
         return error_set(err, -EPROTO, "read the peer's greeting", NULL, "%s", why);
     if (h.type != WIRE_HELLO && h.type != WIRE_WELCOME && h.type != WIRE_REFUSE)
-        return error_set(err, -EPROTO, "read the peer's greeting", NULL, "another frame came first");
+        return error_set(err, -EPROTO, "read the peer's greeting", NULL,
+                         "another frame came first");
     if (buffer_len(&c->input) < WIRE_HEADER_BYTES + h.length)
         return 0;
     r = c->ops->on_greeting(c->owner, c, &h, buffer_data(&c->input) + WIRE_HEADER_BYTES, err);
@@ -277,7 +281,7 @@ static int read_greeting(struct connection *c, struct error *err)
     buffer_consume(&c->input, WIRE_HEADER_BYTES + h.length);
     if (c->session && buffer_len(&c->input) > 0)
         session_stripe_feed(c->session, c->stripe, buffer_data(&c->input), buffer_len(&c->input),
-                                clock_now_ns());
+                            clock_now_ns());
     buffer_done(&c->input);
     return 0;
 }

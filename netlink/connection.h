@@ -70,11 +70,13 @@ struct connection {
 TAILQ_HEAD(connection_list, connection);
 
 /* Takes over the accepted socket @fd (closed on failure). */
-int connection_accept(uv_loop_t *loop, struct tls_identity *id, const struct connection_config *config,
-                      int fd, const struct connection_ops *ops, void *owner, struct connection **ret);
-int connection_dial(uv_loop_t *loop, struct tls_identity *id, const struct connection_config *config,
-                    const struct sockaddr *address, socklen_t address_len,
-                    const struct connection_ops *ops, void *owner, struct connection **ret);
+int connection_accept(uv_loop_t *loop, struct tls_identity *id,
+                      const struct connection_config *config, int fd,
+                      const struct connection_ops *ops, void *owner, struct connection **ret);
+int connection_dial(uv_loop_t *loop, struct tls_identity *id,
+                    const struct connection_config *config, const struct sockaddr *address,
+                    socklen_t address_len, const struct connection_ops *ops, void *owner,
+                    struct connection **ret);
 
 /* Queues bytes in front of any frame (greetings, refusals). */
 int connection_send(struct connection *c, const void *data, size_t len);

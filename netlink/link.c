@@ -43,7 +43,8 @@ static const struct session_ops engine_ops = {
 };
 
 int link_session_new(struct link *link, const struct link_peer *peer, bool initiator,
-                          const uint8_t id[WIRE_ID_BYTES], uint32_t peer_window, struct link_session **ret)
+                     const uint8_t id[WIRE_ID_BYTES], uint32_t peer_window,
+                     struct link_session **ret)
 {
     struct session_config config = {
         .initiator = initiator,
@@ -90,7 +91,8 @@ struct link_session *link_session_by_id(struct link *link, const uint8_t id[WIRE
 {
     struct link_session *ls;
 
-    TAILQ_FOREACH (ls, &link->sessions, entry) {
+    TAILQ_FOREACH(ls, &link->sessions, entry)
+    {
         if (memcmp(ls->id, id, WIRE_ID_BYTES) == 0)
             return ls;
     }
@@ -164,14 +166,15 @@ static void tick_session(struct link_session *ls, uint64_t now_ns)
 /* A closing session gives its goodbye a moment to leave, then lets go of its connections. */
 static void reap_session(struct link_session *ls, uint64_t now_ns)
 {
-    struct error why = {.code = -ECONNRESET, .what = "talk to the peer", .why = "the session is over"};
+    struct error why = {
+        .code = -ECONNRESET, .what = "talk to the peer", .why = "the session is over"};
     struct connection *c;
     bool pending = session_wants_output(ls->engine);
 
     if (!ls->closing_since_ns)
         ls->closing_since_ns = now_ns;
-    TAILQ_FOREACH (c, &ls->connections, entry)
-        pending = pending || (c->stripe && buffer_len(&c->output) > 0);
+    TAILQ_FOREACH(c, &ls->connections, entry)
+    pending = pending || (c->stripe && buffer_len(&c->output) > 0);
     if (pending && now_ns - ls->closing_since_ns < NS_PER_S)
         return;
     while ((c = TAILQ_FIRST(&ls->connections)))
@@ -201,7 +204,8 @@ static void on_prepare(uv_prepare_t *prepare)
     struct link_session *ls;
     struct connection *c, *next;
 
-    TAILQ_FOREACH (ls, &link->sessions, entry) {
+    TAILQ_FOREACH(ls, &link->sessions, entry)
+    {
         if (!ls->closing)
             session_dispatch(ls->engine);
         if (!session_wants_output(ls->engine))
@@ -227,8 +231,8 @@ static void on_incoming(uv_poll_t *poll, int status, int events)
             close(fd);
             continue;
         }
-        if (connection_accept(link->loop, link->identity, &link->connection_config, fd, &link_connection_ops, link,
-                              &c) < 0)
+        if (connection_accept(link->loop, link->identity, &link->connection_config, fd,
+                              &link_connection_ops, link, &c) < 0)
             continue;
         TAILQ_INSERT_TAIL(&link->pending, c, entry);
         link->pending_count++;
@@ -239,7 +243,8 @@ static void on_incoming(uv_poll_t *poll, int status, int events)
 
 static int open_listener(struct link *link, struct error *err)
 {
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM,
+    struct addrinfo hints = {.ai_family = AF_UNSPEC,
+                             .ai_socktype = SOCK_STREAM,
                              .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *found = NULL;
     char host[256], port[8];
@@ -262,7 +267,8 @@ static int open_listener(struct link *link, struct error *err)
         freeaddrinfo(found);
         if (fd >= 0)
             close(fd);
-        return error_set(err, r, "listen for peers", "is the address this host's, and the port free?", "%s: %s",
+        return error_set(err, r, "listen for peers",
+                         "is the address this host's, and the port free?", "%s: %s",
                          link->config.listen, why);
     }
     freeaddrinfo(found);
@@ -278,8 +284,8 @@ int link_new(uv_loop_t *loop, const struct link_config *config, struct tls_ident
 
     if (!link)
         return error_set(err, -ENOMEM, "start the link", NULL, "out of memory");
-    *link = (struct link){.loop = loop, .config = *config, .identity = id, .ops = ops, .user = user,
-                          .listen_fd = -1};
+    *link = (struct link){
+        .loop = loop, .config = *config, .identity = id, .ops = ops, .user = user, .listen_fd = -1};
     link->connection_config.socket_buffer_bytes = config->socket_buffer_bytes;
     memcpy(link->connection_config.congestion_control, config->congestion_control,
            sizeof(config->congestion_control));
@@ -309,17 +315,19 @@ int link_new(uv_loop_t *loop, const struct link_config *config, struct tls_ident
 
 void link_shutdown(struct link *link)
 {
-    struct error why = {.code = -ESHUTDOWN, .what = "serve the peer", .why = "this ferryd is stopping"};
+    struct error why = {
+        .code = -ESHUTDOWN, .what = "serve the peer", .why = "this ferryd is stopping"};
     struct link_session *ls;
     struct connection *c;
 
     link->shutting_down = true;
-    TAILQ_FOREACH (ls, &link->sessions, entry) {
+    TAILQ_FOREACH(ls, &link->sessions, entry)
+    {
         ls->told = true;
         session_close(ls->engine, WIRE_REASON_SHUTDOWN, "stopping");
         ls->closing = true;
-        TAILQ_FOREACH (c, &ls->connections, entry)
-            connection_pump(c);
+        TAILQ_FOREACH(c, &ls->connections, entry)
+        connection_pump(c);
     }
     while ((ls = TAILQ_FIRST(&link->sessions))) {
         while ((c = TAILQ_FIRST(&ls->connections)))
@@ -377,7 +385,8 @@ void link_session_get_info(const struct link_session *ls, struct link_session_in
     session_get_stats(ls->engine, &ret->stats);
     ret->outages = ls->outages;
     ret->was_up = ls->was_up;
-    TAILQ_FOREACH (c, &ls->connections, entry) {
+    TAILQ_FOREACH(c, &ls->connections, entry)
+    {
         struct stripe_tcp_info tcp;
 
         if (!c->stripe)

@@ -62,7 +62,8 @@ void link_shutdown(struct link *link);
 void link_free(struct link *link);
 
 /* Starts a session; usable at once (bytes wait until it is up). Ends through on_session_closed. */
-int link_dial(struct link *link, const struct link_peer *peer, struct link_session **ret, struct error *err);
+int link_dial(struct link *link, const struct link_peer *peer, struct link_session **ret,
+              struct error *err);
 /* Ends it on purpose, with a goodbye; freed soon after; no callback. */
 void link_session_close(struct link_session *ls);
 
@@ -75,9 +76,9 @@ bool link_session_is_up(const struct link_session *ls);
 
 struct link_session_info {
     struct session_stats stats;
-    unsigned outages;            /* times it was without any stripe */
-    bool was_up;                 /* the peer was reached at least once */
-    uint64_t tcp_min_rtt_us;     /* smallest of the stripes; 0 = unknown */
+    unsigned outages;        /* times it was without any stripe */
+    bool was_up;             /* the peer was reached at least once */
+    uint64_t tcp_min_rtt_us; /* smallest of the stripes; 0 = unknown */
     uint64_t retransmits, segments_out;
     char congestion_control[16]; /* of the first stripe */
     char cipher[64];

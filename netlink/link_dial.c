@@ -41,7 +41,8 @@ int link_split_address(const char *address, char host[256], char port[8])
 
 /* --- dialling ------------------------------------------------------------------------------ */
 
-static int dial_address(struct link_session *ls, const struct sockaddr *address, socklen_t len, uint8_t index)
+static int dial_address(struct link_session *ls, const struct sockaddr *address, socklen_t len,
+                        uint8_t index)
 {
     struct link *link = ls->link;
     struct connection *c;
@@ -68,8 +69,8 @@ static unsigned free_index(const struct link_session *ls)
     const struct connection *c;
     unsigned used = 0, i = 0;
 
-    TAILQ_FOREACH (c, &ls->connections, entry)
-        used |= 1u << c->stripe_index;
+    TAILQ_FOREACH(c, &ls->connections, entry)
+    used |= 1u << c->stripe_index;
     while (used & (1u << i))
         i++;
     return i;
@@ -139,7 +140,8 @@ int link_start_dialling(struct link_session *ls)
     return 0;
 }
 
-int link_dial(struct link *link, const struct link_peer *peer, struct link_session **ret, struct error *err)
+int link_dial(struct link *link, const struct link_peer *peer, struct link_session **ret,
+              struct error *err)
 {
     uint8_t id[WIRE_ID_BYTES];
     int r;
@@ -155,7 +157,8 @@ int link_dial(struct link *link, const struct link_peer *peer, struct link_sessi
             link_session_destroy(*ret);
     }
     if (r < 0)
-        return error_set(err, r, "call the peer", "check its address in the configuration (host:port)",
-                         "%s at %s: %s", peer->name, peer->address, strerror(-r));
+        return error_set(err, r, "call the peer",
+                         "check its address in the configuration (host:port)", "%s at %s: %s",
+                         peer->name, peer->address, strerror(-r));
     return 0;
 }

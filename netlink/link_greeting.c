@@ -42,16 +42,18 @@ static int on_secured(void *owner, struct connection *c, struct error *err)
 
     if (c->server) {
         if (!link->ops->find_peer(link->user, seen, &peer))
-            return error_set(err, -EACCES, "accept a connection", "add its [peer] section if it is one of yours",
+            return error_set(err, -EACCES, "accept a connection",
+                             "add its [peer] section if it is one of yours",
                              "%s has the unknown certificate %s", c->peer_address, seen);
         return 0;
     }
     if (strcmp(seen, ls->peer.fingerprint) != 0)
-        return error_set(err, -EACCES, "verify the peer",
-                         "compare `ferry identity` there with fingerprint= here; a difference you cannot "
-                         "explain is an attack",
-                         "%s at %s shows certificate %s, expected %s", ls->peer.name, ls->peer.address, seen,
-                         ls->peer.fingerprint);
+        return error_set(
+            err, -EACCES, "verify the peer",
+            "compare `ferry identity` there with fingerprint= here; a difference you cannot "
+            "explain is an attack",
+            "%s at %s shows certificate %s, expected %s", ls->peer.name, ls->peer.address, seen,
+            ls->peer.fingerprint);
     return send_hello(ls, c);
 }
 
@@ -63,13 +65,15 @@ static void refuse(struct connection *c, enum wire_reason reason, const char *te
 }
 
 /* A peer that was restarted has forgotten the sessions of its earlier run: so do we. */
-static void forget_earlier_runs(struct link *link, const struct link_peer *peer, const struct wire_hello *h)
+static void forget_earlier_runs(struct link *link, const struct link_peer *peer,
+                                const struct wire_hello *h)
 {
     struct link_session *ls, *next;
 
     for (ls = TAILQ_FIRST(&link->sessions); ls; ls = next) {
         next = TAILQ_NEXT(ls, entry);
-        if (!ls->initiator && !ls->closing && strcmp(ls->peer.fingerprint, peer->fingerprint) == 0 &&
+        if (!ls->initiator && !ls->closing &&
+            strcmp(ls->peer.fingerprint, peer->fingerprint) == 0 &&
             memcmp(ls->peer_instance, h->instance_id, WIRE_ID_BYTES) != 0)
             link_session_fail(ls, WIRE_REASON_UNKNOWN_SESSION, "the peer's ferryd was restarted");
     }
@@ -84,21 +88,24 @@ static int session_for_hello(struct link *link, struct connection *c, const stru
     int r;
 
     if (!link->ops->find_peer(link->user, tls_conn_peer_fingerprint(c->tls), &peer))
-        return error_set(err, -EACCES, "accept a session", NULL, "the peer was removed from the configuration");
+        return error_set(err, -EACCES, "accept a session", NULL,
+                         "the peer was removed from the configuration");
     if (ls && (ls->initiator || ls->closing || strcmp(ls->peer.fingerprint, peer.fingerprint) != 0))
         ls = NULL;
     if (!ls && h->resume) {
         refuse(c, WIRE_REASON_UNKNOWN_SESSION, "no such session here");
-        return error_set(err, -ENOENT, "resume a session", NULL, "%s asks for one that is not known here",
-                         peer.name);
+        return error_set(err, -ENOENT, "resume a session", NULL,
+                         "%s asks for one that is not known here", peer.name);
     }
     if (!ls) {
         forget_earlier_runs(link, &peer, h);
-        r = link->shutting_down ? -ESHUTDOWN
-                                : link_session_new(link, &peer, false, h->session_id, h->window_bytes, &ls);
+        r = link->shutting_down
+                ? -ESHUTDOWN
+                : link_session_new(link, &peer, false, h->session_id, h->window_bytes, &ls);
         if (r < 0) {
             refuse(c, r == -ESHUTDOWN ? WIRE_REASON_SHUTDOWN : WIRE_REASON_BUSY, strerror(-r));
-            return error_set(err, r, "accept a session", NULL, "from %s: %s", peer.name, strerror(-r));
+            return error_set(err, r, "accept a session", NULL, "from %s: %s", peer.name,
+                             strerror(-r));
         }
         memcpy(ls->peer_instance, h->instance_id, WIRE_ID_BYTES);
         link->ops->on_session(link->user, ls);
@@ -118,7 +125,8 @@ static int on_hello(struct link *link, struct connection *c, const uint8_t *payl
     if (r == -EPROTONOSUPPORT)
         refuse(c, WIRE_REASON_VERSION, "this ferryd speaks link version 1");
     if (r < 0)
-        return error_set(err, r, "read the peer's greeting", "run the same ferry release on both sites",
+        return error_set(err, r, "read the peer's greeting",
+                         "run the same ferry release on both sites",
                          r == -EPROTONOSUPPORT ? "it speaks another version" : "it is malformed");
     r = session_for_hello(link, c, &h, &ls, err);
     if (r < 0 || !ls)
@@ -145,15 +153,15 @@ static int on_refuse(struct link_session *ls, uint64_t reason, const uint8_t *pa
     char text[WIRE_TEXT_BYTES];
 
     wire_get_text(payload, len, text);
-    error_set(err, -ECONNREFUSED, "open a session", NULL, "%s refuses: %s (%s)", ls->peer.name, text,
-              wire_reason_name(reason));
+    error_set(err, -ECONNREFUSED, "open a session", NULL, "%s refuses: %s (%s)", ls->peer.name,
+              text, wire_reason_name(reason));
     if (!ls->was_up || reason == WIRE_REASON_UNKNOWN_SESSION)
         link_session_fail(ls, (enum wire_reason)reason, err->why);
     return -ECONNREFUSED;
 }
 
-static int on_welcome(struct link_session *ls, struct connection *c, const uint8_t *payload, size_t len,
-                      struct error *err)
+static int on_welcome(struct link_session *ls, struct connection *c, const uint8_t *payload,
+                      size_t len, struct error *err)
 {
     bool first = !ls->was_up;
     struct wire_hello h;
@@ -195,7 +203,8 @@ static void on_lost(void *owner, struct connection *c, const struct error *why)
     if (!ls) { /* accepted, never greeted */
         TAILQ_REMOVE(&link->pending, c, entry);
         link->pending_count--;
-        log_warning("link: connection from %s dropped: %s", c->peer_address, error_line(why, line, sizeof(line)));
+        log_warning("link: connection from %s dropped: %s", c->peer_address,
+                    error_line(why, line, sizeof(line)));
         return;
     }
     TAILQ_REMOVE(&ls->connections, c, entry);

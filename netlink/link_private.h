@@ -20,7 +20,8 @@ struct link_session {
     bool closing; /* on its way out: waits for its connections, then is freed */
     bool told;    /* the owner knows that it is over */
     uint8_t id[WIRE_ID_BYTES];
-    uint8_t peer_instance[WIRE_ID_BYTES]; /* accepted sessions: the run of the peer's ferryd that dialled */
+    uint8_t peer_instance
+        [WIRE_ID_BYTES]; /* accepted sessions: the run of the peer's ferryd that dialled */
     struct connection_list connections; /* attached or (initiator) being dialled */
     unsigned attached;
     unsigned outages;
@@ -53,7 +54,8 @@ struct link {
 
 /* link.c */
 int link_session_new(struct link *link, const struct link_peer *peer, bool initiator,
-                     const uint8_t id[WIRE_ID_BYTES], uint32_t peer_window, struct link_session **ret);
+                     const uint8_t id[WIRE_ID_BYTES], uint32_t peer_window,
+                     struct link_session **ret);
 void link_session_destroy(struct link_session *ls);
 struct link_session *link_session_by_id(struct link *link, const uint8_t id[WIRE_ID_BYTES]);
 void link_session_fail(struct link_session *ls, enum wire_reason reason, const char *why);

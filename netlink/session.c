@@ -53,21 +53,22 @@ void session_set_peer_window(struct session *s, uint32_t window_bytes)
     struct stream *st;
 
     s->config.peer_window_bytes = window_bytes;
-    TAILQ_FOREACH (st, &s->streams, entry)
-        st->send_limit = window_bytes;
+    TAILQ_FOREACH(st, &s->streams, entry)
+    st->send_limit = window_bytes;
 }
 
 /* --- the end of a session ------------------------------------------------------------------ */
 
-static void close_with(struct session *s, enum wire_reason reason, const char *what, const char *why)
+static void close_with(struct session *s, enum wire_reason reason, const char *what,
+                       const char *why)
 {
     struct stream *st, *next;
 
     if (s->closed)
         return;
     s->closed = true;
-    error_set(&s->close_why, reason == WIRE_REASON_PROTOCOL ? -EPROTO : -ECONNRESET, what, NULL, "%s",
-              why);
+    error_set(&s->close_why, reason == WIRE_REASON_PROTOCOL ? -EPROTO : -ECONNRESET, what, NULL,
+              "%s", why);
     for (st = TAILQ_FIRST(&s->streams); st; st = next) {
         next = TAILQ_NEXT(st, entry);
         stream_die(st, reason);
@@ -82,8 +83,8 @@ static void say_goodbye(struct session *s, enum wire_reason reason, const char *
 
     s->close_reason = reason;
     snprintf(s->close_text, sizeof(s->close_text), "%s", text);
-    TAILQ_FOREACH (stripe, &s->stripes, entry)
-        stripe->goodbye_owed = true;
+    TAILQ_FOREACH(stripe, &s->stripes, entry)
+    stripe->goodbye_owed = true;
 }
 
 static int protocol_fault(struct session *s, const char *why)
@@ -123,8 +124,8 @@ uint16_t session_all_slots(const struct session *s)
     const struct stripe *stripe;
     unsigned all = 0;
 
-    TAILQ_FOREACH (stripe, &s->stripes, entry)
-        all |= 1u << stripe->slot;
+    TAILQ_FOREACH(stripe, &s->stripes, entry)
+    all |= 1u << stripe->slot;
     return (uint16_t)all;
 }
 
@@ -155,7 +156,8 @@ int session_stripe_add(struct session *s, uint64_t now_ns, struct stripe **ret)
     TAILQ_INSERT_TAIL(&s->stripes, stripe, entry);
     s->stripe_count++;
     /* Acknowledgements may have died with other stripes: say again how far each stream has come. */
-    TAILQ_FOREACH (st, &s->streams, entry) {
+    TAILQ_FOREACH(st, &s->streams, entry)
+    {
         st->ack_owed = !st->dead;
         if (st->reset_sent)
             st->reset_owed = true;
@@ -170,7 +172,8 @@ void session_stripe_lost(struct session *s, struct stripe *stripe)
 
     TAILQ_REMOVE(&s->stripes, stripe, entry);
     s->stripe_count--;
-    TAILQ_FOREACH (st, &s->streams, entry) {
+    TAILQ_FOREACH(st, &s->streams, entry)
+    {
         stream_on_stripe_lost(st, stripe);
         st->ack_owed = !st->dead; /* an acknowledgement may have been on it */
         if (st->reset_sent)
@@ -190,7 +193,8 @@ uint64_t session_deadline(const struct session *s)
     const struct stripe *stripe;
     uint64_t deadline = UINT64_MAX;
 
-    TAILQ_FOREACH (stripe, &s->stripes, entry) {
+    TAILQ_FOREACH(stripe, &s->stripes, entry)
+    {
         deadline = MIN(deadline, stripe->ping_ns + PING_INTERVAL_NS);
         deadline = MIN(deadline, stripe->heard_ns + s->config.stripe_timeout_ns);
     }
@@ -204,7 +208,8 @@ static void ask_for_last_words(struct session *s)
 {
     struct stream *st;
 
-    TAILQ_FOREACH (st, &s->streams, entry) {
+    TAILQ_FOREACH(st, &s->streams, entry)
+    {
         if (st->reset_sent)
             st->reset_owed = true;
         else if (!st->dead && st->fin_sent && !st->fin_acked)
@@ -217,7 +222,8 @@ void session_tick(struct session *s, uint64_t now_ns)
     struct stripe *stripe;
     bool ask = false;
 
-    TAILQ_FOREACH (stripe, &s->stripes, entry) {
+    TAILQ_FOREACH(stripe, &s->stripes, entry)
+    {
         if (now_ns >= stripe->ping_ns + PING_INTERVAL_NS) {
             stripe->ping_ns = now_ns;
             stripe->ping_owed = true;
@@ -234,7 +240,8 @@ static struct stream *find_stream(const struct session *s, uint32_t id)
 {
     struct stream *st;
 
-    TAILQ_FOREACH (st, &s->streams, entry) {
+    TAILQ_FOREACH(st, &s->streams, entry)
+    {
         if (st->id == id)
             return st;
     }
@@ -358,7 +365,8 @@ static void on_goodbye(struct session *s, uint64_t reason, const uint8_t *text, 
     char line[WIRE_TEXT_BYTES + 64];
 
     wire_get_text(text, len, why);
-    snprintf(line, sizeof(line), "the peer ended the session: %s (%s)", why, wire_reason_name(reason));
+    snprintf(line, sizeof(line), "the peer ended the session: %s (%s)", why,
+             wire_reason_name(reason));
     close_with(s, reason == WIRE_REASON_SHUTDOWN ? WIRE_REASON_SHUTDOWN : WIRE_REASON_NONE,
                "talk to the peer", line);
 }
@@ -390,8 +398,8 @@ static int on_frame(struct session *s, struct stripe *stripe, const struct wire_
 }
 
 /* Parses one frame at @data if it is whole. Returns its length, 0 for more bytes wanted, or an error. */
-static ssize_t parse_frame(struct session *s, struct stripe *stripe, const uint8_t *data, size_t len,
-                           uint64_t now_ns)
+static ssize_t parse_frame(struct session *s, struct stripe *stripe, const uint8_t *data,
+                           size_t len, uint64_t now_ns)
 {
     struct wire_header h;
     const char *why = NULL;
@@ -418,8 +426,8 @@ int session_stripe_feed(struct session *s, struct stripe *stripe, const void *da
     s->stats.wire_received_bytes += len;
     r = buffer_append(&stripe->input, data, len);
     while (r == 0 && !s->closed) {
-        ssize_t used = parse_frame(s, stripe, buffer_data(&stripe->input), buffer_len(&stripe->input),
-                                   now_ns);
+        ssize_t used =
+            parse_frame(s, stripe, buffer_data(&stripe->input), buffer_len(&stripe->input), now_ns);
 
         if (used == 0)
             break;
@@ -495,8 +503,8 @@ void session_get_stats(const struct session *s, struct session_stats *ret)
     ret->stripes = s->stripe_count;
     ret->streams = s->stream_count;
     ret->buffered_bytes = 0;
-    TAILQ_FOREACH (st, &s->streams, entry)
-        ret->buffered_bytes += buffer_len(&st->send) + buffer_len(&st->receive);
+    TAILQ_FOREACH(st, &s->streams, entry)
+    ret->buffered_bytes += buffer_len(&st->send) + buffer_len(&st->receive);
 }
 
 /* --- streams as the owner sees them -------------------------------------------------------- */

@@ -65,7 +65,8 @@ struct session_stats {
     uint64_t resent_bytes;                         /* payload sent again after a loss */
     uint64_t rtt_min_ns, rtt_ns;                   /* 0: not measured yet */
     uint64_t buffered_bytes;                       /* unacknowledged + unread, all streams */
-    uint64_t goodput_sent_bytes, goodput_received_bytes; /* stream payload acknowledged / delivered */
+    uint64_t goodput_sent_bytes,
+        goodput_received_bytes; /* stream payload acknowledged / delivered */
     unsigned stripes;
     unsigned streams;
 };

@@ -48,7 +48,7 @@ struct stream {
     uint64_t send_limit; /* the peer's credit */
     bool end_wanted;     /* the owner said end; the FIN's offset is send_end */
     bool fin_sent, fin_acked;
-    bool want_writable; /* the owner met an empty room */
+    bool want_writable;         /* the owner met an empty room */
     TAILQ_HEAD(, range) ranges; /* in offset order */
     unsigned lost_ranges;
 
@@ -71,8 +71,8 @@ struct stripe {
     TAILQ_ENTRY(stripe) entry;
     unsigned slot; /* of this session's stripes: 0 to 15 */
     struct buffer input;
-    uint64_t heard_ns;       /* last byte received */
-    uint64_t ping_ns;        /* last ping noted */
+    uint64_t heard_ns; /* last byte received */
+    uint64_t ping_ns;  /* last ping noted */
     bool ping_owed;
     bool pong_owed;
     uint64_t pong_offset;
@@ -95,11 +95,14 @@ struct session {
     struct stripe_list stripes;
     struct stream *cursor[CARE_CLASSES]; /* round robin: the stream served last */
     unsigned stream_count, stripe_count;
-    uint32_t next_id;       /* of our next stream */
-    uint32_t peer_floor;    /* every peer's id below this has been used */
-    uint8_t peer_seen[SEEN_IDS / 8]; /* bit i: id peer_floor + 2i was used */
+    uint32_t next_id;                     /* of our next stream */
+    uint32_t peer_floor;                  /* every peer's id below this has been used */
+    uint8_t peer_seen[SEEN_IDS / 8];      /* bit i: id peer_floor + 2i was used */
     uint64_t starved_bytes[CARE_CLASSES]; /* sent for others since a waiting class was served */
-    struct { uint32_t ids[16]; unsigned count; } gone_owed; /* RESET(GONE) answers */
+    struct {
+        uint32_t ids[16];
+        unsigned count;
+    } gone_owed; /* RESET(GONE) answers */
     bool closed, closed_told;
     struct error close_why;
     uint64_t close_reason;

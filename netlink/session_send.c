@@ -77,8 +77,10 @@ static size_t pull_copies(struct session *s, struct stripe *stripe, uint8_t *out
 
     if (s->stripe_count < 2)
         return 0;
-    TAILQ_FOREACH (st, &s->streams, entry) {
-        while (cap - used >= WIRE_FRAME_MAX_BYTES && (n = stream_cut_copy(st, stripe, out + used)) > 0)
+    TAILQ_FOREACH(st, &s->streams, entry)
+    {
+        while (cap - used >= WIRE_FRAME_MAX_BYTES &&
+               (n = stream_cut_copy(st, stripe, out + used)) > 0)
             used += n;
     }
     return used;
@@ -94,7 +96,8 @@ static struct stream *next_in_class(struct session *s, enum care care)
         if (st->care == care && stream_has_data(st))
             return st;
     }
-    TAILQ_FOREACH (st, &s->streams, entry) {
+    TAILQ_FOREACH(st, &s->streams, entry)
+    {
         if (st->care == care && stream_has_data(st))
             return st;
     }
@@ -155,7 +158,8 @@ bool session_wants_output(const struct session *s)
     const struct stripe *stripe;
     const struct stream *st;
 
-    TAILQ_FOREACH (stripe, &s->stripes, entry) {
+    TAILQ_FOREACH(stripe, &s->stripes, entry)
+    {
         if (stripe->goodbye_owed || (!s->closed && (stripe->pong_owed || stripe->ping_owed)))
             return true;
     }
@@ -163,7 +167,8 @@ bool session_wants_output(const struct session *s)
         return false;
     if (s->gone_owed.count > 0)
         return true;
-    TAILQ_FOREACH (st, &s->streams, entry) {
+    TAILQ_FOREACH(st, &s->streams, entry)
+    {
         if (st->reset_owed || (st->ack_owed && !st->dead) || stream_has_data(st) ||
             (s->stripe_count > 1 && stream_owes_copies(st, session_all_slots(s))))
             return true;

@@ -88,7 +88,8 @@ void stream_collect(struct stream *st)
 {
     if (!st->released)
         return;
-    if (st->dead ? !st->reset_owed && !st->reset_sent : st->fin_acked && st->fin_received && !st->ack_owed)
+    if (st->dead ? !st->reset_owed && !st->reset_sent
+                 : st->fin_acked && st->fin_received && !st->ack_owed)
         stream_free(st);
 }
 
@@ -155,7 +156,8 @@ static struct range *first_lost(struct stream *st)
 {
     struct range *r;
 
-    TAILQ_FOREACH (r, &st->ranges, entry) {
+    TAILQ_FOREACH(r, &st->ranges, entry)
+    {
         if (!r->stripe)
             return r;
     }
@@ -194,7 +196,8 @@ static size_t put_range(const struct stream *st, const struct range *r, uint8_t 
     h.flags = r->fin ? WIRE_FLAG_FIN : 0;
     wire_put_header(out, &h);
     if (r->length > 0) /* a lone FIN has no bytes, and perhaps no buffer */
-        memcpy(out + WIRE_HEADER_BYTES, buffer_data(&st->send) + (r->offset - st->send_acked), r->length);
+        memcpy(out + WIRE_HEADER_BYTES, buffer_data(&st->send) + (r->offset - st->send_acked),
+               r->length);
     return WIRE_HEADER_BYTES + r->length;
 }
 
@@ -229,7 +232,8 @@ size_t stream_cut_copy(struct stream *st, struct stripe *stripe, uint8_t *out)
 {
     struct range *r;
 
-    TAILQ_FOREACH (r, &st->ranges, entry) {
+    TAILQ_FOREACH(r, &st->ranges, entry)
+    {
         if (wants_copy(st, r, stripe->slot)) {
             r->carried = (uint16_t)(r->carried | 1u << stripe->slot);
             return put_range(st, r, out);
@@ -244,7 +248,8 @@ bool stream_owes_copies(const struct stream *st, uint16_t all)
 
     if (st->care != CARE_CONTROL || st->dead)
         return false;
-    TAILQ_FOREACH (r, &st->ranges, entry) {
+    TAILQ_FOREACH(r, &st->ranges, entry)
+    {
         if (r->stripe && r->length <= URGENT_COPY_BYTES && (r->carried & all) != all)
             return true;
     }
@@ -316,7 +321,8 @@ void stream_on_stripe_lost(struct stream *st, struct stripe *stripe)
 {
     struct range *r;
 
-    TAILQ_FOREACH (r, &st->ranges, entry) {
+    TAILQ_FOREACH(r, &st->ranges, entry)
+    {
         if (r->stripe == stripe) {
             r->stripe = NULL;
             st->lost_ranges++;
@@ -354,7 +360,8 @@ size_t stream_put_ack(struct stream *st, uint8_t *out)
     struct wire_header h = {.type = WIRE_ACK, .stream = st->id, .length = 8};
 
     st->ack_owed = false;
-    st->receive_limit_told = MAX(st->receive_limit_told, st->receive_read + st->session->config.window_bytes);
+    st->receive_limit_told =
+        MAX(st->receive_limit_told, st->receive_read + st->session->config.window_bytes);
     h.offset = st->receive_next + (st->fin_received ? 1 : 0);
     wire_put_header(out, &h);
     put_be64(out + WIRE_HEADER_BYTES, st->receive_limit_told);
@@ -396,8 +403,8 @@ static int join_segments(struct stream *st)
     return 0;
 }
 
-static int insert_segment(struct stream *st, struct segment *next, uint64_t offset, const uint8_t *data,
-                          uint64_t len)
+static int insert_segment(struct stream *st, struct segment *next, uint64_t offset,
+                          const uint8_t *data, uint64_t len)
 {
     struct segment *g = malloc(sizeof(*g) + len);
 

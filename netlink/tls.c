@@ -44,7 +44,8 @@ static void openssl_reason(char *buf, size_t cap)
     unsigned long code = ERR_get_error();
 
     if (code)
-        snprintf(buf, cap, "%s", ERR_reason_error_string(code) ? ERR_reason_error_string(code) : "TLS error");
+        snprintf(buf, cap, "%s",
+                 ERR_reason_error_string(code) ? ERR_reason_error_string(code) : "TLS error");
     else
         snprintf(buf, cap, "unknown TLS error");
     ERR_clear_error();
@@ -98,11 +99,13 @@ static X509 *make_certificate(EVP_PKEY *key, const char *site_name)
     for (size_t i = 0; i < sizeof(serial); i++)
         number = number << 8 | serial[i];
     name = X509_get_subject_name(cert);
-    if (!X509_set_version(cert, 2) || !ASN1_INTEGER_set_uint64(X509_get_serialNumber(cert), number >> 1) ||
+    if (!X509_set_version(cert, 2) ||
+        !ASN1_INTEGER_set_uint64(X509_get_serialNumber(cert), number >> 1) ||
         !X509_gmtime_adj(X509_getm_notBefore(cert), -24 * 3600) ||
         !X509_time_adj_ex(X509_getm_notAfter(cert), CERTIFICATE_DAYS, 0, NULL) ||
         !X509_set_pubkey(cert, key) ||
-        !X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)site_name, -1, -1, 0) ||
+        !X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)site_name, -1,
+                                    -1, 0) ||
         !X509_set_issuer_name(cert, name) || !X509_sign(cert, key, EVP_sha256()))
         goto fail;
     return cert;
@@ -128,7 +131,8 @@ static int write_pem(const char *path, mode_t mode, EVP_PKEY *key, X509 *cert)
 
     if (!f)
         return -errno;
-    ok = key ? PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL) == 1 : PEM_write_X509(f, cert) == 1;
+    ok = key ? PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL) == 1
+             : PEM_write_X509(f, cert) == 1;
     ok = fflush(f) == 0 && fsync(fileno(f)) == 0 && ok;
     fclose(f);
     if (!ok)
@@ -136,8 +140,8 @@ static int write_pem(const char *path, mode_t mode, EVP_PKEY *key, X509 *cert)
     return ok ? 0 : -EIO;
 }
 
-static int make_identity(struct tls_identity *id, const char *key_path, const char *certificate_path,
-                         const char *site_name, struct error *err)
+static int make_identity(struct tls_identity *id, const char *key_path,
+                         const char *certificate_path, const char *site_name, struct error *err)
 {
     int r;
 
@@ -152,13 +156,14 @@ static int make_identity(struct tls_identity *id, const char *key_path, const ch
             unlink(key_path);
     }
     if (r < 0)
-        return error_set(err, r, "store the site's key", "check that the folder exists and is writable",
-                         "%s and %s: %s", key_path, certificate_path, strerror(-r));
+        return error_set(err, r, "store the site's key",
+                         "check that the folder exists and is writable", "%s and %s: %s", key_path,
+                         certificate_path, strerror(-r));
     return 0;
 }
 
-static int read_identity(struct tls_identity *id, const char *key_path, const char *certificate_path,
-                         struct error *err)
+static int read_identity(struct tls_identity *id, const char *key_path,
+                         const char *certificate_path, struct error *err)
 {
     FILE *f = fopen(key_path, "re");
 
@@ -201,9 +206,11 @@ static SSL_CTX *make_context(struct tls_identity *id, bool server)
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     /* AES-128 first: a third cheaper than AES-256, and every byte of every VM goes through it. */
     if (!SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) ||
-        !SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384") ||
+        !SSL_CTX_set_ciphersuites(
+            ctx, "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384") ||
         !SSL_CTX_set_session_id_context(ctx, session_context, sizeof(session_context) - 1) ||
-        SSL_CTX_use_certificate(ctx, id->certificate) != 1 || SSL_CTX_use_PrivateKey(ctx, id->key) != 1) {
+        SSL_CTX_use_certificate(ctx, id->certificate) != 1 ||
+        SSL_CTX_use_PrivateKey(ctx, id->key) != 1) {
         SSL_CTX_free(ctx);
         return NULL;
     }
@@ -224,7 +231,8 @@ int tls_identity_load(const char *key_path, const char *certificate_path, const 
     if (r == 0) {
         id->server_ctx = make_context(id, true);
         id->client_ctx = make_context(id, false);
-        if (!id->server_ctx || !id->client_ctx || fingerprint_of(id->certificate, id->fingerprint) < 0)
+        if (!id->server_ctx || !id->client_ctx ||
+            fingerprint_of(id->certificate, id->fingerprint) < 0)
             r = error_set(err, -EIO, "set up TLS", NULL, "OpenSSL refused the site's certificate");
     }
     if (r < 0) {
@@ -295,7 +303,8 @@ static int fault_of(struct tls_conn *c, int result)
     case SSL_ERROR_ZERO_RETURN:
         return 0;
     case SSL_ERROR_SYSCALL:
-        snprintf(c->why, sizeof(c->why), "%s", saved ? strerror(saved) : "the peer closed the connection");
+        snprintf(c->why, sizeof(c->why), "%s",
+                 saved ? strerror(saved) : "the peer closed the connection");
         ERR_clear_error();
         return saved ? -saved : -ECONNRESET;
     default:

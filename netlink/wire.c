@@ -74,7 +74,8 @@ static const char *header_fault(const struct wire_header *h, uint8_t reserved)
     }
 }
 
-int wire_get_header(const uint8_t in[WIRE_HEADER_BYTES], struct wire_header *ret, const char **ret_why)
+int wire_get_header(const uint8_t in[WIRE_HEADER_BYTES], struct wire_header *ret,
+                    const char **ret_why)
 {
     struct wire_header h = {
         .type = in[0],
@@ -95,7 +96,8 @@ int wire_get_header(const uint8_t in[WIRE_HEADER_BYTES], struct wire_header *ret
     return 0;
 }
 
-size_t wire_put_hello(uint8_t out[WIRE_HELLO_MAX_BYTES], enum wire_type type, const struct wire_hello *h)
+size_t wire_put_hello(uint8_t out[WIRE_HELLO_MAX_BYTES], enum wire_type type,
+                      const struct wire_hello *h)
 {
     size_t name_len = strnlen(h->name, WIRE_NAME_BYTES - 1);
     uint8_t *p = out + WIRE_HEADER_BYTES;

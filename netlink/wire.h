@@ -47,9 +47,9 @@
 enum {
     WIRE_VERSION = 1,
     WIRE_HEADER_BYTES = 24,
-    WIRE_ID_BYTES = 16,     /* session and instance ids: random */
-    WIRE_NAME_BYTES = 64,   /* a site's name, with its final zero */
-    WIRE_TEXT_BYTES = 256,  /* the text of REFUSE and GOODBYE, with its final zero */
+    WIRE_ID_BYTES = 16,    /* session and instance ids: random */
+    WIRE_NAME_BYTES = 64,  /* a site's name, with its final zero */
+    WIRE_TEXT_BYTES = 256, /* the text of REFUSE and GOODBYE, with its final zero */
     WIRE_HELLO_MAX_BYTES = 256,
 };
 
@@ -84,13 +84,14 @@ enum care {
 /* Reason codes of REFUSE, GOODBYE and RESET. */
 enum wire_reason {
     WIRE_REASON_NONE = 0,
-    WIRE_REASON_VERSION = 1,         /* no common protocol version */
-    WIRE_REASON_UNKNOWN_SESSION = 2, /* resumption of a session that is not known here (a restart) */
-    WIRE_REASON_BUSY = 3,            /* a cap is reached */
-    WIRE_REASON_PROTOCOL = 4,        /* the peer broke the protocol */
-    WIRE_REASON_SHUTDOWN = 5,        /* the daemon stops */
-    WIRE_REASON_GONE = 6,            /* RESET: the stream is not known any more */
-    WIRE_REASON_OUTAGE = 7,          /* no stripe for longer than the configured limit */
+    WIRE_REASON_VERSION = 1, /* no common protocol version */
+    WIRE_REASON_UNKNOWN_SESSION =
+        2,                    /* resumption of a session that is not known here (a restart) */
+    WIRE_REASON_BUSY = 3,     /* a cap is reached */
+    WIRE_REASON_PROTOCOL = 4, /* the peer broke the protocol */
+    WIRE_REASON_SHUTDOWN = 5, /* the daemon stops */
+    WIRE_REASON_GONE = 6,     /* RESET: the stream is not known any more */
+    WIRE_REASON_OUTAGE = 7,   /* no stripe for longer than the configured limit */
 };
 
 struct wire_header {
@@ -111,7 +112,7 @@ struct wire_hello {
     bool resume;                        /* HELLO: this session had a stripe before */
     uint8_t stripe;                     /* HELLO: this stripe's index */
     uint32_t window_bytes;              /* what may be sent on each stream before the first ACK */
-    char name[WIRE_NAME_BYTES];         /* the sender's site, for messages only: the certificate decides */
+    char name[WIRE_NAME_BYTES]; /* the sender's site, for messages only: the certificate decides */
 };
 
 void wire_put_header(uint8_t out[WIRE_HEADER_BYTES], const struct wire_header *h);
@@ -120,10 +121,12 @@ void wire_put_header(uint8_t out[WIRE_HEADER_BYTES], const struct wire_header *h
  * Decodes and checks a header: known type and flags, reserved byte zero, lengths within their
  * limits and consistent with the type. 0, or -EPROTO with *ret_why naming the fault.
  */
-int wire_get_header(const uint8_t in[WIRE_HEADER_BYTES], struct wire_header *ret, const char **ret_why);
+int wire_get_header(const uint8_t in[WIRE_HEADER_BYTES], struct wire_header *ret,
+                    const char **ret_why);
 
 /* Writes a whole HELLO or WELCOME frame; returns its length (<= WIRE_HELLO_MAX_BYTES). */
-size_t wire_put_hello(uint8_t out[WIRE_HELLO_MAX_BYTES], enum wire_type type, const struct wire_hello *h);
+size_t wire_put_hello(uint8_t out[WIRE_HELLO_MAX_BYTES], enum wire_type type,
+                      const struct wire_hello *h);
 
 /* Decodes the payload of a HELLO or WELCOME. 0, -EPROTO, or -EPROTONOSUPPORT for another version. */
 int wire_get_hello(const uint8_t *payload, size_t len, struct wire_hello *ret);

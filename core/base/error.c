@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-int error_set(struct error *e, int code, const char *what, const char *mend, const char *why_fmt, ...)
+int error_set(struct error *e, int code, const char *what, const char *mend, const char *why_fmt,
+              ...)
 {
     va_list ap;
 

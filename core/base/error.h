@@ -25,8 +25,8 @@ struct error {
  * `return error_set(e, -ENOENT, "find domain vm1", "is it defined here?", "no such domain");`.
  * @mend may be NULL. Text that does not fit is cut.
  */
-int error_set(struct error *e, int code, const char *what, const char *mend, const char *why_fmt, ...)
-    FERRY_PRINTF(5, 6);
+int error_set(struct error *e, int code, const char *what, const char *mend, const char *why_fmt,
+              ...) FERRY_PRINTF(5, 6);
 
 /* Puts "@context: " before what was attempted, for a caller that knows more. */
 void error_prefix(struct error *e, const char *context);

@@ -12,7 +12,12 @@
 #include "core/base/macros.h"
 
 /* The numbers are syslog's. */
-enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+enum log_level {
+    LOG_LEVEL_ERROR = 3,
+    LOG_LEVEL_WARNING = 4,
+    LOG_LEVEL_INFO = 6,
+    LOG_LEVEL_DEBUG = 7
+};
 
 /* Lines above @level are dropped. Default: LOG_LEVEL_INFO. */
 void log_set_level(enum log_level level);

@@ -25,7 +25,12 @@
 
 #include "core/switchover.h"
 
-enum copy { COPY_RUNNING, COPY_STOPPED, COPY_PAUSED, COPY_GONE }; /* STOPPED: libvirt's job holds it */
+enum copy {
+    COPY_RUNNING,
+    COPY_STOPPED,
+    COPY_PAUSED,
+    COPY_GONE
+}; /* STOPPED: libvirt's job holds it */
 enum reply { REPLY_NONE, REPLY_AT_SOURCE, REPLY_RELEASED, REPLY_READ };
 enum word { WORD_COMMIT, WORD_ABORT, WORD_ASK, WORD_RESUMED, WORD_ABORTED };
 
@@ -41,15 +46,16 @@ struct world {
     struct switchover_source source;
     struct switchover_target target;
     uint8_t source_up, target_up;
-    uint8_t source_journal;  /* 0 moving, 1 commit, 2 abort, 3 done */
-    uint8_t target_journal;  /* 0 receiving, 1 prepared, 2 committing, 3 done resumed, 4 aborting, 5 aborted */
+    uint8_t source_journal; /* 0 moving, 1 commit, 2 abort, 3 done */
+    uint8_t
+        target_journal; /* 0 receiving, 1 prepared, 2 committing, 3 done resumed, 4 aborting, 5 aborted */
     uint8_t source_copy, target_copy;
     uint8_t target_complete; /* disks and memory are there */
     uint8_t rpc_up;          /* libvirt's connection, end to end */
     uint8_t finish_passed;   /* the target's libvirtd has FINISH3 */
     uint8_t reply;
     uint8_t link_up;
-    uint8_t session;         /* the moves's first session still lives: streams, RPC */
+    uint8_t session; /* the moves's first session still lives: streams, RPC */
     struct queue to_source, to_target;
     /* calls under way */
     uint8_t journal_commit, journal_prepared, journal_committed, resume_target, clean_target;
@@ -161,10 +167,31 @@ static void apply_target(struct world *w, unsigned actions)
 /* --- what can happen next ------------------------------------------------------------------ */
 
 enum happening {
-    H_FINISH_CALL, H_DISKS_DONE, H_MEMORY_DONE, H_PREPARED_DURABLE, H_REPLY_ARRIVES, H_COMMIT_DURABLE,
-    H_REPLY_READ, H_REPLY_READ_UNSEEN, H_WORD_TO_TARGET, H_WORD_TO_SOURCE, H_COMMITTED_DURABLE, H_TARGET_RESUMES,
-    H_TARGET_CLEANED, H_SOURCE_CHECKED, H_SOURCE_RESUMED, H_LINK_LOST, H_LINK_BACK, H_RPC_BREAKS, H_CANCEL,
-    H_SOURCE_CRASHES, H_TARGET_CRASHES, H_SOURCE_RESTARTS, H_TARGET_RESTARTS, H_TARGET_ASKS, HAPPENINGS,
+    H_FINISH_CALL,
+    H_DISKS_DONE,
+    H_MEMORY_DONE,
+    H_PREPARED_DURABLE,
+    H_REPLY_ARRIVES,
+    H_COMMIT_DURABLE,
+    H_REPLY_READ,
+    H_REPLY_READ_UNSEEN,
+    H_WORD_TO_TARGET,
+    H_WORD_TO_SOURCE,
+    H_COMMITTED_DURABLE,
+    H_TARGET_RESUMES,
+    H_TARGET_CLEANED,
+    H_SOURCE_CHECKED,
+    H_SOURCE_RESUMED,
+    H_LINK_LOST,
+    H_LINK_BACK,
+    H_RPC_BREAKS,
+    H_CANCEL,
+    H_SOURCE_CRASHES,
+    H_TARGET_CRASHES,
+    H_SOURCE_RESTARTS,
+    H_TARGET_RESTARTS,
+    H_TARGET_ASKS,
+    HAPPENINGS,
 };
 
 static void crash_source(struct world *w)
@@ -196,8 +223,9 @@ static void lose_link(struct world *w)
 
 static void restart_target(struct world *w)
 {
-    static const enum switchover_target_state states[] = {TARGET_RECEIVING, TARGET_PREPARED, TARGET_COMMITTING,
-                                                          TARGET_RESUMED,   TARGET_ABORTING, TARGET_ABORTED};
+    static const enum switchover_target_state states[] = {TARGET_RECEIVING,  TARGET_PREPARED,
+                                                          TARGET_COMMITTING, TARGET_RESUMED,
+                                                          TARGET_ABORTING,   TARGET_ABORTED};
 
     w->target_up = 1;
     apply_target(w, switchover_target_recover(&w->target, states[w->target_journal]));
@@ -259,20 +287,21 @@ static int happen(struct world *w, enum happening h)
 {
     switch (h) {
     case H_FINISH_CALL:
-        if (!w->rpc_up || !w->target_up || w->target.state != TARGET_RECEIVING || w->target.finish_held)
+        if (!w->rpc_up || !w->target_up || w->target.state != TARGET_RECEIVING ||
+            w->target.finish_held)
             return 0;
         w->source_copy = COPY_STOPPED;
         target_event(w, TARGET_ON_FINISH_CALL);
         return 1;
     case H_DISKS_DONE:
-        if (!w->session || !w->target_up || w->target.state != TARGET_RECEIVING || w->target.disks_done ||
-            w->source_copy != COPY_STOPPED)
+        if (!w->session || !w->target_up || w->target.state != TARGET_RECEIVING ||
+            w->target.disks_done || w->source_copy != COPY_STOPPED)
             return 0;
         target_event(w, TARGET_ON_DISKS_DONE);
         return 1;
     case H_MEMORY_DONE:
-        if (!w->session || !w->target_up || w->target.state != TARGET_RECEIVING || w->target.memory_done ||
-            w->source_copy != COPY_STOPPED)
+        if (!w->session || !w->target_up || w->target.state != TARGET_RECEIVING ||
+            w->target.memory_done || w->source_copy != COPY_STOPPED)
             return 0;
         target_event(w, TARGET_ON_MEMORY_DONE);
         return 1;
@@ -280,14 +309,16 @@ static int happen(struct world *w, enum happening h)
         if (!w->journal_prepared)
             return 0;
         w->journal_prepared = 0;
-        if (w->target.state == TARGET_PREPARING) { /* an abort in between has written a later record */
+        if (w->target.state ==
+            TARGET_PREPARING) { /* an abort in between has written a later record */
             w->target_journal = 1;
             w->target_complete = 1;
         }
         target_event(w, TARGET_ON_PREPARED_JOURNALLED);
         return 1;
     case H_REPLY_ARRIVES:
-        if (w->reply != REPLY_AT_SOURCE || !w->session || !w->source_up || w->source.state != SOURCE_MOVING)
+        if (w->reply != REPLY_AT_SOURCE || !w->session || !w->source_up ||
+            w->source.state != SOURCE_MOVING)
             return 0;
         source_event(w, SOURCE_ON_FINISH_OK);
         return 1;
@@ -298,7 +329,7 @@ static int happen(struct world *w, enum happening h)
         w->source_journal = 1;
         source_event(w, SOURCE_ON_COMMIT_JOURNALLED);
         return 1;
-    case H_REPLY_READ: /* libvirt reads the reply, and ferryd sees that it did */
+    case H_REPLY_READ:        /* libvirt reads the reply, and ferryd sees that it did */
     case H_REPLY_READ_UNSEEN: /* ... or loses sight of it just then */
         if (w->reply != REPLY_RELEASED || !w->rpc_up)
             return 0;
@@ -334,7 +365,8 @@ static int happen(struct world *w, enum happening h)
         w->resume_target = 0;
         if (w->target_copy == COPY_PAUSED)
             w->target_copy = COPY_RUNNING;
-        target_event(w, w->target_copy == COPY_RUNNING ? TARGET_ON_RESUMED : TARGET_ON_RESUME_FAILED);
+        target_event(w,
+                     w->target_copy == COPY_RUNNING ? TARGET_ON_RESUMED : TARGET_ON_RESUME_FAILED);
         return 1;
     case H_TARGET_CLEANED:
         if (!w->clean_target)
@@ -415,8 +447,8 @@ static int happen(struct world *w, enum happening h)
         restart_target(w);
         return 1;
     case H_TARGET_ASKS: /* the timer of a prepared target in doubt */
-        if (!w->target_up || !w->link_up || w->target.state != TARGET_PREPARED || w->to_source.count > 0 ||
-            w->to_target.count > 0 || !w->target.in_doubt)
+        if (!w->target_up || !w->link_up || w->target.state != TARGET_PREPARED ||
+            w->to_source.count > 0 || w->to_target.count > 0 || !w->target.in_doubt)
             return 0;
         push(&w->to_source, WORD_ASK);
         return 1;
@@ -550,7 +582,8 @@ static void search(struct search *s, const struct world *w)
 
 static void test_all_interleavings(void **state)
 {
-    static const unsigned budgets[][3] = {{0, 0, 0}, {1, 0, 0}, {0, 1, 1}, {1, 1, 0}, {2, 0, 1}, {1, 2, 1}, {2, 2, 1}};
+    static const unsigned budgets[][3] = {{0, 0, 0}, {1, 0, 0}, {0, 1, 1}, {1, 1, 0},
+                                          {2, 0, 1}, {1, 2, 1}, {2, 2, 1}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(budgets) / sizeof(budgets[0]); i++) {
@@ -558,8 +591,8 @@ static void test_all_interleavings(void **state)
         struct search s;
 
         search(&s, &w);
-        printf("crashes %u, losses %u, cancels %u: %lu worlds\n", budgets[i][0], budgets[i][1], budgets[i][2],
-               s.worlds);
+        printf("crashes %u, losses %u, cancels %u: %lu worlds\n", budgets[i][0], budgets[i][1],
+               budgets[i][2], s.worlds);
         assert_null(s.fault);
     }
 }

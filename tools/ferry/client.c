@@ -24,7 +24,8 @@ static size_t on_data(char *data, size_t size, size_t count, void *user)
     struct client *c = user;
 
     (void)size; /* always 1 */
-    if (buffer_len(&c->answer) + count > ANSWER_MAX_BYTES || buffer_append(&c->answer, data, count) < 0)
+    if (buffer_len(&c->answer) + count > ANSWER_MAX_BYTES ||
+        buffer_append(&c->answer, data, count) < 0)
         return 0;
     return count;
 }
@@ -58,10 +59,12 @@ void client_free(struct client *c)
 static int connection_fault(struct client *c, CURLcode code, struct error *err)
 {
     if (access(c->socket_path, F_OK) == 0 && access(c->socket_path, W_OK) < 0)
-        return error_set(err, -EACCES, "talk to ferryd", "run as root, or join the group that owns the socket", "%s: %s",
+        return error_set(err, -EACCES, "talk to ferryd",
+                         "run as root, or join the group that owns the socket", "%s: %s",
                          c->socket_path, strerror(EACCES));
-    return error_set(err, -ENOTCONN, "talk to ferryd", "is it running? see its log: journalctl -u ferryd", "%s: %s",
-                     c->socket_path, curl_easy_strerror(code));
+    return error_set(err, -ENOTCONN, "talk to ferryd",
+                     "is it running? see its log: journalctl -u ferryd", "%s: %s", c->socket_path,
+                     curl_easy_strerror(code));
 }
 
 static void take_error(const json_t *answer, long status, struct error *err)
@@ -72,13 +75,14 @@ static void take_error(const json_t *answer, long status, struct error *err)
     const char *mend = json_string_value(json_object_get(e, "mend"));
 
     if (why)
-        error_set(err, (int)json_integer_value(json_object_get(e, "code")), what ? what : "talk to ferryd", mend,
-                  "%s", why);
+        error_set(err, (int)json_integer_value(json_object_get(e, "code")),
+                  what ? what : "talk to ferryd", mend, "%s", why);
     else
         error_set(err, -EPROTO, "talk to ferryd", NULL, "it answers with status %ld", status);
 }
 
-int client_call(struct client *c, const char *path, bool post, json_t *body, json_t **ret, struct error *err)
+int client_call(struct client *c, const char *path, bool post, json_t *body, json_t **ret,
+                struct error *err)
 {
     char url[512];
     char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;

@@ -16,6 +16,7 @@ void client_free(struct client *c);
  * One request; @body (stolen, may be NULL) makes it a POST. On success *ret is the answer (new
  * reference). -ENOTCONN: no ferryd there; -EACCES: not allowed to talk to it; else what it answered.
  */
-int client_call(struct client *c, const char *path, bool post, json_t *body, json_t **ret, struct error *err);
+int client_call(struct client *c, const char *path, bool post, json_t *body, json_t **ret,
+                struct error *err);
 
 #endif

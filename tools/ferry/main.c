@@ -17,7 +17,14 @@
 #include "tools/ferry/client.h"
 #include "tools/ferry/progress.h"
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_REFUSED = 3, EXIT_IN_DOUBT = 4, EXIT_NO_FERRYD = 5, EXIT_DENIED = 6 };
+enum {
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_REFUSED = 3,
+    EXIT_IN_DOUBT = 4,
+    EXIT_NO_FERRYD = 5,
+    EXIT_DENIED = 6
+};
 
 enum { POLL_MS = 250, TIDY_POLLS = 12 };
 
@@ -44,7 +51,8 @@ static void print_help(FILE *to)
     fprintf(to, "usage: ferry [--socket PATH] [--json] COMMAND\n");
     for (const struct command *c = commands; c->name; c++)
         fprintf(to, "  %-44s %s\n", c->usage, c->meaning);
-    fprintf(to, "Exit status: 0 done or committed; 1 failed, the VM runs at the source; 2 usage; 3 refused by\n"
+    fprintf(to, "Exit status: 0 done or committed; 1 failed, the VM runs at the source; 2 usage; 3 "
+                "refused by\n"
                 "preflight; 4 in doubt; 5 no ferryd; 6 not authorised.\n");
 }
 
@@ -60,8 +68,8 @@ static int fail(const struct invocation *in, const struct error *err)
     char line[1024];
 
     if (in->json) {
-        json_t *j = json_pack("{s:{s:i, s:s, s:s, s:s}}", "error", "code", err->code, "what", err->what, "why", err->why,
-                              "mend", err->mend);
+        json_t *j = json_pack("{s:{s:i, s:s, s:s, s:s}}", "error", "code", err->code, "what",
+                              err->what, "why", err->why, "mend", err->mend);
 
         print_json(j);
         json_decref(j);
@@ -156,7 +164,8 @@ static int run_move(struct invocation *in)
         fprintf(stderr, "ferry: move needs --to SITE\n");
         return EXIT_USAGE;
     }
-    if (client_call(in->client, "/v1/moves", true, json_pack("{s:s, s:s}", "domain", in->argument, "to", in->to), &answer,
+    if (client_call(in->client, "/v1/moves", true,
+                    json_pack("{s:s, s:s}", "domain", in->argument, "to", in->to), &answer,
                     &err) < 0)
         return fail(in, &err);
     snprintf(id, sizeof(id), "%s", member(answer, "id"));
@@ -210,7 +219,8 @@ static int run_show(struct invocation *in)
         progress_report(move);
         printf("  phase:  %s", member(move, "phase"));
         json_object_foreach(json_object_get(move, "phases_ms"), phase, value)
-            printf("%s %s at %.1f s", strcmp(phase, "preparing") ? "," : ":", phase, json_number_value(value) / 1000);
+            printf("%s %s at %.1f s", strcmp(phase, "preparing") ? "," : ":", phase,
+                   json_number_value(value) / 1000);
         printf("\n");
     }
     json_decref(move);
@@ -254,7 +264,8 @@ static int run_cancel(struct invocation *in)
 static int run_resolve(struct invocation *in)
 {
     if (!in->run_at || (strcmp(in->run_at, "source") != 0 && strcmp(in->run_at, "target") != 0)) {
-        fprintf(stderr, "ferry: resolve needs --run-at source or --run-at target; before you say it, make sure with\n"
+        fprintf(stderr, "ferry: resolve needs --run-at source or --run-at target; before you say "
+                        "it, make sure with\n"
                         "your own eyes that the VM does not run at the other side\n");
         return EXIT_USAGE;
     }
@@ -294,7 +305,8 @@ static int run_identity(struct invocation *in)
     if (in->json)
         print_json(answer);
     else
-        printf("[peer %s]\nfingerprint = %s\n", member(answer, "name"), member(answer, "fingerprint"));
+        printf("[peer %s]\nfingerprint = %s\n", member(answer, "name"),
+               member(answer, "fingerprint"));
     json_decref(answer);
     return 0;
 }
@@ -304,11 +316,13 @@ static const struct command commands[] = {
     {"list", "list [--all]", "moves running now, and past ones", ARGUMENT_NONE, run_list},
     {"show", "show ID", "one move in full", ARGUMENT_NEEDED, run_show},
     {"watch", "watch ID", "follow a move to its end", ARGUMENT_NEEDED, run_watch},
-    {"cancel", "cancel ID", "give a move up; the VM stays at the source", ARGUMENT_NEEDED, run_cancel},
-    {"resolve", "resolve ID --run-at source|target", "end a move in doubt, by your own word", ARGUMENT_NEEDED,
-     run_resolve},
+    {"cancel", "cancel ID", "give a move up; the VM stays at the source", ARGUMENT_NEEDED,
+     run_cancel},
+    {"resolve", "resolve ID --run-at source|target", "end a move in doubt, by your own word",
+     ARGUMENT_NEEDED, run_resolve},
     {"peers", "peers", "the sites this one knows", ARGUMENT_NONE, run_peers},
-    {"identity", "identity", "what to paste into a peer's configuration", ARGUMENT_NONE, run_identity},
+    {"identity", "identity", "what to paste into a peer's configuration", ARGUMENT_NONE,
+     run_identity},
     {NULL, NULL, NULL, ARGUMENT_NONE, NULL},
 };
 
@@ -330,7 +344,8 @@ static int run_command(struct invocation *in, int argc, char **argv)
         print_help(stderr);
         return EXIT_USAGE;
     }
-    if (argc > 2 || (argc == 2 && c->argument == ARGUMENT_NONE) || (argc < 2 && c->argument == ARGUMENT_NEEDED)) {
+    if (argc > 2 || (argc == 2 && c->argument == ARGUMENT_NONE) ||
+        (argc < 2 && c->argument == ARGUMENT_NEEDED)) {
         fprintf(stderr, "usage: ferry %s\n", c->usage);
         return EXIT_USAGE;
     }
@@ -341,10 +356,14 @@ static int run_command(struct invocation *in, int argc, char **argv)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"socket", required_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'},
-        {"to", required_argument, NULL, 't'},     {"detach", no_argument, NULL, 'd'},
-        {"all", no_argument, NULL, 'a'},          {"run-at", required_argument, NULL, 'r'},
-        {"version", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
+        {"socket", required_argument, NULL, 's'},
+        {"json", no_argument, NULL, 'j'},
+        {"to", required_argument, NULL, 't'},
+        {"detach", no_argument, NULL, 'd'},
+        {"all", no_argument, NULL, 'a'},
+        {"run-at", required_argument, NULL, 'r'},
+        {"version", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     const char *socket_path = "/run/ferry/ferry.sock";

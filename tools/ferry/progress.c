@@ -76,15 +76,21 @@ static void detail(const json_t *move, char *buf, size_t cap)
     char a[16], b[16], c[16];
 
     if (strcmp(phase, "copying") == 0)
-        snprintf(buf, cap, "disk %s of %s, %s unapplied%s%s", size(number(move, "disk", "done_bytes"), a),
-                 size(number(move, "disk", "total_bytes"), b), size(number(move, "disk", "log_bytes"), c),
-                 strcmp(text(json_object_get(move, "disk"), "speed_limit_reason"), "none") ? ", copy held to the " : "",
+        snprintf(buf, cap, "disk %s of %s, %s unapplied%s%s",
+                 size(number(move, "disk", "done_bytes"), a),
+                 size(number(move, "disk", "total_bytes"), b),
+                 size(number(move, "disk", "log_bytes"), c),
+                 strcmp(text(json_object_get(move, "disk"), "speed_limit_reason"), "none")
+                     ? ", copy held to the "
+                     : "",
                  strcmp(text(json_object_get(move, "disk"), "speed_limit_reason"), "none")
                      ? text(json_object_get(move, "disk"), "speed_limit_reason")
                      : "");
     else if (strcmp(phase, "memory") == 0)
-        snprintf(buf, cap, "memory %s left, %s/s dirtied, round %.0f", size(number(move, "memory", "remaining_bytes"), a),
-                 size(number(move, "memory", "dirty_bytes_per_s"), b), number(move, "memory", "iterations"));
+        snprintf(buf, cap, "memory %s left, %s/s dirtied, round %.0f",
+                 size(number(move, "memory", "remaining_bytes"), a),
+                 size(number(move, "memory", "dirty_bytes_per_s"), b),
+                 number(move, "memory", "iterations"));
     else
         buf[0] = '\0';
 }
@@ -103,9 +109,9 @@ void progress_show(const json_t *move)
     bar[BAR_CELLS] = '\0';
     eta_text(number(move, NULL, "eta_s"), eta);
     detail(move, more, sizeof(more));
-    n = snprintf(line, sizeof(line), "%s -> %s  %-9s [%s] %3.0f%%  %s/s  ETA %s  %s", text(move, "domain"),
-                 text(move, "to"), text(move, "phase"), bar, share * 100, size(number(move, "link", "bytes_per_s"), rate),
-                 eta, more);
+    n = snprintf(line, sizeof(line), "%s -> %s  %-9s [%s] %3.0f%%  %s/s  ETA %s  %s",
+                 text(move, "domain"), text(move, "to"), text(move, "phase"), bar, share * 100,
+                 size(number(move, "link", "bytes_per_s"), rate), eta, more);
     columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
     printf("\r\033[K%.*s", MIN(n, columns - 1), line);
     fflush(stdout);
@@ -124,8 +130,8 @@ void progress_report(const json_t *move)
     const char *outcome = text(move, "outcome");
     char a[16], b[16];
 
-    printf("%s: %s from %s to %s in %.1f s", text(move, "domain"), outcome, text(move, "from"), text(move, "to"),
-           number(move, NULL, "total_ms") / 1000);
+    printf("%s: %s from %s to %s in %.1f s", text(move, "domain"), outcome, text(move, "from"),
+           text(move, "to"), number(move, NULL, "total_ms") / 1000);
     if (number(move, NULL, "downtime_ms") >= 0)
         printf(", downtime %.0f ms", number(move, NULL, "downtime_ms"));
     printf("  (move %s)\n", text(move, "id"));
@@ -133,10 +139,12 @@ void progress_report(const json_t *move)
         printf("  why:    %s\n", text(move, "reason"));
         if (strcmp(outcome, "aborted") == 0)
             printf("  %s at %s; nothing of it is left at %s\n",
-                   (int)number(move, "error", "code") == -ESRCH ? "the VM is off" : "the VM runs on", text(move, "from"),
-                   text(move, "to"));
+                   (int)number(move, "error", "code") == -ESRCH ? "the VM is off"
+                                                                : "the VM runs on",
+                   text(move, "from"), text(move, "to"));
         else
-            printf("  IN DOUBT: do not start the VM by hand; see `ferry show %s` at both sites\n", text(move, "id"));
+            printf("  IN DOUBT: do not start the VM by hand; see `ferry show %s` at both sites\n",
+                   text(move, "id"));
     }
     if (number(move, "disk", "bytes") == 0 && number(move, "memory", "bytes") == 0)
         return;
@@ -149,8 +157,10 @@ void progress_report(const json_t *move)
     printf("  link:   RTT %.1f ms, %s in all, %.0f outages\n", number(move, "link", "rtt_ms"),
            size(number(move, "link", "wire_bytes"), a), number(move, "link", "outages"));
     printf("  guest:  %.0f writes acknowledged, p50 %.0f us, p99 %.0f us, max %.0f us\n",
-           number(move, "guest_write_latency_us", "count"), number(move, "guest_write_latency_us", "p50"),
-           number(move, "guest_write_latency_us", "p99"), number(move, "guest_write_latency_us", "max"));
+           number(move, "guest_write_latency_us", "count"),
+           number(move, "guest_write_latency_us", "p50"),
+           number(move, "guest_write_latency_us", "p99"),
+           number(move, "guest_write_latency_us", "max"));
 }
 
 void progress_table(const json_t *moves, bool all)
@@ -158,11 +168,14 @@ void progress_table(const json_t *moves, bool all)
     size_t i;
     json_t *m;
 
-    printf("%-10s %-20s %-12s %-12s %-10s %-10s %s\n", "ID", "VM", "FROM", "TO", "PHASE", "OUTCOME", "TIME");
-    json_array_foreach(moves, i, m) {
+    printf("%-10s %-20s %-12s %-12s %-10s %-10s %s\n", "ID", "VM", "FROM", "TO", "PHASE", "OUTCOME",
+           "TIME");
+    json_array_foreach(moves, i, m)
+    {
         if (!all && json_is_true(json_object_get(m, "finished")))
             continue;
-        printf("%-10s %-20s %-12s %-12s %-10s %-10s %.1f s\n", text(m, "id"), text(m, "domain"), text(m, "from"),
-               text(m, "to"), text(m, "phase"), text(m, "outcome"), number(m, NULL, "total_ms") / 1000);
+        printf("%-10s %-20s %-12s %-12s %-10s %-10s %.1f s\n", text(m, "id"), text(m, "domain"),
+               text(m, "from"), text(m, "to"), text(m, "phase"), text(m, "outcome"),
+               number(m, NULL, "total_ms") / 1000);
     }
 }
