@@ -27,10 +27,10 @@ static inline size_t buffer_len(const struct buffer *b)
     return b->tail - b->head;
 }
 
-/* The first valid byte; buffer_len() bytes follow. Invalid after any other call. */
+/* The first valid byte; buffer_len() bytes follow (none: perhaps NULL). Invalid after any other call. */
 static inline const uint8_t *buffer_data(const struct buffer *b)
 {
-    return b->base + b->head;
+    return b->base ? b->base + b->head : NULL;
 }
 
 /* Room for @len bytes at the tail, to be filled and then buffer_commit()ed. NULL: out of memory. */
