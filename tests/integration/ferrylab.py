@@ -20,6 +20,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -240,6 +241,18 @@ class Bed:
         self.altered.add(site)
         self.lab.ferryds[site].kill()
 
+    def wait_stopped(self, site):
+        """Until its failpoint stops it; then resume(site)."""
+        def stopped():
+            pid = self.ferryd_pid(site)
+            expect(pid, f"ferryd of {site} died")
+            return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+        until(stopped, f"ferryd of {site} does not stop at its failpoint")
+
+    def resume(self, site):
+        os.kill(self.ferryd_pid(site), signal.SIGCONT)
+
     def wait_dead(self, site):
         until(lambda: not self.ferryd_pid(site), f"ferryd of {site} does not die at its failpoint")
         self.lab.ferryds[site].kill()
@@ -443,6 +456,46 @@ def expect_failed(result, words, status=1):
     expect_equal(report["outcome"], "aborted", "outcome")
     expect_words(report["reason"], words, "the reason")
     return report
+
+
+class NeverTwo:
+    """Looks all the time whether two copies run, by the word of the two libvirtds."""
+
+    def __init__(self, bed, name):
+        self.connections = [site.connect() for site in bed.lab.sites.values()]
+        self.name = name
+        self.seen = 0
+        self.looks = 0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.look, daemon=True)
+
+    def runs(self, connection):
+        import libvirt
+        try:
+            return connection.lookupByName(self.name).state()[0] == libvirt.VIR_DOMAIN_RUNNING
+        except libvirt.libvirtError:
+            return False
+
+    def look(self):
+        first, second = self.connections
+        while not self.ended.wait(0.01):
+            self.looks += 1
+            # Asked one after the other: the first once more, so that a handover in between is none.
+            if self.runs(first) and self.runs(second) and self.runs(first):
+                self.seen += 1
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.ended.set()
+        self.thread.join(30)
+        for connection in self.connections:
+            connection.close()
+        if kind is None:
+            expect(self.looks > 10, f"only {self.looks} looks at the two sites")
+            expect_equal(self.seen, 0, "looks that found two running copies")
 
 
 # --- running cases ---

@@ -6,54 +6,14 @@ copies run, in the end exactly one does, the witness in it misses nothing, both 
 and agree on its end, and nothing is left over. Starting once more changes nothing."""
 
 import sys
-import threading
 
 import ferrylab
-from ferrylab import (expect, expect_equal, expect_moved, expect_stayed, old_disks, until, wait_finished)
+from ferrylab import (NeverTwo, expect, expect_equal, expect_moved, expect_stayed, old_disks, until,
+                      wait_finished)
 
 LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
 SLOW_MBIT = 60
 FAST_MBIT = 1000
-
-
-class NeverTwo:
-    """Looks all the time whether two copies run, by the word of the two libvirtds."""
-
-    def __init__(self, bed, name):
-        self.connections = [site.connect() for site in bed.lab.sites.values()]
-        self.name = name
-        self.seen = 0
-        self.looks = 0
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.look, daemon=True)
-
-    def runs(self, connection):
-        import libvirt
-        try:
-            return connection.lookupByName(self.name).state()[0] == libvirt.VIR_DOMAIN_RUNNING
-        except libvirt.libvirtError:
-            return False
-
-    def look(self):
-        first, second = self.connections
-        while not self.ended.wait(0.01):
-            self.looks += 1
-            # Asked one after the other: the first once more, so that a handover in between is none.
-            if self.runs(first) and self.runs(second) and self.runs(first):
-                self.seen += 1
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, kind, *_):
-        self.ended.set()
-        self.thread.join(30)
-        for connection in self.connections:
-            connection.close()
-        if kind is None:
-            expect(self.looks > 10, f"only {self.looks} looks at the two sites")
-            expect_equal(self.seen, 0, "looks that found two running copies")
 
 
 def start_again_changes_nothing(bed, move, guest):
