@@ -29,7 +29,7 @@
 
 enum {
     WIRES_MAX = 4,
-    ENDS_MAX = 48, /* stream ends of one side in one history */
+    ENDS_MAX = 48,                /* stream ends of one side in one history */
     PIPE_FULL_BYTES = 256 * 1024, /* a socket that takes no more for now */
     CALM_STEPS_MAX = 20000,
 };
@@ -50,9 +50,9 @@ struct end {
 };
 
 struct wire {
-    bool torn;                 /* bytes sent now vanish */
-    struct stripe *stripe[2];  /* NULL: this side has none now */
-    struct buffer to[2];       /* bytes under way to that side */
+    bool torn;                /* bytes sent now vanish */
+    struct stripe *stripe[2]; /* NULL: this side has none now */
+    struct buffer to[2];      /* bytes under way to that side */
 };
 
 struct side {
@@ -93,7 +93,8 @@ static bool chance(struct sim *sim, unsigned percent)
 /* The byte at @at of what @side says on stream @id. */
 static uint8_t byte_of(uint32_t id, unsigned side, uint64_t at)
 {
-    return (uint8_t)(mix(((uint64_t)id << 40 | (uint64_t)side << 39) + (at >> 3) + 1) >> (8 * (at & 7)));
+    return (uint8_t)(mix(((uint64_t)id << 40 | (uint64_t)side << 39) + (at >> 3) + 1) >>
+                     (8 * (at & 7)));
 }
 
 static void blame(struct sim *sim, const char *fault)
@@ -322,7 +323,8 @@ static void open_one(struct sim *sim, unsigned side, bool long_lived)
 
 static void join(struct sim *sim, struct wire *w, unsigned side)
 {
-    assert_int_equal(session_stripe_add(sim->sides[side].session, sim->now_ns, &w->stripe[side]), 0);
+    assert_int_equal(session_stripe_add(sim->sides[side].session, sim->now_ns, &w->stripe[side]),
+                     0);
 }
 
 static void tear(struct sim *sim, struct wire *w)
@@ -371,7 +373,8 @@ static void send_on(struct sim *sim, struct wire *w, unsigned from)
     if (!w->stripe[from] || buffer_len(&w->to[!from]) > PIPE_FULL_BYTES)
         return;
     n = session_stripe_pull(sim->sides[from].session, w->stripe[from], out,
-                            WIRE_FRAME_MAX_BYTES + (size_t)roll(sim, 2 * WIRE_FRAME_MAX_BYTES), sim->now_ns);
+                            WIRE_FRAME_MAX_BYTES + (size_t)roll(sim, 2 * WIRE_FRAME_MAX_BYTES),
+                            sim->now_ns);
     if (n > 0 && !w->torn)
         assert_int_equal(buffer_append(&w->to[!from], out, n), 0);
 }
@@ -387,7 +390,8 @@ static void receive_on(struct sim *sim, struct wire *w, unsigned at)
     while (left > 0 && !sim->fault) {
         size_t n = chance(sim, 70) ? left : 1 + (size_t)roll(sim, MIN(left, (size_t)5000));
 
-        if (session_stripe_feed(sim->sides[at].session, w->stripe[at], buffer_data(&w->to[at]), n, sim->now_ns) < 0)
+        if (session_stripe_feed(sim->sides[at].session, w->stripe[at], buffer_data(&w->to[at]), n,
+                                sim->now_ns) < 0)
             blame(sim, "a feed failed");
         buffer_consume(&w->to[at], n);
         left -= n;
@@ -404,7 +408,8 @@ static void check_bounds(struct sim *sim, unsigned side)
     struct session_stats stats;
 
     session_get_stats(sim->sides[side].session, &stats);
-    if (stats.buffered_bytes > (uint64_t)stats.streams * (c->window_bytes + c->peer_window_bytes + c->unsent_bytes))
+    if (stats.buffered_bytes >
+        (uint64_t)stats.streams * (c->window_bytes + c->peer_window_bytes + c->unsent_bytes))
         blame(sim, "more is buffered than the windows allow");
     if (stats.stripes > 0 && session_deadline(sim->sides[side].session) > sim->now_ns + NS_PER_S)
         blame(sim, "no deadline for the next ping");
@@ -532,7 +537,8 @@ static const char *play(uint64_t seed)
     }
     for (unsigned i = 0; i < 2; i++) {
         sim.config[i].peer_window_bytes = sim.config[!i].window_bytes;
-        assert_int_equal(session_new(&sim.sides[i].session, &sim.config[i], &session_ops[i], &sim), 0);
+        assert_int_equal(session_new(&sim.sides[i].session, &sim.config[i], &session_ops[i], &sim),
+                         0);
         open_one(&sim, i, true);
     }
     for (unsigned i = 0; i < steps && !sim.fault; i++)

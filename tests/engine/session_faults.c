@@ -102,13 +102,15 @@ static int feed_header(struct rig *rig, const struct wire_header *h, const void 
     wire_put_header(frame, h);
     if (h->length)
         memcpy(frame + WIRE_HEADER_BYTES, payload, h->length);
-    return session_stripe_feed(rig->session, rig->stripe, frame, WIRE_HEADER_BYTES + h->length, NS_PER_S);
+    return session_stripe_feed(rig->session, rig->stripe, frame, WIRE_HEADER_BYTES + h->length,
+                               NS_PER_S);
 }
 
 static int feed_data(struct rig *rig, uint32_t stream, uint64_t offset, const char *bytes, bool fin)
 {
     uint32_t len = (uint32_t)strlen(bytes);
-    struct wire_header h = {.type = WIRE_DATA, .stream = stream, .offset = offset, .length = len, .raw_length = len};
+    struct wire_header h = {
+        .type = WIRE_DATA, .stream = stream, .offset = offset, .length = len, .raw_length = len};
 
     h.flags = fin ? WIRE_FLAG_FIN : 0;
     return feed_header(rig, &h, bytes);
@@ -140,7 +142,8 @@ static unsigned sent(struct rig *rig, enum wire_type type, uint32_t stream, stru
         struct stripe *stripe = i ? rig->second : rig->stripe;
         size_t n;
 
-        while (stripe && (n = session_stripe_pull(rig->session, stripe, out, sizeof(out), NS_PER_S)) > 0) {
+        while (stripe &&
+               (n = session_stripe_pull(rig->session, stripe, out, sizeof(out), NS_PER_S)) > 0) {
             for (size_t at = 0; at < n;) {
                 struct wire_header h;
                 const char *why;
@@ -196,14 +199,26 @@ static void test_header_faults(void **state)
         {{.type = 10}, 0, "unknown frame type"},
         {{.type = 255}, 0, "unknown frame type"},
         {{.type = WIRE_PING}, 1, "reserved byte set"},
-        {{.type = WIRE_DATA, .stream = PEER, .length = LIMIT_FRAME_PAYLOAD_BYTES + 1}, 0, "larger than the limit"},
-        {{.type = WIRE_DATA, .stream = PEER, .length = 3, .raw_length = 4}, 0, "sizes of a plain frame differ"},
-        {{.type = WIRE_DATA, .stream = PEER, .offset = UINT64_MAX, .length = 1, .raw_length = 1}, 0, "offset beyond"},
+        {{.type = WIRE_DATA, .stream = PEER, .length = LIMIT_FRAME_PAYLOAD_BYTES + 1},
+         0,
+         "larger than the limit"},
+        {{.type = WIRE_DATA, .stream = PEER, .length = 3, .raw_length = 4},
+         0,
+         "sizes of a plain frame differ"},
+        {{.type = WIRE_DATA, .stream = PEER, .offset = UINT64_MAX, .length = 1, .raw_length = 1},
+         0,
+         "offset beyond"},
         {{.type = WIRE_DATA, .stream = PEER}, 0, "empty data frame"},
         {{.type = WIRE_DATA, .length = 1, .raw_length = 1}, 0, "without a stream"},
-        {{.type = WIRE_DATA, .stream = PEER, .flags = 4, .length = 1, .raw_length = 1}, 0, "unknown flag"},
-        {{.type = WIRE_DATA, .stream = PEER, .care = 4, .length = 1, .raw_length = 1}, 0, "class of care"},
-        {{.type = WIRE_DATA, .stream = PEER, .flags = WIRE_FLAG_ZSTD, .length = 1, .raw_length = 5}, 0, "without agreement"},
+        {{.type = WIRE_DATA, .stream = PEER, .flags = 4, .length = 1, .raw_length = 1},
+         0,
+         "unknown flag"},
+        {{.type = WIRE_DATA, .stream = PEER, .care = 4, .length = 1, .raw_length = 1},
+         0,
+         "class of care"},
+        {{.type = WIRE_DATA, .stream = PEER, .flags = WIRE_FLAG_ZSTD, .length = 1, .raw_length = 5},
+         0,
+         "without agreement"},
         {{.type = WIRE_HELLO, .length = 10}, 0, "greeting inside a session"},
         {{.type = WIRE_WELCOME, .length = 10}, 0, "greeting inside a session"},
         {{.type = WIRE_REFUSE, .length = 10}, 0, "greeting inside a session"},
@@ -222,8 +237,10 @@ static void test_header_faults(void **state)
         rig_new(&rig);
         wire_put_header(frame, &faults[i].h);
         frame[3] = faults[i].reserved;
-        expect_fault(&rig, session_stripe_feed(rig.session, rig.stripe, frame, WIRE_HEADER_BYTES + faults[i].h.length,
-                                               NS_PER_S), faults[i].words);
+        expect_fault(&rig,
+                     session_stripe_feed(rig.session, rig.stripe, frame,
+                                         WIRE_HEADER_BYTES + faults[i].h.length, NS_PER_S),
+                     faults[i].words);
     }
 }
 
@@ -233,7 +250,8 @@ static void test_data_beyond_credit(void **state)
 
     (void)state;
     rig_new(&rig);
-    assert_int_equal(feed_data(&rig, PEER, WINDOW_BYTES - 1, "x", false), 0); /* the last one allowed */
+    assert_int_equal(feed_data(&rig, PEER, WINDOW_BYTES - 1, "x", false),
+                     0); /* the last one allowed */
     expect_fault(&rig, feed_data(&rig, PEER, WINDOW_BYTES, "x", false), "beyond the credit");
 }
 
@@ -253,7 +271,8 @@ static void test_acks_of_what_was_never_sent(void **state)
 
     rig_new(&rig);
     assert_int_equal(stream_open(rig.session, CARE_RAM, &st), 0);
-    expect_fault(&rig, feed_ack(&rig, OURS, 0, LIMIT_STREAM_WINDOW_BYTES + 1), "credit beyond the limit");
+    expect_fault(&rig, feed_ack(&rig, OURS, 0, LIMIT_STREAM_WINDOW_BYTES + 1),
+                 "credit beyond the limit");
 }
 
 static void test_data_around_the_end(void **state)
@@ -266,7 +285,8 @@ static void test_data_around_the_end(void **state)
     expect_fault(&rig, feed_data(&rig, PEER, 3, "d", false), "beyond the stream's end");
 
     rig_new(&rig);
-    assert_int_equal(feed_data(&rig, PEER, 5, "f", true), 0); /* early: the end is known all the same */
+    assert_int_equal(feed_data(&rig, PEER, 5, "f", true),
+                     0); /* early: the end is known all the same */
     expect_fault(&rig, feed_data(&rig, PEER, 0, "ab", true), "beyond the stream's end");
 
     rig_new(&rig);
@@ -292,7 +312,8 @@ static void test_streams_out_of_range(void **state)
     rig_new(&rig);
     for (uint32_t i = 0; i < LIMIT_SESSION_STREAMS; i++)
         assert_int_equal(feed_data(&rig, PEER + 2 * i, 0, "x", false), 0);
-    expect_fault(&rig, feed_data(&rig, PEER + 2 * LIMIT_SESSION_STREAMS, 0, "x", false), "too many streams");
+    expect_fault(&rig, feed_data(&rig, PEER + 2 * LIMIT_SESSION_STREAMS, 0, "x", false),
+                 "too many streams");
 }
 
 /* The peer may open ids in any order, thousands over time; each is one stream, once. */

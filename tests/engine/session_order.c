@@ -222,7 +222,8 @@ static void test_lost_ranges_are_sent_again(void **state)
     assert_int_equal(session_stripe_feed(s, one, frame, sizeof(frame), NS_PER_S), 0);
     session_stripe_lost(s, one);
     assert_int_equal(session_stripe_add(s, NS_PER_S, &two), 0);
-    session_stripe_pull(s, two, out, sizeof(out), NS_PER_S); /* a ping, and how far the stream has come */
+    session_stripe_pull(s, two, out, sizeof(out),
+                        NS_PER_S); /* a ping, and how far the stream has come */
     assert_true(pull_one(s, two, &h));
     assert_int_equal(h.offset, LIMIT_FRAME_PAYLOAD_BYTES + 1000);
     assert_int_equal(h.length, LIMIT_FRAME_PAYLOAD_BYTES - 1000);

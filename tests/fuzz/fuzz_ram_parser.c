@@ -39,7 +39,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     ram_parser_get_stats(whole, &a);
     ram_parser_get_stats(cut, &b);
     if (ram_parser_is_lost(whole) != ram_parser_is_lost(cut) ||
-        ram_parser_tail_offset(whole) != ram_parser_tail_offset(cut) || memcmp(&a, &b, sizeof(a)) != 0)
+        ram_parser_tail_offset(whole) != ram_parser_tail_offset(cut) ||
+        memcmp(&a, &b, sizeof(a)) != 0)
         abort();
     if (ram_parser_tail_offset(whole) != UINT64_MAX && ram_parser_tail_offset(whole) > a.bytes)
         abort();

@@ -104,7 +104,8 @@ static void check_bounds(struct session *s)
     struct session_stats stats;
 
     session_get_stats(s, &stats);
-    if (stats.streams > LIMIT_SESSION_STREAMS || stats.buffered_bytes > (uint64_t)stats.streams * 3 * WINDOW_BYTES)
+    if (stats.streams > LIMIT_SESSION_STREAMS ||
+        stats.buffered_bytes > (uint64_t)stats.streams * 3 * WINDOW_BYTES)
         abort();
 }
 

@@ -122,13 +122,17 @@ static void test_errors(void **state)
     longer[sizeof(longer) - 1] = '\0';
     assert_false(error_is_set(&e));
     assert_int_equal(error_set(NULL, -ENOENT, "a", "b", "c"), -ENOENT);
-    assert_int_equal(error_set(&e, -ENOENT, "find domain vm1", "is it defined here?", "no such %s", "domain"), -ENOENT);
-    assert_string_equal(error_line(&e, line, sizeof(line)), "find domain vm1: no such domain (is it defined here?)");
+    assert_int_equal(
+        error_set(&e, -ENOENT, "find domain vm1", "is it defined here?", "no such %s", "domain"),
+        -ENOENT);
+    assert_string_equal(error_line(&e, line, sizeof(line)),
+                        "find domain vm1: no such domain (is it defined here?)");
     error_prefix(&e, "drill");
     assert_string_equal(e.what, "drill: find domain vm1");
     assert_int_equal(error_set(&e, -EIO, "read", NULL, "%s", "why"), -EIO);
     assert_string_equal(error_line(&e, line, sizeof(line)), "read: why");
-    assert_int_equal(error_set(&e, -EIO, longer, longer, "%s", longer), -EIO); /* cut, not overrun */
+    assert_int_equal(error_set(&e, -EIO, longer, longer, "%s", longer),
+                     -EIO); /* cut, not overrun */
     assert_int_equal(strlen(e.why), sizeof(e.why) - 1);
     error_prefix(&e, longer);
     assert_true(strlen(e.what) < sizeof(e.what));
@@ -141,7 +145,8 @@ static void test_errors(void **state)
 static void test_log_levels(void **state)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
-    static const enum log_level levels[] = {LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG};
+    static const enum log_level levels[] = {LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO,
+                                            LOG_LEVEL_DEBUG};
     enum log_level level = LOG_LEVEL_INFO;
 
     (void)state;
@@ -203,9 +208,12 @@ static void test_log_lines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_buffer_is_a_queue), cmocka_unit_test(test_buffer_edges),
-        cmocka_unit_test(test_integers),          cmocka_unit_test(test_reader_stops_at_its_end),
-        cmocka_unit_test(test_errors),            cmocka_unit_test(test_log_levels),
+        cmocka_unit_test(test_buffer_is_a_queue),
+        cmocka_unit_test(test_buffer_edges),
+        cmocka_unit_test(test_integers),
+        cmocka_unit_test(test_reader_stops_at_its_end),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_log_levels),
         cmocka_unit_test(test_log_lines),
     };
 

@@ -77,18 +77,19 @@ static void test_defaults(void **state)
 
 static void test_all_settings(void **state)
 {
-    struct config *c = load_good("; a comment\n"
-                                 "[site]\nname = a.b-c_1\nlisten = [::1]:99\nstate_dir = /s\nrun_dir = /r\n"
-                                 "socket_dir = /k\nlog_level = debug\n"
-                                 "[tls]\nkey = /t/key\ncertificate = /t/cert\n"
-                                 "[libvirt]\nuri = test:///default\nsocket = /l\nqemu_user = root\nmonitor = no\n"
-                                 "[link]\nstripes = 16\nwindow = 64M\nsocket_buffer = 0\ncongestion_control = cubic\n"
-                                 "stripe_timeout_s = 2\noutage_limit_s = 86400\n"
-                                 "[storage]\ndirectories = /a /b  /c\nlog_memory = 1G\nold_disks = remove\n"
-                                 "[memory]\ndowntime_ms = 50\nswitchover_deadline_s = 5\n"
-                                 "[peer b]\naddress = b.example:7077\nfingerprint = " FINGERPRINT_A "\n"
-                                 "allow = move-here, drill\n"
-                                 "[peer c]\nfingerprint = " FINGERPRINT_B "\n");
+    struct config *c = load_good(
+        "; a comment\n"
+        "[site]\nname = a.b-c_1\nlisten = [::1]:99\nstate_dir = /s\nrun_dir = /r\n"
+        "socket_dir = /k\nlog_level = debug\n"
+        "[tls]\nkey = /t/key\ncertificate = /t/cert\n"
+        "[libvirt]\nuri = test:///default\nsocket = /l\nqemu_user = root\nmonitor = no\n"
+        "[link]\nstripes = 16\nwindow = 64M\nsocket_buffer = 0\ncongestion_control = cubic\n"
+        "stripe_timeout_s = 2\noutage_limit_s = 86400\n"
+        "[storage]\ndirectories = /a /b  /c\nlog_memory = 1G\nold_disks = remove\n"
+        "[memory]\ndowntime_ms = 50\nswitchover_deadline_s = 5\n"
+        "[peer b]\naddress = b.example:7077\nfingerprint = " FINGERPRINT_A "\n"
+        "allow = move-here, drill\n"
+        "[peer c]\nfingerprint = " FINGERPRINT_B "\n");
 
     (void)state;
     assert_string_equal(c->listen, "[::1]:99");
@@ -143,7 +144,8 @@ static void test_broken_things_are_named(void **state)
         {"[peer b]\ncolour = red\n", "colour"},
         {"[site]\nname = a\n[peer b]\naddress = b:1\n", "peer b"},
         {"[site]\nname = a\n[peer a]\nfingerprint = " FINGERPRINT_A "\n", "peer a"},
-        {"[site]\nname = a\n[peer b]\nfingerprint = " FINGERPRINT_A "\n[peer c]\nfingerprint = " FINGERPRINT_A "\n",
+        {"[site]\nname = a\n[peer b]\nfingerprint = " FINGERPRINT_A
+         "\n[peer c]\nfingerprint = " FINGERPRINT_A "\n",
          "peer c"},
         {"[site]\nname = a\nnonsense\n", "line 3"},
         {"[link]\nstripes = 4\n", "no name"},
@@ -173,7 +175,8 @@ static void test_long_lines(void **state)
 
     (void)state;
     for (int i = 0; i < 12; i++)
-        snprintf(text + strlen(text), sizeof(text) - strlen(text), " /srv/some/place/for/images/number-%02d", i);
+        snprintf(text + strlen(text), sizeof(text) - strlen(text),
+                 " /srv/some/place/for/images/number-%02d", i);
     strcat(text, "\n");
     expect_refused(text, "line 4 is longer");
 }
@@ -183,10 +186,11 @@ static void test_bytes(void **state)
     static const struct {
         const char *text;
         uint64_t bytes;
-    } good[] = {{"0", 0},          {"4096", 4096},      {"200M", 200u << 20},
-                {"1.5G", UINT64_C(3) << 29}, {"1k", 1024},     {"2KiB", 2048},
-                {"1TB", UINT64_C(1) << 40},  {"7b", 7}};
-    static const char *const bad[] = {"", "M", "-1", "1X", "1MM", "1Mi", "nan", "inf", "1e30", "12 M", "0x"};
+    } good[] = {
+        {"0", 0},     {"4096", 4096}, {"200M", 200u << 20},       {"1.5G", UINT64_C(3) << 29},
+        {"1k", 1024}, {"2KiB", 2048}, {"1TB", UINT64_C(1) << 40}, {"7b", 7}};
+    static const char *const bad[] = {"",    "M",   "-1",   "1X",   "1MM", "1Mi",
+                                      "nan", "inf", "1e30", "12 M", "0x"};
     uint64_t n;
 
     (void)state;
@@ -206,16 +210,20 @@ static void test_too_many_peers(void **state)
 
     (void)state;
     for (int i = 0; i <= CONFIG_PEERS_MAX; i++)
-        snprintf(text + strlen(text), sizeof(text) - strlen(text), "[peer p%d]\nfingerprint = sha256:%064d\n", i, i);
+        snprintf(text + strlen(text), sizeof(text) - strlen(text),
+                 "[peer p%d]\nfingerprint = sha256:%064d\n", i, i);
     expect_refused(text, "p64");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_all_settings),
-        cmocka_unit_test(test_broken_things_are_named), cmocka_unit_test(test_missing_file),
-        cmocka_unit_test(test_long_lines),   cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_all_settings),
+        cmocka_unit_test(test_broken_things_are_named),
+        cmocka_unit_test(test_missing_file),
+        cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_too_many_peers),
     };
 

@@ -63,7 +63,8 @@ static const char *path_of(const struct place *p, const char *name)
     return path;
 }
 
-static struct domain_disk *add_disk(struct place *p, const char *name, enum disk_format format, uint64_t size_bytes)
+static struct domain_disk *add_disk(struct place *p, const char *name, enum disk_format format,
+                                    uint64_t size_bytes)
 {
     struct domain_disk *d = &p->info.disks[p->info.disk_count++];
 
@@ -255,7 +256,8 @@ static void test_links_are_not_followed(void **state)
     expect_refused(p, -EEXIST, "a.raw");
     assert_false(exists(path_of(p, "nowhere")));
     unlink(p->info.disks[0].path);
-    assert_int_equal(symlink("precious", path_of(p, "a.raw.ferry-" ID)), 0); /* in the marker's place */
+    assert_int_equal(symlink("precious", path_of(p, "a.raw.ferry-" ID)),
+                     0); /* in the marker's place */
     assert_int_equal(disk_files_create(p->config, &p->info, ID, &(struct error){0}), -EEXIST);
     assert_true(holds(path_of(p, "precious"), "mine"));
     place_free(p);
@@ -326,11 +328,16 @@ static void test_space(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_create_and_remove),      cmocka_unit_test(test_qcow2),
-        cmocka_unit_test(test_adopt),                  cmocka_unit_test(test_retire),
-        cmocka_unit_test(test_what_is_there_stays),    cmocka_unit_test(test_replaced_file_stays),
-        cmocka_unit_test(test_links_are_not_followed), cmocka_unit_test(test_two_disks_of_one_name),
-        cmocka_unit_test(test_folders),                cmocka_unit_test(test_space),
+        cmocka_unit_test(test_create_and_remove),
+        cmocka_unit_test(test_qcow2),
+        cmocka_unit_test(test_adopt),
+        cmocka_unit_test(test_retire),
+        cmocka_unit_test(test_what_is_there_stays),
+        cmocka_unit_test(test_replaced_file_stays),
+        cmocka_unit_test(test_links_are_not_followed),
+        cmocka_unit_test(test_two_disks_of_one_name),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_space),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

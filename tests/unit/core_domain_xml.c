@@ -13,15 +13,17 @@
 
 #include "core/domain_xml.h"
 
-#define HEAD "<domain type='kvm' id='3'><name>vm1</name><uuid>6e3b1c1e-0000-4000-8000-000000000001</uuid><devices>"
+#define HEAD                                                                                       \
+    "<domain type='kvm' "                                                                          \
+    "id='3'><name>vm1</name><uuid>6e3b1c1e-0000-4000-8000-000000000001</uuid><devices>"
 #define TAIL "</devices></domain>"
-#define SYSTEM_DISK                                                                                                    \
-    "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"                                               \
-    "<source file='/var/lib/libvirt/images/vm1.qcow2' index='1'/><backingStore/>"                                      \
+#define SYSTEM_DISK                                                                                \
+    "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"                           \
+    "<source file='/var/lib/libvirt/images/vm1.qcow2' index='1'/><backingStore/>"                  \
     "<target dev='vda' bus='virtio'/><alias name='virtio-disk0'/></disk>"
 /* A disk with one part replaced. */
-#define DISK(type, device, driver, source, extra)                                                                      \
-    "<disk type='" type "' device='" device "'>" driver source "<target dev='vdb'/>" extra                             \
+#define DISK(type, device, driver, source, extra)                                                  \
+    "<disk type='" type "' device='" device "'>" driver source "<target dev='vdb'/>" extra         \
     "<alias name='virtio-disk1'/></disk>"
 #define RAW "<driver type='raw'/>"
 #define FILE_SOURCE "<source file='/srv/b &amp; c.raw'/>"
@@ -50,7 +52,8 @@ static void expect_refused(const char *xml, int code, const char *words)
 
 static void test_disks(void **state)
 {
-    struct domain_info info = parse(HEAD SYSTEM_DISK DISK("file", "disk", RAW, FILE_SOURCE, "") TAIL);
+    struct domain_info info =
+        parse(HEAD SYSTEM_DISK DISK("file", "disk", RAW, FILE_SOURCE, "") TAIL);
 
     (void)state;
     assert_string_equal(info.name, "vm1");
@@ -86,20 +89,30 @@ static void test_no_disks(void **state)
 static void test_what_cannot_move(void **state)
 {
     (void)state;
-    expect_refused(HEAD DISK("block", "disk", RAW, "<source dev='/dev/sdb'/>", "") TAIL, -ENOTSUP, "vdb is not a file");
-    expect_refused(HEAD DISK("network", "disk", RAW, "<source protocol='rbd'/>", "") TAIL, -ENOTSUP, "not a file");
-    expect_refused(HEAD DISK("file", "disk", "<driver type='vmdk'/>", FILE_SOURCE, "") TAIL, -ENOTSUP, "format");
+    expect_refused(HEAD DISK("block", "disk", RAW, "<source dev='/dev/sdb'/>", "") TAIL, -ENOTSUP,
+                   "vdb is not a file");
+    expect_refused(HEAD DISK("network", "disk", RAW, "<source protocol='rbd'/>", "") TAIL, -ENOTSUP,
+                   "not a file");
+    expect_refused(HEAD DISK("file", "disk", "<driver type='vmdk'/>", FILE_SOURCE, "") TAIL,
+                   -ENOTSUP, "format");
     expect_refused(HEAD DISK("file", "disk", "", FILE_SOURCE, "") TAIL, -ENOTSUP, "format");
-    expect_refused(HEAD DISK("file", "disk", RAW, FILE_SOURCE, "<shareable/>") TAIL, -ENOTSUP, "shareable");
-    expect_refused(HEAD DISK("file", "disk", RAW, FILE_SOURCE, "<readonly/>") TAIL, -ENOTSUP, "read-only");
-    expect_refused(HEAD DISK("file", "cdrom", RAW, FILE_SOURCE, "<readonly/>") TAIL, -ENOTSUP, "CD-ROM");
-    expect_refused(HEAD DISK("network", "cdrom", RAW, "<source protocol='http'/>", "") TAIL, -ENOTSUP, "CD-ROM");
+    expect_refused(HEAD DISK("file", "disk", RAW, FILE_SOURCE, "<shareable/>") TAIL, -ENOTSUP,
+                   "shareable");
+    expect_refused(HEAD DISK("file", "disk", RAW, FILE_SOURCE, "<readonly/>") TAIL, -ENOTSUP,
+                   "read-only");
+    expect_refused(HEAD DISK("file", "cdrom", RAW, FILE_SOURCE, "<readonly/>") TAIL, -ENOTSUP,
+                   "CD-ROM");
+    expect_refused(HEAD DISK("network", "cdrom", RAW, "<source protocol='http'/>", "") TAIL,
+                   -ENOTSUP, "CD-ROM");
     expect_refused(HEAD DISK("file", "disk", RAW, FILE_SOURCE,
-                             "<backingStore type='file'><source file='/base.raw'/></backingStore>") TAIL,
+                             "<backingStore type='file'><source file='/base.raw'/></backingStore>")
+                       TAIL,
                    -ENOTSUP, "backing file");
-    expect_refused(HEAD "<disk type='file' device='disk'>" RAW FILE_SOURCE "<target dev='vdb'/></disk>" TAIL, -ENOTSUP,
-                   "not running");
-    expect_refused(HEAD SYSTEM_DISK "<hostdev mode='subsystem' type='pci'/>" TAIL, -ENOTSUP, "passed through");
+    expect_refused(HEAD "<disk type='file' device='disk'>" RAW FILE_SOURCE
+                        "<target dev='vdb'/></disk>" TAIL,
+                   -ENOTSUP, "not running");
+    expect_refused(HEAD SYSTEM_DISK "<hostdev mode='subsystem' type='pci'/>" TAIL, -ENOTSUP,
+                   "passed through");
 }
 
 static void test_not_a_definition(void **state)
@@ -130,9 +143,10 @@ static void test_too_many_disks(void **state)
 /* An entity bomb stays small: entities are not expanded without bound. */
 static void test_entities(void **state)
 {
-    static const char bomb[] = "<!DOCTYPE d [<!ENTITY a 'aaaaaaaaaaaaaaaa'><!ENTITY b '&a;&a;&a;&a;&a;&a;&a;&a;'>"
-                               "<!ENTITY c '&b;&b;&b;&b;&b;&b;&b;&b;'>]>"
-                               "<domain><name>&c;</name><uuid>u</uuid><devices/></domain>";
+    static const char bomb[] =
+        "<!DOCTYPE d [<!ENTITY a 'aaaaaaaaaaaaaaaa'><!ENTITY b '&a;&a;&a;&a;&a;&a;&a;&a;'>"
+        "<!ENTITY c '&b;&b;&b;&b;&b;&b;&b;&b;'>]>"
+        "<domain><name>&c;</name><uuid>u</uuid><devices/></domain>";
     struct domain_info info;
     struct error err = {0};
 
@@ -157,10 +171,14 @@ static void test_formats(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_disks),          cmocka_unit_test(test_empty_drives_are_skipped),
-        cmocka_unit_test(test_no_disks),       cmocka_unit_test(test_what_cannot_move),
-        cmocka_unit_test(test_not_a_definition), cmocka_unit_test(test_too_many_disks),
-        cmocka_unit_test(test_entities),       cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_disks),
+        cmocka_unit_test(test_empty_drives_are_skipped),
+        cmocka_unit_test(test_no_disks),
+        cmocka_unit_test(test_what_cannot_move),
+        cmocka_unit_test(test_not_a_definition),
+        cmocka_unit_test(test_too_many_disks),
+        cmocka_unit_test(test_entities),
+        cmocka_unit_test(test_formats),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -62,11 +62,12 @@ static void close_now(struct place *p, struct journal *j)
     uv_run(&p->loop, UV_RUN_DEFAULT);
 }
 
-static void put(struct journal *j, const char *id, enum journal_role role, const char *state, int finished,
-                int64_t created_ms, void (*on_durable)(void *user), void *user)
+static void put(struct journal *j, const char *id, enum journal_role role, const char *state,
+                int finished, int64_t created_ms, void (*on_durable)(void *user), void *user)
 {
     char document[64];
-    struct journal_record r = {.role = role, .finished = finished, .created_ms = created_ms, .document = document};
+    struct journal_record r = {
+        .role = role, .finished = finished, .created_ms = created_ms, .document = document};
 
     snprintf(r.id, sizeof(r.id), "%s", id);
     snprintf(r.state, sizeof(r.state), "%s", state);
@@ -90,8 +91,9 @@ static void test_what_was_put_is_there(void **state)
     assert_int_equal(count, 0);
     put(j, "b", JOURNAL_SOURCE, "moving", 0, 2000, NULL, NULL);
     put(j, "a", JOURNAL_SOURCE, "moving", 0, 1000, NULL, NULL);
-    put(j, "a", JOURNAL_TARGET, "receiving", 0, 1001, NULL, NULL); /* both roles of one id: a loop to itself */
-    put(j, "b", JOURNAL_SOURCE, "commit", 0, 9999, NULL, NULL);    /* the same move goes on */
+    put(j, "a", JOURNAL_TARGET, "receiving", 0, 1001, NULL,
+        NULL); /* both roles of one id: a loop to itself */
+    put(j, "b", JOURNAL_SOURCE, "commit", 0, 9999, NULL, NULL); /* the same move goes on */
     close_now(&p, j);
 
     j = open_good(&p);
@@ -143,7 +145,10 @@ static void test_load_is_bounded(void **state)
 struct order {
     unsigned next;
     const char *path;
-    struct { struct order *order; unsigned number; } calls[20];
+    struct {
+        struct order *order;
+        unsigned number;
+    } calls[20];
 };
 
 /* What is on disk, seen past the journal: the write-ahead log has grown by then. */

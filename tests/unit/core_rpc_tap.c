@@ -14,7 +14,15 @@
 #include "core/base/wire.h"
 #include "core/rpc_tap.h"
 
-enum { REMOTE = 0x20008086, KEEPALIVE = 0x6b656570, CALL = 0, REPLY = 1, MESSAGE = 2, PREPARE = 303, FINISH = 306 };
+enum {
+    REMOTE = 0x20008086,
+    KEEPALIVE = 0x6b656570,
+    CALL = 0,
+    REPLY = 1,
+    MESSAGE = 2,
+    PREPARE = 303,
+    FINISH = 306
+};
 
 struct seen {
     enum rpc_kind kinds[64];
@@ -38,8 +46,8 @@ static int on_frame(void *user, const struct rpc_frame *frame)
     return s->answer;
 }
 
-static void put_frame(struct buffer *b, uint32_t program, uint32_t procedure, uint32_t type, uint32_t status,
-                      const uint32_t *body, unsigned words)
+static void put_frame(struct buffer *b, uint32_t program, uint32_t procedure, uint32_t type,
+                      uint32_t status, const uint32_t *body, unsigned words)
 {
     uint32_t head[7] = {28 + 4 * words, program, 1, procedure, type, 9, status};
     uint8_t raw[4];
@@ -54,9 +62,10 @@ static void test_kinds_under_any_cut(void **state)
 {
     static const uint32_t go[] = {0, 0, 0x21, 0}, cancelled[] = {0, 0, 0x21, 1};
     static const enum rpc_kind wanted[] = {
-        RPC_KEEPALIVE_PING, RPC_KEEPALIVE_PONG, RPC_OTHER,         RPC_PREPARE_CALL, RPC_PREPARE_REPLY,
-        RPC_FINISH_CALL,    RPC_FINISH_CANCEL,  RPC_FINISH_CANCEL, RPC_FINISH_REPLY, RPC_FINISH_REPLY,
-        RPC_OTHER,          RPC_OTHER,          RPC_OTHER,
+        RPC_KEEPALIVE_PING, RPC_KEEPALIVE_PONG, RPC_OTHER,         RPC_PREPARE_CALL,
+        RPC_PREPARE_REPLY,  RPC_FINISH_CALL,    RPC_FINISH_CANCEL, RPC_FINISH_CANCEL,
+        RPC_FINISH_REPLY,   RPC_FINISH_REPLY,   RPC_OTHER,         RPC_OTHER,
+        RPC_OTHER,
     };
     struct buffer b = {0};
 
@@ -80,7 +89,8 @@ static void test_kinds_under_any_cut(void **state)
 
         assert_int_equal(rpc_tap_new(on_frame, &seen, &tap), 0);
         for (size_t at = 0; at < buffer_len(&b); at += most)
-            assert_int_equal(rpc_tap_feed(tap, buffer_data(&b) + at, MIN(most, buffer_len(&b) - at)), 0);
+            assert_int_equal(
+                rpc_tap_feed(tap, buffer_data(&b) + at, MIN(most, buffer_len(&b) - at)), 0);
         assert_int_equal(seen.count, ARRAY_SIZE(wanted));
         assert_memory_equal(seen.kinds, wanted, sizeof(wanted));
         assert_int_equal(seen.bytes, buffer_len(&b));

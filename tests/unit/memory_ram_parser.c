@@ -13,7 +13,15 @@
 #include "core/base/wire.h"
 #include "memory/ram_parser.h"
 
-enum { ZERO = 0x02, MEM_SIZE = 0x04, PAGE = 0x08, EOS = 0x10, CONTINUE = 0x20, XBZRLE = 0x40, RAM_ID = 2 };
+enum {
+    ZERO = 0x02,
+    MEM_SIZE = 0x04,
+    PAGE = 0x08,
+    EOS = 0x10,
+    CONTINUE = 0x20,
+    XBZRLE = 0x40,
+    RAM_ID = 2
+};
 
 /* --- making a stream ----------------------------------------------------------------------- */
 

@@ -168,7 +168,8 @@ static void make_identity(struct pair *p, struct site *site, const char *name)
 
     snprintf(site->key, sizeof(site->key), "%s/%s.key", p->folder, name);
     snprintf(site->certificate, sizeof(site->certificate), "%s/%s.pem", p->folder, name);
-    assert_int_equal(tls_identity_load(site->key, site->certificate, name, &site->identity, &err), 0);
+    assert_int_equal(tls_identity_load(site->key, site->certificate, name, &site->identity, &err),
+                     0);
 }
 
 static void know(struct site *site, const struct site *other, const char *name)
@@ -192,7 +193,8 @@ static uint16_t free_port(void)
     return ntohs(address.sin_port);
 }
 
-static void pair_new(struct pair *p, const struct link_config *config_a, const struct link_config *config_b)
+static void pair_new(struct pair *p, const struct link_config *config_a,
+                     const struct link_config *config_b)
 {
     struct link_config a = *config_a, b = *config_b;
     struct error err = {0};
@@ -496,8 +498,9 @@ static void test_listener_full(void **state)
     (void)state;
     pair_new(&p, &ca, &cb);
     for (size_t i = 0; i < ARRAY_SIZE(strangers); i++) {
-        struct sockaddr_in address = {
-            .sin_family = AF_INET, .sin_port = htons(p.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        struct sockaddr_in address = {.sin_family = AF_INET,
+                                      .sin_port = htons(p.port),
+                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 
         strangers[i] = socket(AF_INET, SOCK_STREAM, 0);
         assert_true(strangers[i] >= 0);
@@ -528,7 +531,8 @@ static void test_listen_addresses(void **state)
     (void)state;
     pair_new(&p, &ca, &cb);
     snprintf(busy.listen, sizeof(busy.listen), "127.0.0.1:%u", p.port);
-    assert_true(link_new(&p.loop, &busy, p.a.identity, &link_ops, &p.a, &link, &err) == -EADDRINUSE);
+    assert_true(link_new(&p.loop, &busy, p.a.identity, &link_ops, &p.a, &link, &err) ==
+                -EADDRINUSE);
     assert_non_null(strstr(err.why, "in use"));
     snprintf(busy.listen, sizeof(busy.listen), "nonsense");
     assert_int_equal(link_new(&p.loop, &busy, p.a.identity, &link_ops, &p.a, &link, &err), -EINVAL);
@@ -541,11 +545,16 @@ static void test_listen_addresses(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_streams_both_ways),       cmocka_unit_test(test_windows_differ),
-        cmocka_unit_test(test_reconnects_byte_exact),   cmocka_unit_test(test_unknown_peer_is_dropped),
-        cmocka_unit_test(test_wrong_fingerprint_is_told), cmocka_unit_test(test_nobody_listens),
-        cmocka_unit_test(test_goodbyes),                cmocka_unit_test(test_outage_has_a_limit),
-        cmocka_unit_test(test_listener_full),           cmocka_unit_test(test_listen_addresses),
+        cmocka_unit_test(test_streams_both_ways),
+        cmocka_unit_test(test_windows_differ),
+        cmocka_unit_test(test_reconnects_byte_exact),
+        cmocka_unit_test(test_unknown_peer_is_dropped),
+        cmocka_unit_test(test_wrong_fingerprint_is_told),
+        cmocka_unit_test(test_nobody_listens),
+        cmocka_unit_test(test_goodbyes),
+        cmocka_unit_test(test_outage_has_a_limit),
+        cmocka_unit_test(test_listener_full),
+        cmocka_unit_test(test_listen_addresses),
     };
 
     signal(SIGPIPE, SIG_IGN); /* as ferryd does */

@@ -121,13 +121,18 @@ static void test_unusable_identities(void **state)
 
 static void test_fingerprints(void **state)
 {
-    static const char canonical[] = "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    static const char canonical[] =
+        "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
     static const char *const good[] = {
         "SHA256:00112233445566778899AABBCCDDEEFF00112233445566778899AABBCCDDEEFF",
-        "sha256:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF",
+        "sha256:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:00:11:22:33:44:55:66:77:88:99:AA:"
+        "BB:CC:DD:EE:FF",
     };
     static const char *const bad[] = {
-        "", "sha256:", "sha256", "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+        "",
+        "sha256:",
+        "sha256",
+        "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
         "sha1:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
         "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeef",
         "sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff0",
@@ -280,9 +285,12 @@ static void test_not_tls_at_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_identity_is_made_and_stays), cmocka_unit_test(test_unusable_identities),
-        cmocka_unit_test(test_fingerprints),               cmocka_unit_test(test_both_see_the_other),
-        cmocka_unit_test(test_strangers_are_turned_away),  cmocka_unit_test(test_not_tls_at_all),
+        cmocka_unit_test(test_identity_is_made_and_stays),
+        cmocka_unit_test(test_unusable_identities),
+        cmocka_unit_test(test_fingerprints),
+        cmocka_unit_test(test_both_see_the_other),
+        cmocka_unit_test(test_strangers_are_turned_away),
+        cmocka_unit_test(test_not_tls_at_all),
     };
 
     signal(SIGPIPE, SIG_IGN);

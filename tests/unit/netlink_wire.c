@@ -20,10 +20,18 @@ static void test_headers_round_trip(void **state)
         {.type = WIRE_WELCOME, .length = WIRE_HELLO_MAX_BYTES},
         {.type = WIRE_REFUSE, .length = WIRE_TEXT_BYTES - 1, .offset = WIRE_REASON_BUSY},
         {.type = WIRE_DATA, .stream = 1, .length = 1, .raw_length = 1},
-        {.type = WIRE_DATA, .stream = UINT32_MAX, .care = CARE_BULK, .length = LIMIT_FRAME_PAYLOAD_BYTES,
-         .raw_length = LIMIT_FRAME_PAYLOAD_BYTES, .offset = UINT64_MAX / 2},
+        {.type = WIRE_DATA,
+         .stream = UINT32_MAX,
+         .care = CARE_BULK,
+         .length = LIMIT_FRAME_PAYLOAD_BYTES,
+         .raw_length = LIMIT_FRAME_PAYLOAD_BYTES,
+         .offset = UINT64_MAX / 2},
         {.type = WIRE_DATA, .stream = 2, .flags = WIRE_FLAG_FIN},
-        {.type = WIRE_DATA, .stream = 2, .flags = WIRE_FLAG_ZSTD | WIRE_FLAG_FIN, .length = 9, .raw_length = 10},
+        {.type = WIRE_DATA,
+         .stream = 2,
+         .flags = WIRE_FLAG_ZSTD | WIRE_FLAG_FIN,
+         .length = 9,
+         .raw_length = 10},
         {.type = WIRE_ACK, .stream = 7, .length = 8, .offset = UINT64_MAX},
         {.type = WIRE_RESET, .stream = 7, .offset = WIRE_REASON_GONE},
         {.type = WIRE_PING, .offset = 0x0123456789abcdef},
@@ -54,8 +62,13 @@ static void test_header_bytes(void **state)
 {
     static const uint8_t wanted[WIRE_HEADER_BYTES] = {4, 1, 2, 0, 0, 0, 1, 2, 0, 0, 0, 3,
                                                       0, 0, 1, 2, 0, 0, 0, 0, 0, 1, 0, 5};
-    struct wire_header h = {.type = WIRE_DATA, .flags = WIRE_FLAG_FIN, .care = CARE_RAM, .length = 258, .stream = 3,
-                            .raw_length = 258, .offset = 65541};
+    struct wire_header h = {.type = WIRE_DATA,
+                            .flags = WIRE_FLAG_FIN,
+                            .care = CARE_RAM,
+                            .length = 258,
+                            .stream = 3,
+                            .raw_length = 258,
+                            .offset = 65541};
     uint8_t raw[WIRE_HEADER_BYTES];
 
     (void)state;
@@ -74,9 +87,14 @@ static void test_header_faults(void **state)
         {.type = WIRE_REFUSE, .length = WIRE_TEXT_BYTES},
         {.type = WIRE_GOODBYE, .stream = 1},
         {.type = WIRE_GOODBYE, .raw_length = 1},
-        {.type = WIRE_DATA, .stream = 1, .length = LIMIT_FRAME_PAYLOAD_BYTES + 1,
+        {.type = WIRE_DATA,
+         .stream = 1,
+         .length = LIMIT_FRAME_PAYLOAD_BYTES + 1,
          .raw_length = LIMIT_FRAME_PAYLOAD_BYTES + 1},
-        {.type = WIRE_DATA, .stream = 1, .flags = WIRE_FLAG_ZSTD, .length = 1,
+        {.type = WIRE_DATA,
+         .stream = 1,
+         .flags = WIRE_FLAG_ZSTD,
+         .length = 1,
          .raw_length = LIMIT_FRAME_PAYLOAD_BYTES + 1},
         {.type = WIRE_DATA, .stream = 1, .flags = WIRE_FLAG_ZSTD, .length = 10, .raw_length = 10},
         {.type = WIRE_DATA, .stream = 1, .flags = WIRE_FLAG_ZSTD, .length = 0, .raw_length = 10},
@@ -84,7 +102,11 @@ static void test_header_faults(void **state)
         {.type = WIRE_DATA, .stream = 1, .care = CARE_CLASSES, .length = 1, .raw_length = 1},
         {.type = WIRE_DATA, .stream = 0, .length = 1, .raw_length = 1},
         {.type = WIRE_DATA, .stream = 1},
-        {.type = WIRE_DATA, .stream = 1, .length = 1, .raw_length = 1, .offset = UINT64_MAX / 2 + 1},
+        {.type = WIRE_DATA,
+         .stream = 1,
+         .length = 1,
+         .raw_length = 1,
+         .offset = UINT64_MAX / 2 + 1},
         {.type = WIRE_ACK, .length = 8},
         {.type = WIRE_ACK, .stream = 1},
         {.type = WIRE_ACK, .stream = 1, .length = 8, .flags = 1},
@@ -117,7 +139,8 @@ static void test_header_faults(void **state)
 
 static struct wire_hello hello_of(const char *name)
 {
-    struct wire_hello h = {.version = WIRE_VERSION, .resume = true, .stripe = 3, .window_bytes = 12345678};
+    struct wire_hello h = {
+        .version = WIRE_VERSION, .resume = true, .stripe = 3, .window_bytes = 12345678};
 
     memset(h.session_id, 0xaa, sizeof(h.session_id));
     memset(h.instance_id, 0xbb, sizeof(h.instance_id));
@@ -127,8 +150,8 @@ static struct wire_hello hello_of(const char *name)
 
 static void test_hello_round_trip(void **state)
 {
-    static const char *const names[] = {"", "a",
-                                        "a-site-with-the-longest-name-that-fits-into-its-field-of-64-xyz"};
+    static const char *const names[] = {
+        "", "a", "a-site-with-the-longest-name-that-fits-into-its-field-of-64-xyz"};
 
     (void)state;
     assert_int_equal(strlen(names[2]), WIRE_NAME_BYTES - 1);
@@ -167,7 +190,14 @@ static int get_changed(size_t at, uint8_t value)
 
 static void test_hello_faults(void **state)
 {
-    enum { AT_MAGIC = 0, AT_VERSION = 9, AT_FLAGS = 10, AT_STRIPE = 11, AT_WINDOW = 12, AT_NAME_LEN = 48 };
+    enum {
+        AT_MAGIC = 0,
+        AT_VERSION = 9,
+        AT_FLAGS = 10,
+        AT_STRIPE = 11,
+        AT_WINDOW = 12,
+        AT_NAME_LEN = 48
+    };
     struct wire_hello in = hello_of("site"), out;
     uint8_t frame[WIRE_HELLO_MAX_BYTES + 1] = {0};
     size_t n = wire_put_hello(frame, WIRE_HELLO, &in);
@@ -183,7 +213,8 @@ static void test_hello_faults(void **state)
     assert_int_equal(get_changed(AT_NAME_LEN, 3), -EPROTO);
     assert_int_equal(get_changed(AT_NAME_LEN, 5), -EPROTO);
     assert_int_equal(get_changed(AT_NAME_LEN, 255), -EPROTO);
-    assert_int_equal(wire_get_hello(frame + WIRE_HEADER_BYTES, n - WIRE_HEADER_BYTES + 1, &out), -EPROTO);
+    assert_int_equal(wire_get_hello(frame + WIRE_HEADER_BYTES, n - WIRE_HEADER_BYTES + 1, &out),
+                     -EPROTO);
 }
 
 static void test_text(void **state)
@@ -194,7 +225,8 @@ static void test_text(void **state)
     const char *why;
 
     (void)state;
-    assert_int_equal(wire_put_text(frame, WIRE_REFUSE, WIRE_REASON_BUSY, "no"), WIRE_HEADER_BYTES + 2);
+    assert_int_equal(wire_put_text(frame, WIRE_REFUSE, WIRE_REASON_BUSY, "no"),
+                     WIRE_HEADER_BYTES + 2);
     assert_int_equal(wire_get_header(frame, &h, &why), 0);
     assert_int_equal(h.offset, WIRE_REASON_BUSY);
     wire_get_text(frame + WIRE_HEADER_BYTES, h.length, text);
@@ -206,7 +238,8 @@ static void test_text(void **state)
     assert_int_equal(wire_get_header(frame, &h, &why), 0); /* cut so that the peer takes it */
     wire_get_text((const uint8_t *)longer, sizeof(longer), text);
     assert_int_equal(strlen(text), WIRE_TEXT_BYTES - 1);
-    wire_get_text((const uint8_t *)"a\n\x1b[2J\xc3\xa4\0b", 10, text); /* nothing that a terminal would act on */
+    wire_get_text((const uint8_t *)"a\n\x1b[2J\xc3\xa4\0b", 10,
+                  text); /* nothing that a terminal would act on */
     assert_string_equal(text, "a??[2J???b");
 }
 
