@@ -95,12 +95,21 @@ static const char *member(const json_t *j, const char *key)
     return t ? t : "";
 }
 
+/* The API's address of a move; what cannot be an id is not asked for. */
+static int move_address(const char *id, const char *action, char path[128], struct error *err)
+{
+    if (!id[0] || strlen(id) > 64 || strspn(id, "0123456789abcdef") != strlen(id))
+        return error_set(err, -ENOENT, "find the move", "see `ferry list --all`", "'%.64s' is not the id of a move", id);
+    snprintf(path, 128, "/v1/moves/%s%s", id, action);
+    return 0;
+}
+
 static int get_move(struct invocation *in, const char *id, json_t **ret, struct error *err)
 {
     char path[128];
+    int r = move_address(id, "", path, err);
 
-    snprintf(path, sizeof(path), "/v1/moves/%.64s", id);
-    return client_call(in->client, path, false, NULL, ret, err);
+    return r < 0 ? r : client_call(in->client, path, false, NULL, ret, err);
 }
 
 static int status_of(const json_t *move)
@@ -247,7 +256,10 @@ static int post(struct invocation *in, const char *action, json_t *body)
     json_t *answer = NULL;
     char path[128];
 
-    snprintf(path, sizeof(path), "/v1/moves/%.64s/%s", in->argument, action);
+    if (move_address(in->argument, action, path, &err) < 0) {
+        json_decref(body);
+        return fail(in, &err);
+    }
     if (client_call(in->client, path, true, body, &answer, &err) < 0)
         return fail(in, &err);
     if (in->json)
@@ -258,7 +270,7 @@ static int post(struct invocation *in, const char *action, json_t *body)
 
 static int run_cancel(struct invocation *in)
 {
-    return post(in, "cancel", NULL);
+    return post(in, "/cancel", NULL);
 }
 
 static int run_resolve(struct invocation *in)
@@ -269,7 +281,7 @@ static int run_resolve(struct invocation *in)
                         "your own eyes that the VM does not run at the other side\n");
         return EXIT_USAGE;
     }
-    return post(in, "resolve", json_pack("{s:s}", "run_at", in->run_at));
+    return post(in, "/resolve", json_pack("{s:s}", "run_at", in->run_at));
 }
 
 static int run_peers(struct invocation *in)
