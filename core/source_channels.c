@@ -411,7 +411,8 @@ static void on_job_stats(void *user, const struct error *err, const struct virt_
         p->memory_remaining = stats->memory_remaining;
         p->iterations = MAX(p->iterations, stats->memory_iteration);
         p->dirty_rate = stats->memory_dirty_rate * stats->memory_page_size;
-        if (ms->move->phase == MOVE_COPYING && stats->disk_total) /* it counts the guest's writes, too */
+        if (ms->move->phase == MOVE_COPYING &&
+            stats->disk_total) /* it counts the guest's writes, too */
             p->disk_done = MIN(MAX(p->disk_done, stats->disk_processed), p->disk_total);
     }
     if (ms->move->phase >= MOVE_MEMORY)

@@ -99,7 +99,8 @@ static const char *member(const json_t *j, const char *key)
 static int move_address(const char *id, const char *action, char path[128], struct error *err)
 {
     if (!id[0] || strlen(id) > 64 || strspn(id, "0123456789abcdef") != strlen(id))
-        return error_set(err, -ENOENT, "find the move", "see `ferry list --all`", "'%.64s' is not the id of a move", id);
+        return error_set(err, -ENOENT, "find the move", "see `ferry list --all`",
+                         "'%.64s' is not the id of a move", id);
     snprintf(path, 128, "/v1/moves/%s%s", id, action);
     return 0;
 }
