@@ -50,6 +50,7 @@ struct end {
 };
 
 struct wire {
+    bool for_good;            /* does not come back */
     bool torn;                /* bytes sent now vanish */
     struct stripe *stripe[2]; /* NULL: this side has none now */
     struct buffer to[2];      /* bytes under way to that side */
@@ -352,6 +353,8 @@ static void change_wire(struct sim *sim, struct wire *w)
         }
         if (!w->stripe[0] && !w->stripe[1])
             w->torn = false;
+    } else if (w->for_good && !w->stripe[0] && !w->stripe[1]) {
+        return;
     } else if (!w->stripe[1]) {
         buffer_clear(&w->to[0]);
         buffer_clear(&w->to[1]);
@@ -450,7 +453,9 @@ static void step(struct sim *sim)
 static bool is_settled(struct sim *sim)
 {
     for (unsigned i = 0; i < sim->wire_count; i++) {
-        if (sim->wires[i].torn || !sim->wires[i].stripe[0])
+        const struct wire *w = &sim->wires[i];
+
+        if (w->torn || !w->stripe[0] != w->for_good)
             return false;
     }
     for (unsigned side = 0; side < 2; side++) {
@@ -531,7 +536,7 @@ static const char *play(uint64_t seed)
     steps = 20 + (unsigned)roll(&sim, 400);
     for (unsigned i = 0; i < 2; i++) {
         sim.config[i].window_bytes = windows[roll(&sim, 4)];
-        sim.config[i].unsent_bytes = 1 + (uint32_t)roll(&sim, 100000);
+        sim.config[i].unsent_bytes = 100 + (uint32_t)roll(&sim, 100000);
         sim.config[i].stripe_timeout_ns = 1000 * NS_PER_S;
         sim.config[i].initiator = i == 0;
     }
@@ -544,6 +549,12 @@ static const char *play(uint64_t seed)
     for (unsigned i = 0; i < steps && !sim.fault; i++)
         step(&sim);
     sim.calm = true;
+    for (unsigned i = 1; i < sim.wire_count;
+         i++) { /* what was lost with these is not asked for by newcomers */
+        sim.wires[i].for_good = chance(&sim, 40);
+        if (sim.wires[i].for_good)
+            tear(&sim, &sim.wires[i]);
+    }
     for (calm = 0; calm < CALM_STEPS_MAX && !sim.fault && !is_settled(&sim); calm++)
         step(&sim);
     if (calm == CALM_STEPS_MAX)
