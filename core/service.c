@@ -3,6 +3,7 @@
 #include "core/service.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,6 +49,11 @@ int service_defer(struct service *s, void (*fn)(void *arg), void *arg)
     uv_timer_init(s->loop, &d->timer);
     uv_timer_start(&d->timer, on_deferred, 0, 0);
     return 0;
+}
+
+void service_trim_memory(void)
+{
+    malloc_trim(0);
 }
 
 /* --- from the peers ------------------------------------------------------------------------ */
