@@ -41,7 +41,7 @@ def started(bed, phase):
     else:
         move = bed.move(guest)
         move.wait_phase("copying")
-        bed.line(rate=50)
+        bed.line(rate=SLOW_MBIT)
     move.wait_phase(phase)
     expect_equal(move.view()["phase"], phase, "the phase in which the fault is met")
     return guest, move
