@@ -30,7 +30,6 @@ from lablib import options, process  # noqa: E402
 from lablib.base import LabError, built, tail, wait_until  # noqa: E402
 from lablib.guest import IMAGES, Guest  # noqa: E402
 from lablib.lab import Lab  # noqa: E402
-from lablib.line import DEVICE, SETTINGS  # noqa: E402,F401
 from lablib.verify import verify  # noqa: E402
 
 SOCKET_DIR = "/run/libvirt/ferry"

@@ -202,7 +202,8 @@ def api_noise(bed):
     pid = bed.ferryd_pid("site-a")
     path = str(bed.site("site-a").path(CONTROL_SOCKET))
     open_ones = []
-    for noise in (b"\0" * 4096, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"GET /" + b"a" * 70000,
+    for noise in (b"\0" * 4096, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n",
+                  b"GET /" + b"a" * 70000,
                   b"POST /v1/moves HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
                   b"POST /v1/moves HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
                   b"POST /v1/moves HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"):

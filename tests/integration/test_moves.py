@@ -189,7 +189,8 @@ def refused_disks(bed):
         expect_refused(bed, guest, ["site-b", "/var/lib/libvirt/boot", "directories"])
     nowhere = "/var/lib/libvirt/elsewhere"
     bed.site("site-a").path(nowhere).mkdir(mode=0o711)
-    with file_at(bed, "site-a", f"{nowhere}/e.raw"), attached(bed, guest, EXTRA.format(path=f"{nowhere}/e.raw", more="")):
+    lost = f"{nowhere}/lost.raw"
+    with file_at(bed, "site-a", lost), attached(bed, guest, EXTRA.format(path=lost, more="")):
         expect_refused(bed, guest, ["site-b", nowhere, "No such file"])
     with file_at(bed, "site-b", guest.record()["disks"][0], 5 * MIB):
         expect_refused(bed, guest, ["site-b", guest.record()["disks"][0], "exists already"])

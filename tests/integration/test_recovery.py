@@ -116,8 +116,8 @@ def at_failpoint(role, name, where):
             until(lambda: len(guest.running_at()) <= 1, "two copies run while a ferryd is down")
             bed.start(victim)
             result = move.end()
-            allowed = {"source": (1, 5), "target": (1,)} if where == "source" else {"source": (0, 4, 5), "target": (0, 4)}
-            expect(result.status in allowed[role], f"exit status of the move ({result})")
+            allowed = (1,) if where == "source" else (0, 4)  # in doubt, perhaps, while a ferryd was down
+            expect(result.status in (*allowed, *((5,) if role == "source" else ())), f"exit status of the move ({result})")
             outcome = "committed" if where == "target" else "aborted"
             expect_recovered(bed, guest, move, source if where == "source" else target, outcome, old)
 

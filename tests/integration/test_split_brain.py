@@ -6,8 +6,6 @@ libvirt must end with two running copies here, or this test could not fail. With
 place it passes, several times over: at no time do two copies run, and once the fault is mended exactly one does,
 whole, with both sites of one mind."""
 
-import os
-import signal
 import socket
 import struct
 import subprocess
