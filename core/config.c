@@ -331,7 +331,7 @@ static void set_defaults(struct config *c)
         .monitor = true,
         .stripes = 4,
         .window_bytes = 32u << 20,
-        .socket_buffer_bytes = 16u << 20,
+        .socket_buffer_bytes = 4u << 20,
         .congestion_control = "bbr",
         .stripe_timeout_s = 6,
         .outage_limit_s = 600,
