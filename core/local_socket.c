@@ -4,14 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-
-#include "netlink/tcp_info.h"
 
 struct local_socket {
     uv_poll_t poll;
@@ -153,8 +153,10 @@ void local_socket_end(struct local_socket *s)
 int local_socket_unread(const struct local_socket *s)
 {
     struct pollfd p = {.fd = s->fd, .events = POLLRDHUP};
-    int unread = socket_unread_bytes(s->fd);
+    int unread = 0;
 
+    if (ioctl(s->fd, SIOCOUTQ, &unread) < 0)
+        return -errno;
     /* When the peer closes, what it had not read is thrown away and counts as 0: ask for the hang-up
      * after the count, so that "0 and still there" means that it was read. */
     if (poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLRDHUP | POLLERR))

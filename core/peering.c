@@ -440,11 +440,3 @@ struct link_session *peering_any(struct peering *p, const char *peer)
     }
     return found;
 }
-
-void peering_each(struct peering *p, void (*fn)(void *user, struct link_session *ls), void *user)
-{
-    struct contact *c;
-
-    TAILQ_FOREACH(c, &p->contacts, entry)
-    fn(user, c->ls);
-}

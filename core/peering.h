@@ -51,7 +51,4 @@ int peering_send(struct link_session *ls, json_t *msg);
 /* Opens a labelled stream (the label is stolen). */
 int peering_open(struct link_session *ls, enum care care, json_t *label, struct stream **ret);
 
-/* Calls @fn for every session. */
-void peering_each(struct peering *p, void (*fn)(void *user, struct link_session *ls), void *user);
-
 #endif

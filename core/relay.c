@@ -188,11 +188,6 @@ int relay_connect(struct relay *r, uv_loop_t *loop, const char *path)
     return res < 0 ? res : start(r);
 }
 
-bool relay_is_attached(const struct relay *r)
-{
-    return r->socket != NULL;
-}
-
 void relay_kick(struct relay *r)
 {
     if (r->socket && !r->failed)

@@ -34,7 +34,6 @@ int relay_new(struct stream *stream, const struct relay_ops *ops, void *user, st
 int relay_attach(struct relay *r, uv_loop_t *loop, int fd);
 /* The same, to a listening path. */
 int relay_connect(struct relay *r, uv_loop_t *loop, const char *path);
-bool relay_is_attached(const struct relay *r);
 /* Offers held-back bytes to may_deliver() again. */
 void relay_kick(struct relay *r);
 /* While paused nothing is read from the socket: QEMU waits. */

@@ -94,11 +94,6 @@ void rpc_relay_release_inbound(struct rpc_relay *r)
     release(r, &r->inbound);
 }
 
-void rpc_relay_release_outbound(struct rpc_relay *r)
-{
-    release(r, &r->outbound);
-}
-
 static void pump_to_stream(struct rpc_relay *r)
 {
     struct buffer *b = &r->outbound.ready;

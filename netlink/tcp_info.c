@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TCP_INFO and SIOCOUTQ: see tcp_info.h. */
+/* TCP_INFO: see tcp_info.h. */
 #include "netlink/tcp_info.h"
 
-#include <errno.h>
-#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 void tcp_info_read(int fd, struct stripe_tcp_info *ret)
@@ -25,11 +22,4 @@ void tcp_info_read(int fd, struct stripe_tcp_info *ret)
     ret->delivery_rate_bytes_s = info.tcpi_delivery_rate;
     len = sizeof(ret->congestion_control);
     getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, ret->congestion_control, &len);
-}
-
-int socket_unread_bytes(int fd)
-{
-    int bytes = 0;
-
-    return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? -errno : bytes;
 }

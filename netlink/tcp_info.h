@@ -15,7 +15,4 @@ struct stripe_tcp_info {
 /* All zeroes when the kernel does not answer. */
 void tcp_info_read(int fd, struct stripe_tcp_info *ret);
 
-/* Bytes written to the connected socket @fd that its peer has not yet taken; negative errno on error. */
-int socket_unread_bytes(int fd);
-
 #endif
