@@ -9,6 +9,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/base/clock.h"
+
 struct reader {
     struct config *config;
     struct error *err; /* first fault */
@@ -192,7 +194,17 @@ static int set_libvirt(struct config *c, const char *key, const char *value)
     return -1;
 }
 
-static int set_link(struct config *c, const char *key, const char *value)
+static bool set_seconds(uint64_t *to_ns, const char *value, unsigned least, unsigned most)
+{
+    unsigned seconds = 0;
+
+    if (!set_number(&seconds, value, least, most))
+        return false;
+    *to_ns = seconds * NS_PER_S;
+    return true;
+}
+
+static int set_link(struct link_config *c, const char *key, const char *value)
 {
     if (strcmp(key, "stripes") == 0)
         return set_number(&c->stripes, value, 1, LIMIT_SESSION_STRIPES);
@@ -204,9 +216,9 @@ static int set_link(struct config *c, const char *key, const char *value)
     if (strcmp(key, "congestion_control") == 0)
         return set_string(c->congestion_control, sizeof(c->congestion_control), value);
     if (strcmp(key, "stripe_timeout_s") == 0)
-        return set_number(&c->stripe_timeout_s, value, 2, 600);
+        return set_seconds(&c->stripe_timeout_ns, value, 2, 600);
     if (strcmp(key, "outage_limit_s") == 0)
-        return set_number(&c->outage_limit_s, value, 1, 24 * 3600);
+        return set_seconds(&c->outage_limit_ns, value, 1, 24 * 3600);
     return -1;
 }
 
@@ -269,7 +281,7 @@ static int set_value(struct config *c, const char *section, const char *key, con
     if (strcmp(section, "libvirt") == 0)
         return set_libvirt(c, key, value);
     if (strcmp(section, "link") == 0)
-        return set_link(c, key, value);
+        return set_link(&c->link, key, value);
     if (strcmp(section, "storage") == 0)
         return set_storage(c, key, value);
     if (strcmp(section, "memory") == 0)
@@ -329,12 +341,6 @@ static void set_defaults(struct config *c)
         .libvirt_socket = "/run/libvirt/libvirt-sock",
         .qemu_user = "libvirt-qemu",
         .monitor = true,
-        .stripes = 4,
-        .window_bytes = 32u << 20,
-        .socket_buffer_bytes = 4u << 20,
-        .congestion_control = "bbr",
-        .stripe_timeout_s = 6,
-        .outage_limit_s = 600,
         .directories = {"/var/lib/libvirt/images"},
         .directory_count = 1,
         .log_memory_bytes = 256u << 20,
@@ -342,6 +348,7 @@ static void set_defaults(struct config *c)
         .downtime_ms = 30,
         .switchover_deadline_s = 15,
     };
+    link_config_default(&c->link);
 }
 
 static int check_whole(const struct config *c, const char *path, struct error *err)

@@ -47,10 +47,7 @@ struct config {
     char qemu_user[64];
     bool monitor; /* QMP through libvirt may be used (taints the domain `custom-monitor`) */
     /* [link] */
-    unsigned stripes;
-    uint32_t window_bytes, socket_buffer_bytes;
-    char congestion_control[16];
-    unsigned stripe_timeout_s, outage_limit_s;
+    struct link_config link; /* its name and address are filled from [site] */
     /* [storage] */
     char directories[CONFIG_DIRECTORIES_MAX][PATH_MAX]; /* where peers may create disks */
     unsigned directory_count;

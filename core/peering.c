@@ -316,14 +316,7 @@ static void on_tick(uv_timer_t *timer)
 int peering_new(uv_loop_t *loop, const struct config *config, struct tls_identity *identity,
                 const struct peering_ops *ops, void *user, struct peering **ret, struct error *err)
 {
-    struct link_config lc = {
-        .stripes = config->stripes,
-        .window_bytes = config->window_bytes,
-        .unsent_bytes = 1u << 20,
-        .socket_buffer_bytes = config->socket_buffer_bytes,
-        .stripe_timeout_ns = config->stripe_timeout_s * NS_PER_S,
-        .outage_limit_ns = config->outage_limit_s * NS_PER_S,
-    };
+    struct link_config lc = config->link;
     struct peering *p = calloc(1, sizeof(*p));
     int r;
 
@@ -331,8 +324,6 @@ int peering_new(uv_loop_t *loop, const struct config *config, struct tls_identit
         return error_set(err, -ENOMEM, "start the link", NULL, "out of memory");
     snprintf(lc.site_name, sizeof(lc.site_name), "%s", config->name);
     snprintf(lc.listen, sizeof(lc.listen), "%s", config->listen);
-    snprintf(lc.congestion_control, sizeof(lc.congestion_control), "%s",
-             config->congestion_control);
     p->loop = loop;
     p->config = config;
     p->ops = ops;

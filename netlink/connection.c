@@ -8,6 +8,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/wire.h"
+#include "netlink/tcp_info.h"
 
 enum {
     /* A dialled SYN gets this long before another attempt: the kernel's own retries back off too far
@@ -16,11 +17,9 @@ enum {
     /* TLS and greetings: three round trips of a very long link, with losses. */
     GREETING_DEADLINE_MS = 10000,
     READ_CHUNK_BYTES = 256 * 1024,
+    BBR_FROM_RTT_US = 2000,
     /* What one turn of the loop reads or writes on one connection, so that none hogs the loop. */
     TURN_BYTES = 2 * 1024 * 1024,
-    PULL_BYTES = 192 * 1024,
-    /* What TCP may hold unsent: an urgent frame waits behind no more than this on its stripe. */
-    NOTSENT_LOWAT_BYTES = 256 * 1024,
 };
 
 static void on_poll(uv_poll_t *poll, int status, int events);
@@ -74,24 +73,55 @@ static void on_deadline(uv_timer_t *timer)
 
 /* --- start --------------------------------------------------------------------------------- */
 
+static void set_number(int fd, int level, int option, uint32_t value)
+{
+    setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+/* SO_SNDBUF or SO_RCVBUF, beyond the system's limit when we may. */
+static void set_buffer(int fd, int forced, int allowed, uint32_t bytes)
+{
+    if (setsockopt(fd, SOL_SOCKET, forced, &bytes, sizeof(bytes)) < 0)
+        set_number(fd, SOL_SOCKET, allowed, bytes);
+}
+
+/* All of these are wishes: a kernel without them still works, only slower. */
 static void tune_socket(int fd, const struct connection_config *config)
 {
-    int one = 1, lowat = NOTSENT_LOWAT_BYTES;
-
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
-    /* All below are wishes: a kernel without them still works, only slower. */
-    if (config->congestion_control[0])
-        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, config->congestion_control,
-                   (socklen_t)strlen(config->congestion_control));
+    set_number(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_number(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, CONNECTION_UNSENT_MAX_BYTES);
     if (config->socket_buffer_bytes) {
-        int bytes = (int)config->socket_buffer_bytes;
-
-        if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
-            setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-        if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) < 0)
-            setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
+        set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, config->socket_buffer_bytes);
+        set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, config->socket_buffer_bytes);
     }
+}
+
+/* Where the round trip is known: BBR fills a long link whatever is lost on it, and only costs on a short one. */
+static void choose_congestion_control(struct connection *c)
+{
+    const char *name = c->config->congestion_control;
+    struct stripe_tcp_info info;
+
+    if (strcmp(name, "auto") == 0) {
+        tcp_info_read(c->fd, &info);
+        name = info.rtt_us >= BBR_FROM_RTT_US ? "bbr" : "";
+    }
+    if (name[0])
+        setsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
+}
+
+void connection_tune(struct connection *c, const struct connection_tuning *t)
+{
+    if (c->fd < 0 || c->state != CONNECTION_OPEN)
+        return;
+    if (t->pacing_bytes_s != c->tuned.pacing_bytes_s) {
+        uint64_t rate = t->pacing_bytes_s ? t->pacing_bytes_s : UINT64_MAX;
+
+        setsockopt(c->fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate));
+    }
+    if (t->unsent_bytes != c->tuned.unsent_bytes)
+        set_number(c->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, t->unsent_bytes);
+    c->tuned = *t;
 }
 
 static void note_address(struct connection *c, const struct sockaddr *address)
@@ -120,7 +150,8 @@ static void watch(struct connection *c, int events)
 }
 
 /* Owns @fd from here on, whatever happens. */
-static int connection_new(uv_loop_t *loop, struct tls_identity *id, int fd, bool server,
+static int connection_new(uv_loop_t *loop, struct tls_identity *id,
+                          const struct connection_config *config, int fd, bool server,
                           const struct connection_ops *ops, void *owner, struct connection **ret)
 {
     struct connection *c = calloc(1, sizeof(*c));
@@ -138,6 +169,7 @@ static int connection_new(uv_loop_t *loop, struct tls_identity *id, int fd, bool
         return r;
     }
     c->fd = fd;
+    c->config = config;
     c->ops = ops;
     c->owner = owner;
     c->server = server;
@@ -154,7 +186,7 @@ int connection_accept(uv_loop_t *loop, struct tls_identity *id,
 {
     struct sockaddr_storage address = {0};
     socklen_t len = sizeof(address);
-    int r = connection_new(loop, id, fd, true, ops, owner, ret);
+    int r = connection_new(loop, id, config, fd, true, ops, owner, ret);
 
     if (r < 0)
         return r;
@@ -183,7 +215,7 @@ int connection_dial(uv_loop_t *loop, struct tls_identity *id,
         close(fd);
         return r;
     }
-    r = connection_new(loop, id, fd, false, ops, owner, ret);
+    r = connection_new(loop, id, config, fd, false, ops, owner, ret);
     if (r < 0)
         return r;
     note_address(*ret, address);
@@ -212,51 +244,72 @@ int connection_attach(struct connection *c, struct session *session)
         return r;
     c->session = session;
     c->state = CONNECTION_OPEN;
+    choose_congestion_control(c);
     uv_timer_stop(&c->deadline);
     return 0;
 }
 
-static bool fill_output(struct connection *c)
+/* Writes all of it, or keeps the rest for later. 0, -EAGAIN (kept), or the connection is over. */
+static int write_all(struct connection *c, const uint8_t *data, size_t len)
 {
-    uint8_t *room;
+    while (len > 0) {
+        ssize_t n = tls_conn_write(c->tls, data, len);
 
-    if (buffer_len(&c->output) > 0)
-        return true;
-    if (c->state != CONNECTION_OPEN)
-        return false;
-    room = buffer_reserve(&c->output, PULL_BYTES);
-    if (!room)
-        return false;
-    buffer_commit(&c->output,
-                  session_stripe_pull(c->session, c->stripe, room, PULL_BYTES, clock_now_ns()));
-    return buffer_len(&c->output) > 0;
+        if (n == -EAGAIN) {
+            if (buffer_append(&c->output, data, len) < 0)
+                return -ENOMEM;
+            return -EAGAIN;
+        }
+        if (n < 0)
+            return (int)n;
+        data += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+/* What an earlier turn could not write. */
+static int write_kept(struct connection *c)
+{
+    while (buffer_len(&c->output) > 0) {
+        ssize_t n = tls_conn_write(c->tls, buffer_data(&c->output), buffer_len(&c->output));
+
+        if (n < 0)
+            return (int)n;
+        buffer_consume(&c->output, (size_t)n);
+    }
+    return 0;
+}
+
+static int write_frames(struct connection *c)
+{
+    const uint8_t *data = NULL;
+    size_t turn = 0, n;
+    int r = 0;
+
+    while (r == 0 && turn < TURN_BYTES &&
+           (n = session_stripe_next(c->session, c->stripe, &data, clock_now_ns())) > 0) {
+        r = write_all(c, data, n);
+        turn += n;
+    }
+    return r == 0 && turn >= TURN_BYTES ? -EAGAIN : r;
 }
 
 void connection_pump(struct connection *c)
 {
-    size_t turn = 0;
+    int r;
 
     if (c->state != CONNECTION_GREETING && c->state != CONNECTION_OPEN)
         return;
-    while (fill_output(c)) {
-        ssize_t n = tls_conn_write(c->tls, buffer_data(&c->output), buffer_len(&c->output));
-
-        if (n == -EAGAIN) {
-            watch(c, UV_READABLE | UV_WRITABLE);
-            return;
-        }
-        if (n < 0) {
-            drop_because(c, (int)n, "send to the peer", tls_conn_why(c->tls));
-            return;
-        }
-        buffer_consume(&c->output, (size_t)n);
-        turn += (size_t)n;
-        if (turn >= TURN_BYTES) {
-            watch(c, UV_READABLE | UV_WRITABLE);
-            return;
-        }
-    }
-    watch(c, UV_READABLE);
+    r = write_kept(c);
+    if (r == 0 && c->state == CONNECTION_OPEN)
+        r = write_frames(c);
+    if (r == 0)
+        r = tls_conn_flush(c->tls);
+    if (r < 0 && r != -EAGAIN)
+        drop_because(c, r, "send to the peer", tls_conn_why(c->tls));
+    else
+        watch(c, r == 0 ? UV_READABLE : UV_READABLE | UV_WRITABLE);
 }
 
 /* The greeting is one frame; whatever follows it belongs to the session. */
@@ -297,15 +350,33 @@ static int take_input(struct connection *c, const uint8_t *data, size_t len, str
     return read_greeting(c, err);
 }
 
+static void on_read_on(uv_timer_t *timer);
+
+/* Fills @chunk as far as the socket goes: whole frames are worth more than records. */
+static ssize_t read_chunk(struct connection *c, uint8_t *chunk, bool *ret_dry)
+{
+    size_t used = 0;
+    ssize_t n = 0;
+
+    *ret_dry = false;
+    while (used < READ_CHUNK_BYTES &&
+           (n = tls_conn_read(c->tls, chunk + used, READ_CHUNK_BYTES - used)) > 0)
+        used += (size_t)n;
+    *ret_dry = n == -EAGAIN;
+    /* What came before the end counts; the end shows again at the next read. */
+    return used > 0 ? (ssize_t)used : n;
+}
+
 static void read_turn(struct connection *c)
 {
     static uint8_t chunk[READ_CHUNK_BYTES]; /* loop thread only */
     struct session *session;
+    bool dry = false;
     size_t turn = 0;
 
-    while (c->state != CONNECTION_CLOSED && turn < TURN_BYTES) {
+    while (c->state != CONNECTION_CLOSED && !dry && turn < TURN_BYTES) {
         struct error err = {0};
-        ssize_t n = tls_conn_read(c->tls, chunk, sizeof(chunk));
+        ssize_t n = read_chunk(c, chunk, &dry);
 
         if (n == -EAGAIN)
             break;
@@ -322,9 +393,20 @@ static void read_turn(struct connection *c)
             connection_drop(c, &err);
             return;
         }
+        if (c->session) /* at once: the bytes are still in the processor's cache */
+            session_dispatch(c->session);
     }
-    if (c->session)
-        session_dispatch(c->session);
+    /* What TLS has read ahead wakes no poll. */
+    if (!dry && c->state == CONNECTION_OPEN && tls_conn_has_read_ahead(c->tls))
+        uv_timer_start(&c->deadline, on_read_on, 0, 0);
+}
+
+static void on_read_on(uv_timer_t *timer)
+{
+    struct connection *c = timer->data;
+
+    if (c->state == CONNECTION_OPEN)
+        read_turn(c);
 }
 
 static void advance_handshake(struct connection *c)
@@ -347,6 +429,7 @@ static void advance_handshake(struct connection *c)
     }
     watch(c, UV_READABLE);
     connection_pump(c);
+    read_turn(c); /* the greeting may have come along with the end of the handshake */
 }
 
 static void advance_connect(struct connection *c)

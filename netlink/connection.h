@@ -35,7 +35,16 @@ struct connection_ops {
 
 struct connection_config {
     uint32_t socket_buffer_bytes; /* 0: the kernel's choice */
-    char congestion_control[16];  /* "bbr"; empty: the kernel's choice */
+    char congestion_control[16];  /* "auto", "bbr", ...; empty: the kernel's choice */
+};
+
+/* What TCP may hold unsent, at most: an urgent frame waits behind it on its stripe. */
+enum { CONNECTION_UNSENT_MAX_BYTES = 256 * 1024 };
+
+/* What changes with the link's rate while a connection is open. */
+struct connection_tuning {
+    uint64_t pacing_bytes_s; /* 0: the congestion control alone decides */
+    uint32_t unsent_bytes;   /* what TCP may hold unsent */
 };
 
 enum connection_state {
@@ -48,6 +57,7 @@ enum connection_state {
 
 struct connection {
     TAILQ_ENTRY(connection) entry; /* the owner's list */
+    const struct connection_config *config;
     const struct connection_ops *ops;
     void *owner;
     void *context; /* the owner's: its session */
@@ -60,16 +70,17 @@ struct connection {
     uv_timer_t deadline;
     int open_handles; /* freed when the last uv handle is closed */
     int poll_events;
+    struct connection_tuning tuned;
     struct session *session; /* when attached */
     struct stripe *stripe;
     struct buffer input;  /* before attachment: the greeting */
-    struct buffer output; /* whole frames, cut and not yet written */
+    struct buffer output; /* greetings, and the rest of a frame that the socket did not take */
     char peer_address[INET6_ADDRSTRLEN + 8];
 };
 
 TAILQ_HEAD(connection_list, connection);
 
-/* Takes over the accepted socket @fd (closed on failure). */
+/* @config must outlive the connection. Takes over the accepted socket @fd (closed on failure). */
 int connection_accept(uv_loop_t *loop, struct tls_identity *id,
                       const struct connection_config *config, int fd,
                       const struct connection_ops *ops, void *owner, struct connection **ret);
@@ -84,6 +95,8 @@ int connection_send(struct connection *c, const void *data, size_t len);
 int connection_attach(struct connection *c, struct session *session);
 /* Writes what the session has for this stripe until the socket is full. */
 void connection_pump(struct connection *c);
+/* Follows the link's rate. */
+void connection_tune(struct connection *c, const struct connection_tuning *t);
 /* Ends it now; on_lost is called before this returns unless it was already. */
 void connection_drop(struct connection *c, const struct error *why);
 

@@ -169,7 +169,7 @@ static void reap_session(struct link_session *ls, uint64_t now_ns)
     struct error why = {
         .code = -ECONNRESET, .what = "talk to the peer", .why = "the session is over"};
     struct connection *c;
-    bool pending = session_wants_output(ls->engine);
+    bool pending = session_wants_output(ls->engine, now_ns);
 
     if (!ls->closing_since_ns)
         ls->closing_since_ns = now_ns;
@@ -201,6 +201,7 @@ static void on_tick(uv_timer_t *timer)
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct link *link = prepare->data;
+    uint64_t now_ns = clock_now_ns();
     struct link_session *ls;
     struct connection *c, *next;
 
@@ -208,7 +209,7 @@ static void on_prepare(uv_prepare_t *prepare)
     {
         if (!ls->closing)
             session_dispatch(ls->engine);
-        if (!session_wants_output(ls->engine))
+        if (!session_wants_output(ls->engine, now_ns))
             continue;
         for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
             next = TAILQ_NEXT(c, entry);
@@ -274,6 +275,19 @@ static int open_listener(struct link *link, struct error *err)
     freeaddrinfo(found);
     link->listen_fd = fd;
     return 0;
+}
+
+void link_config_default(struct link_config *ret)
+{
+    *ret = (struct link_config){
+        .stripes = 4,
+        .window_bytes = 32u << 20,
+        .unsent_bytes = 1u << 20,
+        .socket_buffer_bytes = 4u << 20,
+        .congestion_control = "auto",
+        .stripe_timeout_ns = 6 * NS_PER_S,
+        .outage_limit_ns = 600 * NS_PER_S,
+    };
 }
 
 int link_new(uv_loop_t *loop, const struct link_config *config, struct tls_identity *id,

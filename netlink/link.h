@@ -42,6 +42,9 @@ struct link_config {
     uint64_t outage_limit_ns;   /* without any connection for this long, the session fails */
 };
 
+/* What suits a WAN; names and addresses stay empty. */
+void link_config_default(struct link_config *ret);
+
 struct link_ops {
     /* The configured peer with this fingerprint; false: none. */
     bool (*find_peer)(void *user, const char *fingerprint, struct link_peer *ret);

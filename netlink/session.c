@@ -30,6 +30,8 @@ int session_new(struct session **ret, const struct session_config *config,
     TAILQ_INIT(&s->streams);
     TAILQ_INIT(&s->events);
     TAILQ_INIT(&s->stripes);
+    TAILQ_INIT(&s->packables);
+    LIST_INIT(&s->packings);
     *ret = s;
     return 0;
 }
@@ -38,6 +40,7 @@ void session_free(struct session *s)
 {
     struct stream *st;
     struct stripe *stripe;
+    struct packing *packing;
 
     if (!s)
         return;
@@ -45,6 +48,10 @@ void session_free(struct session *s)
         session_stripe_lost(s, stripe);
     while ((st = TAILQ_FIRST(&s->streams)))
         stream_free(st);
+    LIST_FOREACH(packing, &s->packings, entry)
+    packing->session = NULL; /* its stream dropped it already; it comes back later */
+    pack_reader_free(s->pack_reader);
+    free(s->unpacked);
     free(s);
 }
 
@@ -55,6 +62,16 @@ void session_set_peer_window(struct session *s, uint32_t window_bytes)
     s->config.peer_window_bytes = window_bytes;
     TAILQ_FOREACH(st, &s->streams, entry)
     st->send_limit = window_bytes;
+}
+
+void session_set_shaper(struct session *s, struct shaper *shaper)
+{
+    s->shaper = shaper;
+}
+
+void session_set_frame_bytes(struct session *s, uint32_t bytes)
+{
+    s->config.frame_bytes = bytes;
 }
 
 /* --- the end of a session ------------------------------------------------------------------ */
@@ -222,6 +239,7 @@ void session_tick(struct session *s, uint64_t now_ns)
     struct stripe *stripe;
     bool ask = false;
 
+    s->now_ns = now_ns;
     TAILQ_FOREACH(stripe, &s->stripes, entry)
     {
         if (now_ns >= stripe->ping_ns + PING_INTERVAL_NS) {
@@ -351,6 +369,20 @@ static int on_stream_frame(struct session *s, const struct wire_header *h, const
     return r;
 }
 
+/* One buffer of the largest size a frame may have, whatever the peer declares. */
+static int on_packed_frame(struct session *s, const struct wire_header *h, const uint8_t *payload)
+{
+    if (!s->pack_reader) {
+        s->pack_reader = pack_reader_new();
+        s->unpacked = malloc(LIMIT_FRAME_PAYLOAD_BYTES);
+        if (!s->pack_reader || !s->unpacked)
+            return -ENOMEM;
+    }
+    if (pack_read(s->pack_reader, payload, h->length, s->unpacked, h->raw_length) < 0)
+        return protocol_fault(s, "a compressed frame is not what it says");
+    return on_stream_frame(s, h, s->unpacked);
+}
+
 static void on_pong(struct session *s, uint64_t sent_ns, uint64_t now_ns)
 {
     uint64_t rtt = now_ns > sent_ns ? now_ns - sent_ns : 1;
@@ -376,9 +408,8 @@ static int on_frame(struct session *s, struct stripe *stripe, const struct wire_
 {
     switch (h->type) {
     case WIRE_DATA:
-        if (h->flags & WIRE_FLAG_ZSTD)
-            return protocol_fault(s, "compressed frame without agreement on it");
-        return on_stream_frame(s, h, payload);
+        return h->flags & WIRE_FLAG_ZSTD ? on_packed_frame(s, h, payload)
+                                         : on_stream_frame(s, h, payload);
     case WIRE_ACK:
     case WIRE_RESET:
         return on_stream_frame(s, h, payload);
@@ -415,26 +446,43 @@ static ssize_t parse_frame(struct session *s, struct stripe *stripe, const uint8
     return r < 0 ? r : (ssize_t)(WIRE_HEADER_BYTES + h.length);
 }
 
+static int parse_frames(struct session *s, struct stripe *stripe, const uint8_t *data, size_t len,
+                        uint64_t now_ns, size_t *ret_used)
+{
+    *ret_used = 0;
+    while (!s->closed) {
+        ssize_t used = parse_frame(s, stripe, data + *ret_used, len - *ret_used, now_ns);
+
+        if (used <= 0)
+            return (int)used;
+        *ret_used += (size_t)used;
+    }
+    return 0;
+}
+
 int session_stripe_feed(struct session *s, struct stripe *stripe, const void *data, size_t len,
                         uint64_t now_ns)
 {
+    size_t used = 0;
     int r;
 
     if (s->closed)
         return 0;
     stripe->heard_ns = now_ns;
+    s->now_ns = now_ns;
     s->stats.wire_received_bytes += len;
-    r = buffer_append(&stripe->input, data, len);
-    while (r == 0 && !s->closed) {
-        ssize_t used =
-            parse_frame(s, stripe, buffer_data(&stripe->input), buffer_len(&stripe->input), now_ns);
-
-        if (used == 0)
-            break;
-        if (used < 0)
-            r = (int)used;
-        else
-            buffer_consume(&stripe->input, (size_t)used);
+    if (buffer_len(&stripe->input) > 0) {
+        /* The rest of a frame that began in an earlier piece. */
+        r = buffer_append(&stripe->input, data, len);
+        if (r == 0)
+            r = parse_frames(s, stripe, buffer_data(&stripe->input), buffer_len(&stripe->input),
+                             now_ns, &used);
+        if (r == 0)
+            buffer_consume(&stripe->input, used);
+    } else {
+        r = parse_frames(s, stripe, data, len, now_ns, &used);
+        if (r == 0)
+            r = buffer_append(&stripe->input, (const uint8_t *)data + used, len - used);
     }
     if (r == -ENOMEM)
         session_fail(s, WIRE_REASON_BUSY, "out of memory");
@@ -502,9 +550,10 @@ void session_get_stats(const struct session *s, struct session_stats *ret)
     *ret = s->stats;
     ret->stripes = s->stripe_count;
     ret->streams = s->stream_count;
-    ret->buffered_bytes = 0;
+    ret->granted_bytes = s->granted_bytes;
+    ret->buffered_bytes = s->held_bytes;
     TAILQ_FOREACH(st, &s->streams, entry)
-    ret->buffered_bytes += buffer_len(&st->send) + buffer_len(&st->receive);
+    ret->buffered_bytes += buffer_len(&st->receive);
 }
 
 /* --- streams as the owner sees them -------------------------------------------------------- */
@@ -534,6 +583,11 @@ void stream_set_ops(struct stream *st, const struct stream_ops *ops, void *user)
         stream_note(st, EVENT_READABLE);
     if (st->dead && !st->reset_told)
         stream_note(st, EVENT_RESET);
+}
+
+void stream_set_shaper(struct stream *st, struct shaper *shaper)
+{
+    st->shaper = shaper;
 }
 
 void stream_set_care(struct stream *st, enum care care)

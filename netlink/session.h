@@ -10,8 +10,12 @@
  * at the last moment, when a stripe asks for bytes, so that urgent streams go first and nothing waits
  * in a queue that cannot be reordered. Each frame sent is remembered as a range with its stripe; when
  * a stripe is lost, its unacknowledged ranges are sent again on any other, now or when one joins.
- * Receivers put ranges in order, drop repetitions, and grant credit as their reader consumes, so that
- * the memory of either side is bounded by window x streams whatever the peer does.
+ * Receivers put ranges in order, drop repetitions, and grant credit as their reader consumes. Windows grow
+ * with what is consumed in a round trip and share one budget: so the memory of either side is bounded
+ * whatever the peer does.
+ *
+ * Whole frames may take a detour through a compressor of the owner's (on_packable) while they wait for
+ * their turn; when the compressor is busy and a stripe is free, they go plain: it is never the bottleneck.
  *
  *           stripe_add           feed / pull                      GOODBYE, protocol fault, fail()
  *   (new) ------------> OPEN <----------------> OPEN (0 stripes = outage) ------------------> CLOSED
@@ -27,20 +31,37 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "core/base/error.h"
 #include "netlink/wire.h"
 
+struct shaper;
+struct range;
 struct session;
 struct stripe;
 struct stream;
 
 struct session_config {
-    bool initiator;             /* dialled: numbers its streams 1, 3, 5 ... */
-    uint32_t window_bytes;      /* what a peer may send on each stream beyond what is consumed */
+    bool initiator;        /* dialled: numbers its streams 1, 3, 5 ... */
+    uint32_t window_bytes; /* what a peer may send on a new stream before any of it is consumed */
+    uint32_t window_max_bytes; /* what a stream's window may grow to; 0: does not grow */
+    uint64_t budget_bytes; /* all windows together, and what is held for the peer; 0: no bound */
     uint32_t peer_window_bytes; /* the same of the peer, from its greeting */
     uint32_t unsent_bytes;      /* what a writer may queue on a stream ahead of the wire */
+    uint32_t frame_bytes;       /* payload of the largest frame sent; 0: the protocol's limit */
     uint64_t stripe_timeout_ns; /* a stripe silent for this long is dead */
+};
+
+/* A frame on its way through a compressor, which may run on another thread: it reads these and nothing else. */
+struct packing {
+    const uint8_t *data;
+    uint32_t length;
+    /* The session's own. */
+    LIST_ENTRY(packing) entry;
+    struct session *session; /* NULL: freed meanwhile */
+    struct range *range;     /* NULL: not wanted any more */
+    uint8_t *frame;
 };
 
 struct session_ops {
@@ -49,6 +70,9 @@ struct session_ops {
     /* The session ended: the peer's goodbye, its fault, or session_fail(). Called once. Its streams
      * are dead but stay readable as objects until they are released. */
     void (*on_closed)(void *user, const struct error *why);
+    /* Something to compress. True: taken, and session_packed() will follow. False: busy, it may go plain, and
+     * is offered again after the next session_packed(). NULL: no compression. */
+    bool (*on_packable)(void *user, struct packing *packing);
 };
 
 struct stream_ops {
@@ -66,7 +90,9 @@ struct session_stats {
     uint64_t rtt_min_ns, rtt_ns;                   /* 0: not measured yet */
     uint64_t buffered_bytes;                       /* unacknowledged + unread, all streams */
     uint64_t goodput_sent_bytes,
-        goodput_received_bytes; /* stream payload acknowledged / delivered */
+        goodput_received_bytes;              /* stream payload acknowledged / delivered */
+    uint64_t packed_raw_bytes, packed_bytes; /* payload that went compressed: before, after */
+    uint64_t granted_bytes; /* what the peer may send at most before it hears from us */
     unsigned stripes;
     unsigned streams;
 };
@@ -92,8 +118,21 @@ int session_stripe_feed(struct session *s, struct stripe *stripe, const void *da
 /* The next whole frames for this stripe, at most @cap (>= WIRE_FRAME_MAX_BYTES). 0: nothing to send. */
 size_t session_stripe_pull(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap,
                            uint64_t now_ns);
+/* The same without a copy, a piece at a time: *ret is valid until the next call of the session. */
+size_t session_stripe_next(struct session *s, struct stripe *stripe, const uint8_t **ret,
+                           uint64_t now_ns);
 /* True when a pull on some stripe would give bytes. */
-bool session_wants_output(const struct session *s);
+bool session_wants_output(const struct session *s, uint64_t now_ns);
+/* When a bandwidth limit lets more go; 0: now, UINT64_MAX: no limit holds anything back. */
+uint64_t session_output_deadline(const struct session *s);
+
+/* A packing has come back, on the loop thread: its compressed form, or @len 0 when that did not pay. Frees it. */
+void session_packed(struct packing *packing, const void *packed, size_t len);
+/* Bandwidth limits, shared with others and owned by the caller: of the whole session, of one stream. NULL: none. */
+void session_set_shaper(struct session *s, struct shaper *shaper);
+void stream_set_shaper(struct stream *stream, struct shaper *shaper);
+/* The largest frame from now on: an urgent one waits behind at most one on its stripe. */
+void session_set_frame_bytes(struct session *s, uint32_t bytes);
 
 /* Timers: call session_tick() at or after the deadline (UINT64_MAX: none). Tick sends pings. */
 uint64_t session_deadline(const struct session *s);

@@ -1,21 +1,42 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What session.c (stripes, frames in), session_send.c (frames out) and stream.c (order, credit) share. Not for others. */
+/* What session*.c (stripes, frames) and stream*.c (bytes in order) share. Not for others. */
 #ifndef FERRY_NETLINK_SESSION_INTERNAL_H
 #define FERRY_NETLINK_SESSION_INTERNAL_H
 
 #include <sys/queue.h>
 
 #include "core/base/buffer.h"
+#include "netlink/pack.h"
 #include "netlink/session.h"
+#include "netlink/shaper.h"
 
-/* A piece of a stream that was sent and is not acknowledged. */
+/* What a stripe says of its own accord in one go: pings, acknowledgements, resets. */
+enum { SESSION_WORDS_BYTES = 8192 };
+
+enum range_state {
+    RANGE_OPEN,    /* the stream's last: what is written joins it */
+    RANGE_CLOSED,  /* plain, may be sent; on session.packables when it may be compressed first */
+    RANGE_PACKING, /* at the compressor, which reads its frame */
+    RANGE_PACKED,  /* its payload is a zstd frame */
+};
+
+/* A piece of a stream that was written and is not acknowledged: one frame, sent once or again. */
 struct range {
-    TAILQ_ENTRY(range) entry;
+    TAILQ_ENTRY(range) entry;      /* stream.ranges, in offset order */
+    TAILQ_ENTRY(range) pack_entry; /* session.packables, when `packable` */
+    struct stream *stream;
     uint64_t offset;
-    uint32_t length;       /* bytes of payload */
-    bool fin;              /* the stream's end follows the payload */
-    struct stripe *stripe; /* where it travels; NULL = lost, to be sent again */
+    uint32_t length;      /* bytes of the stream */
+    uint32_t wire_length; /* bytes of the payload; differs when packed */
+    uint32_t cap;         /* bytes of payload that `frame` has room for */
+    enum range_state state;
+    bool fin;              /* the stream's end follows */
+    bool sent;             /* at least once */
+    bool packable;         /* waits for the compressor */
+    struct stripe *stripe; /* where it travels; NULL and sent = lost, to be sent again */
     uint16_t carried;      /* by bit `slot`: the stripes it was sent on */
+    uint8_t *frame;        /* owned: room for the header, then the payload */
+    struct packing *packing;
 };
 
 /* A received piece that does not join what was received before it. */
@@ -35,6 +56,7 @@ struct stream {
     TAILQ_ENTRY(stream) event_entry; /* session.events, when events != 0 */
     uint32_t id;
     enum care care;
+    struct shaper *shaper; /* of its move; NULL: no limit of its own */
     unsigned events;
     const struct stream_ops *ops;
     void *user;
@@ -42,15 +64,18 @@ struct stream {
     bool dead;       /* reset by either side, or the session is over */
     bool reset_told; /* on_reset was called or is not owed */
 
-    /* Sending. Bytes [send_acked, send_end) are in `send`; those below send_next were cut at least once. */
-    struct buffer send;
-    uint64_t send_acked, send_next, send_end;
-    uint64_t send_limit; /* the peer's credit */
-    bool end_wanted;     /* the owner said end; the FIN's offset is send_end */
+    /* Sending. */
+    uint64_t send_acked, send_end;
+    uint64_t unsent_bytes; /* of ranges never sent */
+    uint64_t send_limit;   /* the peer's credit */
+    bool end_wanted;       /* the owner said end; the FIN's offset is send_end */
     bool fin_sent, fin_acked;
-    bool want_writable;         /* the owner met an empty room */
-    TAILQ_HEAD(, range) ranges; /* in offset order */
-    unsigned lost_ranges;
+    bool want_writable;                   /* the owner met an empty room */
+    TAILQ_HEAD(range_list, range) ranges; /* all that is not acknowledged */
+    struct range *first_unsent;           /* every range before it was sent; NULL: all were */
+    unsigned lost_ranges, range_count;
+    /* Compression pays or not: after frames that did not shrink, most go without a try. */
+    unsigned pack_failures, pack_skips;
 
     /* Receiving. Bytes [receive_read, receive_next) are in `receive`. */
     struct buffer receive;
@@ -61,6 +86,9 @@ struct stream {
     uint64_t fin_offset;
     TAILQ_HEAD(segment_list, segment) segments; /* in offset order, not overlapping */
     bool ack_owed;
+    unsigned segment_count;
+    uint64_t window;                            /* credit granted beyond what was read */
+    uint64_t consumed_bytes, consumed_since_ns; /* by the reader, in this round trip */
 
     bool reset_owed, reset_sent; /* we end it: RESET goes out, until the peer answers with one */
     uint64_t reset_reason;
@@ -68,6 +96,7 @@ struct stream {
 
 struct stripe {
     struct session *session;
+    uint8_t words[SESSION_WORDS_BYTES]; /* control frames on their way out */
     TAILQ_ENTRY(stripe) entry;
     unsigned slot; /* of this session's stripes: 0 to 15 */
     struct buffer input;
@@ -86,8 +115,19 @@ TAILQ_HEAD(stripe_list, stripe);
  * out of order when stripes differ in speed). */
 #define SEEN_IDS (2u * LIMIT_SESSION_STREAMS)
 
+TAILQ_HEAD(packable_list, range);
+LIST_HEAD(packing_list, packing);
+
 struct session {
     struct session_config config;
+    uint64_t now_ns;                /* of the latest call that said so */
+    struct packable_list packables; /* closed ranges that the compressor had no place for */
+    struct packing_list packings;
+    struct pack_reader *pack_reader; /* made with the first compressed frame */
+    uint8_t *unpacked;               /* one frame's payload */
+    uint64_t granted_bytes;          /* windows of all streams */
+    uint64_t held_bytes;             /* written and not acknowledged, all streams */
+    struct shaper *shaper;           /* of the link; NULL: no limit */
     const struct session_ops *ops;
     void *user;
     struct stream_list streams;
@@ -122,14 +162,17 @@ int stream_on_ack(struct stream *st, uint64_t acked, uint64_t limit, const char 
 void stream_on_reset(struct stream *st, uint64_t reason);
 void stream_on_stripe_lost(struct stream *st, struct stripe *stripe);
 void stream_die(struct stream *st, uint64_t reason);
-/* There is a range to send (again) or credit and bytes for a new one. */
+/* There is a range that may be sent now. */
 bool stream_has_data(const struct stream *st);
-/* Cuts the next frame for @stripe into @out (WIRE_FRAME_MAX_BYTES). Returns its length; 0 on -ENOMEM. */
-size_t stream_cut(struct stream *st, struct stripe *stripe, uint8_t *out);
+/* The next frame for @stripe, valid until the next call of the session. 0: it went to the compressor, or
+ * there is no memory. */
+size_t stream_cut(struct stream *st, struct stripe *stripe, const uint8_t **ret);
 /* Urgent streams: a copy of the first small range in flight that @stripe has not carried, 0 if none. */
-size_t stream_cut_copy(struct stream *st, struct stripe *stripe, uint8_t *out);
+size_t stream_cut_copy(struct stream *st, struct stripe *stripe, const uint8_t **ret);
 /* Some stripe still owes a copy; @all is the set of the session's slots. */
 bool stream_owes_copies(const struct stream *st, uint16_t all);
+/* Forgets all that is not acknowledged. */
+void stream_drop_ranges(struct stream *st);
 size_t stream_put_ack(struct stream *st, uint8_t *out);
 void stream_note(struct stream *st, unsigned events);
 /* Frees the stream when nobody needs it any more. */

@@ -69,47 +69,54 @@ static size_t pull_stream_words(struct session *s, uint8_t *out, size_t cap)
     return used;
 }
 
-/* Copies of urgent words that went out on other stripes. */
-static size_t pull_copies(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap)
+/* A copy of an urgent word that went out on another stripe. */
+static size_t next_copy(struct session *s, struct stripe *stripe, const uint8_t **ret)
 {
     struct stream *st;
-    size_t used = 0, n;
+    size_t n;
 
     if (s->stripe_count < 2)
         return 0;
     TAILQ_FOREACH(st, &s->streams, entry)
     {
-        while (cap - used >= WIRE_FRAME_MAX_BYTES &&
-               (n = stream_cut_copy(st, stripe, out + used)) > 0)
-            used += n;
+        n = stream_cut_copy(st, stripe, ret);
+        if (n > 0)
+            return n;
     }
-    return used;
+    return 0;
+}
+
+/* Words are few and must not wait; all else keeps to the limits. */
+static bool within_limits(const struct session *s, const struct stream *st, uint64_t now_ns)
+{
+    return st->care == CARE_CONTROL ||
+           (shaper_allows(s->shaper, now_ns) && shaper_allows(st->shaper, now_ns));
 }
 
 /* The next stream of @care with something to send, after the one served last. */
-static struct stream *next_in_class(struct session *s, enum care care)
+static struct stream *next_in_class(struct session *s, enum care care, uint64_t now_ns)
 {
     struct stream *start = s->cursor[care] ? TAILQ_NEXT(s->cursor[care], entry) : NULL;
     struct stream *st;
 
     for (st = start; st; st = TAILQ_NEXT(st, entry)) {
-        if (st->care == care && stream_has_data(st))
+        if (st->care == care && stream_has_data(st) && within_limits(s, st, now_ns))
             return st;
     }
     TAILQ_FOREACH(st, &s->streams, entry)
     {
-        if (st->care == care && stream_has_data(st))
+        if (st->care == care && stream_has_data(st) && within_limits(s, st, now_ns))
             return st;
     }
     return NULL;
 }
 
-static struct stream *next_stream(struct session *s)
+static struct stream *next_stream(struct session *s, uint64_t now_ns)
 {
     struct stream *best = NULL;
 
     for (int c = 0; c < CARE_CLASSES; c++) {
-        struct stream *st = next_in_class(s, (enum care)c);
+        struct stream *st = next_in_class(s, (enum care)c, now_ns);
 
         if (!st)
             continue;
@@ -127,33 +134,77 @@ static void account(struct session *s, const struct stream *served, size_t bytes
         s->starved_bytes[c] += bytes;
 }
 
+/* The next frame of a stream. */
+static size_t next_frame(struct session *s, struct stripe *stripe, const uint8_t **ret,
+                         uint64_t now_ns)
+{
+    struct stream *st;
+    size_t n = 0;
+
+    /* A stream whose next bytes go to the compressor gives its turn away. */
+    for (unsigned tries = 0; n == 0 && tries <= s->stream_count; tries++) {
+        st = next_stream(s, now_ns);
+        if (!st)
+            return 0;
+        n = stream_cut(st, stripe, ret);
+        s->cursor[st->care] = st;
+        if (n == 0)
+            continue;
+        account(s, st, n);
+        shaper_charge(s->shaper, n);
+        shaper_charge(st->shaper, n);
+    }
+    return n;
+}
+
+size_t session_stripe_next(struct session *s, struct stripe *stripe, const uint8_t **ret,
+                           uint64_t now_ns)
+{
+    size_t n;
+
+    s->now_ns = now_ns;
+    *ret = stripe->words;
+    n = pull_urgent(s, stripe, stripe->words, sizeof(stripe->words), now_ns);
+    if (!s->closed)
+        n += pull_stream_words(s, stripe->words + n, sizeof(stripe->words) - n);
+    if (n == 0 && !s->closed)
+        n = next_copy(s, stripe, ret);
+    if (n == 0 && !s->closed)
+        n = next_frame(s, stripe, ret, now_ns);
+    s->stats.wire_sent_bytes += n;
+    return n;
+}
+
 size_t session_stripe_pull(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap,
                            uint64_t now_ns)
 {
-    size_t used = pull_urgent(s, stripe, out, cap, now_ns);
+    const uint8_t *data = NULL;
+    size_t used = 0, n;
 
-    if (!s->closed)
-        used += pull_stream_words(s, out + used, cap - used);
-    if (!s->closed)
-        used += pull_copies(s, stripe, out + used, cap - used);
-    while (!s->closed && cap - used >= WIRE_FRAME_MAX_BYTES) {
-        struct stream *st = next_stream(s);
-        size_t n;
-
-        if (!st)
-            break;
-        n = stream_cut(st, stripe, out + used);
-        if (n == 0)
-            break;
-        account(s, st, n);
-        s->cursor[st->care] = st;
+    while (cap - used >= WIRE_FRAME_MAX_BYTES &&
+           (n = session_stripe_next(s, stripe, &data, now_ns)) > 0) {
+        memcpy(out + used, data, n);
         used += n;
     }
-    s->stats.wire_sent_bytes += used;
     return used;
 }
 
-bool session_wants_output(const struct session *s)
+uint64_t session_output_deadline(const struct session *s)
+{
+    const struct stream *st;
+    uint64_t deadline = UINT64_MAX;
+
+    if (s->closed)
+        return UINT64_MAX;
+    TAILQ_FOREACH(st, &s->streams, entry)
+    {
+        if (st->care != CARE_CONTROL && stream_has_data(st))
+            deadline = MIN(deadline, MAX(shaper_deadline(s->shaper), shaper_deadline(st->shaper)));
+    }
+    return deadline;
+}
+
+bool session_wants_output(const struct session *s, uint64_t now_ns)
 {
     const struct stripe *stripe;
     const struct stream *st;
@@ -169,7 +220,8 @@ bool session_wants_output(const struct session *s)
         return true;
     TAILQ_FOREACH(st, &s->streams, entry)
     {
-        if (st->reset_owed || (st->ack_owed && !st->dead) || stream_has_data(st) ||
+        if (st->reset_owed || (st->ack_owed && !st->dead) ||
+            (stream_has_data(st) && within_limits(s, st, now_ns)) ||
             (s->stripe_count > 1 && stream_owes_copies(st, session_all_slots(s))))
             return true;
     }

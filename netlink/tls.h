@@ -44,6 +44,11 @@ void tls_conn_free(struct tls_conn *c);
 int tls_conn_handshake(struct tls_conn *c);
 ssize_t tls_conn_read(struct tls_conn *c, void *buf, size_t len);
 ssize_t tls_conn_write(struct tls_conn *c, const void *data, size_t len);
+/* What was written is gathered into large writes of the socket: this sends the rest. 0, -EAGAIN: again when
+ * the socket is writable, or the connection is over. */
+int tls_conn_flush(struct tls_conn *c);
+/* Bytes wait inside, read from the socket and not yet given out. */
+bool tls_conn_has_read_ahead(const struct tls_conn *c);
 bool tls_conn_wants_write(const struct tls_conn *c);
 const char *tls_conn_why(const struct tls_conn *c);
 

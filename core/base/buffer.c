@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* An empty buffer that once grew beyond this frees its memory, so that idle objects stay small. */
-enum { KEEP_BYTES = 64 * 1024, FIRST_BYTES = 512 };
+enum { KEEP_BYTES = 256 * 1024, FIRST_BYTES = 512 };
 
 void buffer_done(struct buffer *b)
 {

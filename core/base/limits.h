@@ -22,6 +22,10 @@
  * at 500 ms. Also what out-of-order frames of one stream can occupy. */
 #define LIMIT_STREAM_WINDOW_BYTES (64u * 1024u * 1024u)
 
+/* Frames of one stream that are not acknowledged, and pieces received out of order: 64 MiB in frames of
+ * 8 KiB. Keeps what a peer can make us hold close to the bytes it was granted. */
+#define LIMIT_STREAM_RANGES 8192u
+
 /* Stripes of one session (design: 1 to 16). */
 #define LIMIT_SESSION_STRIPES 16u
 

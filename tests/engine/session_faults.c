@@ -218,7 +218,7 @@ static void test_header_faults(void **state)
          "class of care"},
         {{.type = WIRE_DATA, .stream = PEER, .flags = WIRE_FLAG_ZSTD, .length = 1, .raw_length = 5},
          0,
-         "without agreement"},
+         "not what it says"},
         {{.type = WIRE_HELLO, .length = 10}, 0, "greeting inside a session"},
         {{.type = WIRE_WELCOME, .length = 10}, 0, "greeting inside a session"},
         {{.type = WIRE_REFUSE, .length = 10}, 0, "greeting inside a session"},
@@ -400,7 +400,7 @@ static void test_random_overlaps(void **state)
     }
 }
 
-/* A peer that sends every other byte and then the whole: no recursion, nothing kept twice. */
+/* A peer that sends single bytes apart and then the whole: no recursion, nothing kept twice. */
 static void test_a_comb_of_segments(void **state)
 {
     static char whole[LIMIT_FRAME_PAYLOAD_BYTES];
@@ -409,13 +409,29 @@ static void test_a_comb_of_segments(void **state)
     (void)state;
     memset(whole, 'x', sizeof(whole) - 1);
     rig_new(&rig);
-    for (uint64_t at = 2; at < sizeof(whole) - 1; at += 2)
+    for (uint64_t at = 2; at < sizeof(whole) - 1; at += 20)
         assert_int_equal(feed_data(&rig, PEER, at, "x", false), 0);
     assert_int_equal(feed_data(&rig, PEER, 1, whole, false), 0);
     assert_int_equal(feed_data(&rig, PEER, 0, "x", false), 0);
     session_dispatch(rig.session);
     whole[0] = 'x';
     assert_int_equal(stream_peek(rig.owner.last, &(const uint8_t *){NULL}), sizeof(whole));
+    rig_free(&rig);
+}
+
+/* Each piece costs more memory than its byte: their number has a limit too. */
+static void test_too_many_pieces(void **state)
+{
+    struct rig rig;
+    uint64_t at = 2;
+    int r = 0;
+
+    (void)state;
+    rig_new(&rig);
+    for (; r == 0 && at < 2 * LIMIT_FRAME_PAYLOAD_BYTES; at += 2)
+        r = feed_data(&rig, PEER, at, "x", false);
+    assert_int_equal(r, -EPROTO);
+    assert_in_range(at / 2, LIMIT_STREAM_RANGES, LIMIT_STREAM_RANGES + 4);
     rig_free(&rig);
 }
 
@@ -619,6 +635,7 @@ int main(void)
         cmocka_unit_test(test_repetitions_are_dropped),
         cmocka_unit_test(test_random_overlaps),
         cmocka_unit_test(test_a_comb_of_segments),
+        cmocka_unit_test(test_too_many_pieces),
         cmocka_unit_test(test_reset_before_the_first_byte),
         cmocka_unit_test(test_crossing_resets),
         cmocka_unit_test(test_reset_is_told_once),

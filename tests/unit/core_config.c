@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "core/base/clock.h"
 #include "core/config.h"
 
 #define FINGERPRINT_A "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -65,7 +66,7 @@ static void test_defaults(void **state)
     assert_string_equal(c->state_dir, "/var/lib/ferry");
     assert_string_equal(c->libvirt_uri, "qemu:///system");
     assert_int_equal(c->log_level, LOG_LEVEL_INFO);
-    assert_int_equal(c->stripes, 4);
+    assert_int_equal(c->link.stripes, 4);
     assert_int_equal(c->directory_count, 1);
     assert_string_equal(c->directories[0], "/var/lib/libvirt/images");
     assert_int_equal(c->old_disks, OLD_DISKS_KEEP);
@@ -95,10 +96,10 @@ static void test_all_settings(void **state)
     assert_string_equal(c->listen, "[::1]:99");
     assert_string_equal(c->key, "/t/key");
     assert_false(c->monitor);
-    assert_int_equal(c->stripes, 16);
-    assert_int_equal(c->window_bytes, 64 << 20);
-    assert_int_equal(c->socket_buffer_bytes, 0);
-    assert_int_equal(c->outage_limit_s, 86400);
+    assert_int_equal(c->link.stripes, 16);
+    assert_int_equal(c->link.window_bytes, 64 << 20);
+    assert_int_equal(c->link.socket_buffer_bytes, 0);
+    assert_int_equal(c->link.outage_limit_ns, 86400 * NS_PER_S);
     assert_int_equal(c->directory_count, 3);
     assert_string_equal(c->directories[2], "/c");
     assert_int_equal(c->log_memory_bytes, 1 << 30);
