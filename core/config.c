@@ -209,8 +209,7 @@ static int set_link(struct link_config *c, const char *key, const char *value)
     if (strcmp(key, "stripes") == 0)
         return set_number(&c->stripes, value, 1, LIMIT_SESSION_STRIPES);
     if (strcmp(key, "window") == 0)
-        return set_bytes32(&c->window_bytes, value, 4 * LIMIT_FRAME_PAYLOAD_BYTES,
-                           LIMIT_STREAM_WINDOW_BYTES);
+        return set_bytes32(&c->window_bytes, value, 16u << 20, 1u << 30);
     if (strcmp(key, "socket_buffer") == 0)
         return set_bytes32(&c->socket_buffer_bytes, value, 0, 256u << 20);
     if (strcmp(key, "congestion_control") == 0)

@@ -11,13 +11,9 @@
 #include "netlink/tcp_info.h"
 
 enum {
-    /* A dialled SYN gets this long before another attempt: the kernel's own retries back off too far
-     * for a link that was mended a moment ago. */
-    CONNECT_DEADLINE_MS = 2000,
     /* TLS and greetings: three round trips of a very long link, with losses. */
     GREETING_DEADLINE_MS = 10000,
     READ_CHUNK_BYTES = 256 * 1024,
-    BBR_FROM_RTT_US = 2000,
     /* What one turn of the loop reads or writes on one connection, so that none hogs the loop. */
     TURN_BYTES = 2 * 1024 * 1024,
 };
@@ -96,16 +92,14 @@ static void tune_socket(int fd, const struct connection_config *config)
     }
 }
 
-/* Where the round trip is known: BBR fills a long link whatever is lost on it, and only costs on a short one. */
-static void choose_congestion_control(struct connection *c)
+/* BBR fills a long link whatever is lost on it. But it takes the rate of a connection that has little to send
+ * for the link's, and lets a few kilobytes of answers wait for hundreds of milliseconds: it is for bulk only. */
+static void set_congestion_control(struct connection *c, bool bulk)
 {
     const char *name = c->config->congestion_control;
-    struct stripe_tcp_info info;
 
-    if (strcmp(name, "auto") == 0) {
-        tcp_info_read(c->fd, &info);
-        name = info.rtt_us >= BBR_FROM_RTT_US ? "bbr" : "";
-    }
+    if (strcmp(name, "auto") == 0)
+        name = bulk ? "bbr" : c->system_congestion_control;
     if (name[0])
         setsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
 }
@@ -119,6 +113,8 @@ void connection_tune(struct connection *c, const struct connection_tuning *t)
 
         setsockopt(c->fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate));
     }
+    if (t->bulk != c->tuned.bulk)
+        set_congestion_control(c, t->bulk);
     if (t->unsent_bytes != c->tuned.unsent_bytes)
         set_number(c->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, t->unsent_bytes);
     c->tuned = *t;
@@ -201,8 +197,8 @@ int connection_accept(uv_loop_t *loop, struct tls_identity *id,
 
 int connection_dial(uv_loop_t *loop, struct tls_identity *id,
                     const struct connection_config *config, const struct sockaddr *address,
-                    socklen_t address_len, const struct connection_ops *ops, void *owner,
-                    struct connection **ret)
+                    socklen_t address_len, unsigned deadline_ms, const struct connection_ops *ops,
+                    void *owner, struct connection **ret)
 {
     int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int r;
@@ -220,7 +216,7 @@ int connection_dial(uv_loop_t *loop, struct tls_identity *id,
         return r;
     note_address(*ret, address);
     (*ret)->state = CONNECTION_CONNECTING;
-    uv_timer_start(&(*ret)->deadline, on_deadline, CONNECT_DEADLINE_MS, 0);
+    uv_timer_start(&(*ret)->deadline, on_deadline, deadline_ms, 0);
     watch(*ret, UV_WRITABLE);
     return 0;
 }
@@ -238,13 +234,16 @@ int connection_send(struct connection *c, const void *data, size_t len)
 
 int connection_attach(struct connection *c, struct session *session)
 {
+    struct stripe_tcp_info info;
     int r = session_stripe_add(session, clock_now_ns(), &c->stripe);
 
     if (r < 0)
         return r;
     c->session = session;
     c->state = CONNECTION_OPEN;
-    choose_congestion_control(c);
+    tcp_info_read(c->fd, &info);
+    memcpy(c->system_congestion_control, info.congestion_control, sizeof(info.congestion_control));
+    set_congestion_control(c, false);
     uv_timer_stop(&c->deadline);
     return 0;
 }

@@ -45,6 +45,7 @@ enum { CONNECTION_UNSENT_MAX_BYTES = 256 * 1024 };
 struct connection_tuning {
     uint64_t pacing_bytes_s; /* 0: the congestion control alone decides */
     uint32_t unsent_bytes;   /* what TCP may hold unsent */
+    bool bulk;               /* more waits to be sent than the link takes, and the link is long */
 };
 
 enum connection_state {
@@ -71,6 +72,9 @@ struct connection {
     int open_handles; /* freed when the last uv handle is closed */
     int poll_events;
     struct connection_tuning tuned;
+    char system_congestion_control[16];
+    uint64_t acked_bytes; /* what the owner last saw of TCP's counters */
+    uint32_t retransmits, segments_out;
     struct session *session; /* when attached */
     struct stripe *stripe;
     struct buffer input;  /* before attachment: the greeting */
@@ -84,10 +88,11 @@ TAILQ_HEAD(connection_list, connection);
 int connection_accept(uv_loop_t *loop, struct tls_identity *id,
                       const struct connection_config *config, int fd,
                       const struct connection_ops *ops, void *owner, struct connection **ret);
+/* @deadline_ms: for the peer's host to answer at all. */
 int connection_dial(uv_loop_t *loop, struct tls_identity *id,
                     const struct connection_config *config, const struct sockaddr *address,
-                    socklen_t address_len, const struct connection_ops *ops, void *owner,
-                    struct connection **ret);
+                    socklen_t address_len, unsigned deadline_ms, const struct connection_ops *ops,
+                    void *owner, struct connection **ret);
 
 /* Queues bytes in front of any frame (greetings, refusals). */
 int connection_send(struct connection *c, const void *data, size_t len);

@@ -15,7 +15,10 @@
 #include "core/base/clock.h"
 #include "netlink/tcp_info.h"
 
-enum { TICK_MS = 100, LISTEN_BACKLOG = 64 };
+enum { TICK_MS = 20, LISTEN_BACKLOG = 64 };
+
+/* Two pings without an answer, beside four round trips. */
+#define SUSPECT_NS (2 * NS_PER_S)
 
 /* --- sessions ------------------------------------------------------------------------------ */
 
@@ -42,16 +45,22 @@ static const struct session_ops engine_ops = {
     .on_closed = on_engine_closed,
 };
 
+uint32_t link_first_window(const struct link_config *config)
+{
+    return MAX(config->window_bytes / LIMIT_SESSION_STREAMS, LIMIT_FRAME_PAYLOAD_BYTES);
+}
+
 int link_session_new(struct link *link, const struct link_peer *peer, bool initiator,
                      const uint8_t id[WIRE_ID_BYTES], uint32_t peer_window,
                      struct link_session **ret)
 {
     struct session_config config = {
         .initiator = initiator,
-        .window_bytes = link->config.window_bytes,
+        .window_bytes = link_first_window(&link->config),
+        .window_max_bytes = MIN(link->config.window_bytes / 2, LIMIT_STREAM_WINDOW_BYTES),
+        .budget_bytes = link->config.window_bytes,
         .peer_window_bytes = peer_window,
         .unsent_bytes = link->config.unsent_bytes,
-        .stripe_timeout_ns = link->config.stripe_timeout_ns,
     };
     struct link_session *ls;
     int r;
@@ -69,7 +78,6 @@ int link_session_new(struct link *link, const struct link_peer *peer, bool initi
     ls->link = link;
     ls->peer = *peer;
     ls->initiator = initiator;
-    ls->backoff_ms = LINK_BACKOFF_FIRST_MS;
     ls->down_since_ns = clock_now_ns();
     memcpy(ls->id, id, WIRE_ID_BYTES);
     TAILQ_INIT(&ls->connections);
@@ -114,7 +122,6 @@ int link_session_attach(struct link_session *ls, struct connection *c)
     ls->attached++;
     ls->was_up = true;
     ls->down_since_ns = 0;
-    ls->backoff_ms = LINK_BACKOFF_FIRST_MS;
     return 0;
 }
 
@@ -127,27 +134,50 @@ void link_session_close(struct link_session *ls)
 
 /* --- the loop's turn ----------------------------------------------------------------------- */
 
-static void drop_silent_stripes(struct link_session *ls, uint64_t now_ns)
+static void drop_silent(struct link_session *ls, struct connection *c, uint64_t silent_ns)
 {
-    struct connection *c, *next;
     struct error why = {0};
 
+    error_set(&why, -ETIMEDOUT, "hear the peer", NULL, "silent for %u s",
+              (unsigned)(silent_ns / NS_PER_S));
+    connection_drop(c, &why);
+    (void)ls;
+}
+
+/* Pings come every second, so silence has a meaning. A stripe that is silent while others speak is given up
+ * soon: its frames move to the others. When all are silent the link may be away: they stay for the longer
+ * timeout, while the initiator asks whether the peer can be reached (returns true for that). */
+static bool watch_silence(struct link_session *ls, uint64_t now_ns)
+{
+    uint64_t suspect_ns = SUSPECT_NS + 4 * ls->rtt_ns;
+    uint64_t timeout_ns = ls->link->config.stripe_timeout_ns;
+    unsigned suspects = 0;
+    struct connection *c, *next;
+
+    TAILQ_FOREACH(c, &ls->connections, entry)
+    suspects += c->stripe && session_stripe_silence_ns(c->stripe, now_ns) > suspect_ns;
+    if (suspects == 0)
+        return false;
+    if (suspects < ls->attached)
+        timeout_ns = MIN(timeout_ns, suspect_ns);
     for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
+        uint64_t silent_ns = c->stripe ? session_stripe_silence_ns(c->stripe, now_ns) : 0;
+
         next = TAILQ_NEXT(c, entry);
-        if (c->stripe && session_stripe_is_dead(ls->engine, c->stripe, now_ns)) {
-            error_set(&why, -ETIMEDOUT, "hear the peer", NULL, "silent for %u s",
-                      (unsigned)(ls->link->config.stripe_timeout_ns / NS_PER_S));
-            connection_drop(c, &why);
-        }
+        if (silent_ns > timeout_ns)
+            drop_silent(ls, c, silent_ns);
     }
+    return suspects == ls->attached;
 }
 
 static void tick_session(struct link_session *ls, uint64_t now_ns)
 {
+    bool silent = ls->attached > 0 && watch_silence(ls, now_ns);
     char why[128];
 
-    drop_silent_stripes(ls, now_ns);
     session_tick(ls->engine, now_ns);
+    if (ls->attached > 0)
+        link_session_tune(ls, now_ns);
     /* It may have begun in this very turn, after @now_ns was taken. */
     if (ls->down_since_ns && now_ns > ls->down_since_ns &&
         now_ns - ls->down_since_ns > ls->link->config.outage_limit_ns) {
@@ -156,11 +186,12 @@ static void tick_session(struct link_session *ls, uint64_t now_ns)
         link_session_fail(ls, WIRE_REASON_OUTAGE, why);
         return;
     }
-    if (ls->initiator && ls->was_up && ls->redial_at_ns && now_ns >= ls->redial_at_ns) {
-        ls->redial_at_ns = 0;
-        if (link_start_dialling(ls) < 0)
-            link_schedule_redial(ls);
-    }
+    if (!ls->initiator || !ls->was_up)
+        return;
+    if (silent && ls->attached > 0)
+        link_probe_silence(ls, now_ns);
+    else
+        link_dial_again(ls, now_ns);
 }
 
 /* A closing session gives its goodbye a moment to leave, then lets go of its connections. */
@@ -197,11 +228,16 @@ static void on_tick(uv_timer_t *timer)
     }
 }
 
+static void on_output_time(uv_timer_t *timer)
+{
+    (void)timer; /* the loop wakes up; on_prepare() does the rest */
+}
+
 /* Runs before the loop sleeps: whatever this turn's callbacks queued leaves now. */
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct link *link = prepare->data;
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = clock_now_ns(), output_ns = UINT64_MAX;
     struct link_session *ls;
     struct connection *c, *next;
 
@@ -209,13 +245,21 @@ static void on_prepare(uv_prepare_t *prepare)
     {
         if (!ls->closing)
             session_dispatch(ls->engine);
-        if (!session_wants_output(ls->engine, now_ns))
+        if (!session_wants_output(ls->engine, now_ns)) {
+            output_ns = MIN(output_ns, session_output_deadline(ls->engine));
             continue;
+        }
         for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
             next = TAILQ_NEXT(c, entry);
             if (!(c->poll_events & UV_WRITABLE))
                 connection_pump(c);
         }
+        output_ns = MIN(output_ns, session_output_deadline(ls->engine));
+    }
+    if (output_ns != UINT64_MAX) {
+        uint64_t wait_ns = output_ns > now_ns ? output_ns - now_ns : 0;
+
+        uv_timer_start(&link->output, on_output_time, wait_ns / NS_PER_MS + 1, 0);
     }
 }
 
@@ -281,9 +325,9 @@ void link_config_default(struct link_config *ret)
 {
     *ret = (struct link_config){
         .stripes = 4,
-        .window_bytes = 32u << 20,
+        .window_bytes = 128u << 20,
         .unsent_bytes = 1u << 20,
-        .socket_buffer_bytes = 4u << 20,
+        .socket_buffer_bytes = 16u << 20,
         .congestion_control = "auto",
         .stripe_timeout_ns = 6 * NS_PER_S,
         .outage_limit_ns = 600 * NS_PER_S,
@@ -320,7 +364,8 @@ int link_new(uv_loop_t *loop, const struct link_config *config, struct tls_ident
     }
     uv_prepare_init(loop, &link->prepare);
     uv_timer_init(loop, &link->tick);
-    link->prepare.data = link->tick.data = link;
+    uv_timer_init(loop, &link->output);
+    link->prepare.data = link->tick.data = link->output.data = link;
     uv_prepare_start(&link->prepare, on_prepare);
     uv_timer_start(&link->tick, on_tick, TICK_MS, TICK_MS);
     *ret = link;
@@ -357,6 +402,7 @@ void link_shutdown(struct link *link)
     }
     uv_close((uv_handle_t *)&link->prepare, NULL);
     uv_close((uv_handle_t *)&link->tick, NULL);
+    uv_close((uv_handle_t *)&link->output, NULL);
 }
 
 void link_free(struct link *link)
@@ -395,10 +441,21 @@ void link_session_get_info(const struct link_session *ls, struct link_session_in
 {
     const struct connection *c;
 
-    memset(ret, 0, sizeof(*ret));
+    *ret = (struct link_session_info){
+        .outages = ls->outages,
+        .was_up = ls->was_up,
+        .tcp_rtt_us = ls->rtt_ns / 1000,
+        .tcp_min_rtt_us = ls->rtt_min_ns / 1000,
+        .retransmits = ls->retransmits,
+        .segments_out = ls->segments_out,
+        .sent_bytes_s = ls->sent_bytes_s,
+        .received_bytes_s = ls->received_bytes_s,
+        .pacing_bytes_s = ls->pacer.rate_bytes_s,
+        .capacity_bytes_s = ls->pacer.capacity_bytes_s,
+        .queue_ns = ls->pacer.queue_ns,
+        .pacer = pacer_state_name(ls->pacer.state),
+    };
     session_get_stats(ls->engine, &ret->stats);
-    ret->outages = ls->outages;
-    ret->was_up = ls->was_up;
     TAILQ_FOREACH(c, &ls->connections, entry)
     {
         struct stripe_tcp_info tcp;
@@ -406,13 +463,8 @@ void link_session_get_info(const struct link_session *ls, struct link_session_in
         if (!c->stripe)
             continue;
         tcp_info_read(c->fd, &tcp);
-        if (tcp.min_rtt_us && (!ret->tcp_min_rtt_us || tcp.min_rtt_us < ret->tcp_min_rtt_us))
-            ret->tcp_min_rtt_us = tcp.min_rtt_us;
-        ret->retransmits += tcp.retransmits;
-        ret->segments_out += tcp.segments_out;
-        if (!ret->congestion_control[0]) {
-            memcpy(ret->congestion_control, tcp.congestion_control, sizeof(tcp.congestion_control));
-            snprintf(ret->cipher, sizeof(ret->cipher), "%s", tls_conn_cipher(c->tls));
-        }
+        memcpy(ret->congestion_control, tcp.congestion_control, sizeof(tcp.congestion_control));
+        snprintf(ret->cipher, sizeof(ret->cipher), "%s", tls_conn_cipher(c->tls));
+        break;
     }
 }

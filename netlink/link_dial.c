@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Calling a peer, and calling it again: resolve the address, connect the stripes that are missing, back
- * off between attempts so that a mended link is found within a second.
+ * Calling a peer, and calling it again: resolve the address, connect the stripes that are missing, often
+ * enough that a mended link is found within a second.
  */
 #include "netlink/link_private.h"
 
@@ -12,7 +12,15 @@
 
 #include "core/base/clock.h"
 
-enum { BACKOFF_MAX_MS = 1000 };
+enum {
+    DIAL_DEADLINE_MS = 5000,
+    /* The kernel's own retries back off too far for a link that was mended a moment ago. */
+    REDIAL_DEADLINE_MS = 1500,
+};
+
+/* Attempts of a session that lost its connections. */
+#define REDIAL_NS (250 * NS_PER_MS)
+#define RESOLVE_AGAIN_NS (30 * NS_PER_S)
 
 /* --- addresses ----------------------------------------------------------------------------- */
 
@@ -41,39 +49,54 @@ int link_split_address(const char *address, char host[256], char port[8])
 
 /* --- dialling ------------------------------------------------------------------------------ */
 
-static int dial_address(struct link_session *ls, const struct sockaddr *address, socklen_t len,
-                        uint8_t index)
+static int dial_stripe(struct link_session *ls, unsigned index)
 {
     struct link *link = ls->link;
+    const struct link_address *address = &ls->addresses[ls->address_next % ls->address_count];
     struct connection *c;
-    int r = connection_dial(link->loop, link->identity, &link->connection_config, address, len,
+    int r = connection_dial(link->loop, link->identity, &link->connection_config,
+                            (const struct sockaddr *)&address->storage, address->len,
+                            ls->was_up ? REDIAL_DEADLINE_MS : DIAL_DEADLINE_MS,
                             &link_connection_ops, link, &c);
 
-    if (r < 0)
+    if (r < 0) {
+        ls->address_next++;
         return r;
+    }
     c->context = ls;
-    c->stripe_index = index;
+    c->stripe_index = (uint8_t)index;
     TAILQ_INSERT_TAIL(&ls->connections, c, entry);
     return 0;
 }
 
-void link_schedule_redial(struct link_session *ls)
-{
-    ls->redial_at_ns = clock_now_ns() + ls->backoff_ms * NS_PER_MS;
-    ls->backoff_ms = MIN(ls->backoff_ms * 2, (unsigned)BACKOFF_MAX_MS);
-}
-
-/* The lowest stripe index that no connection has. */
-static unsigned free_index(const struct link_session *ls)
+/* The lowest stripe index that no connection has; @ret_missing: how many below the wanted number. */
+static unsigned free_index(const struct link_session *ls, unsigned wanted, unsigned *ret_missing)
 {
     const struct connection *c;
-    unsigned used = 0, i = 0;
+    unsigned used = 0, first = wanted;
 
     TAILQ_FOREACH(c, &ls->connections, entry)
     used |= 1u << c->stripe_index;
-    while (used & (1u << i))
-        i++;
-    return i;
+    *ret_missing = 0;
+    for (unsigned i = wanted; i-- > 0;) {
+        if (!(used & (1u << i))) {
+            first = i;
+            ++*ret_missing;
+        }
+    }
+    return first;
+}
+
+static int dial_missing(struct link_session *ls, unsigned most)
+{
+    unsigned wanted = ls->link->config.stripes, missing, i = free_index(ls, wanted, &missing);
+    int r = 0;
+
+    for (; r == 0 && missing > 0 && most > 0; most--) {
+        r = dial_stripe(ls, i);
+        i = free_index(ls, wanted, &missing);
+    }
+    return r;
 }
 
 struct resolution {
@@ -82,39 +105,46 @@ struct resolution {
     uint8_t session_id[WIRE_ID_BYTES]; /* the session may be gone when the answer comes */
 };
 
+static void keep_addresses(struct link_session *ls, const struct addrinfo *found)
+{
+    ls->address_count = ls->address_next = 0;
+    for (; found && ls->address_count < ARRAY_SIZE(ls->addresses); found = found->ai_next) {
+        struct link_address *to = &ls->addresses[ls->address_count];
+
+        if (found->ai_addrlen > sizeof(to->storage))
+            continue;
+        memcpy(&to->storage, found->ai_addr, found->ai_addrlen);
+        to->len = found->ai_addrlen;
+        ls->address_count++;
+    }
+}
+
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *found)
 {
     struct resolution *res = container_of(request, struct resolution, request);
     struct link_session *ls = link_session_by_id(res->link, res->session_id);
-    unsigned wanted, i;
+    int r = status;
 
     if (ls && !ls->closing) {
         ls->resolving = false;
-        if (status < 0) {
-            if (!ls->was_up)
-                link_session_fail(ls, WIRE_REASON_NONE, uv_strerror(status));
-            else
-                link_schedule_redial(ls);
-        } else {
-            /* Before the session is known to the peer one connection asks for it, then the rest join. */
-            wanted = ls->was_up ? res->link->config.stripes : 1;
-            while ((i = free_index(ls)) < wanted) {
-                int r = dial_address(ls, found->ai_addr, found->ai_addrlen, (uint8_t)i);
-
-                if (r < 0 && !ls->was_up)
-                    link_session_fail(ls, WIRE_REASON_NONE, strerror(-r));
-                if (r < 0) {
-                    link_schedule_redial(ls);
-                    break;
-                }
-            }
+        ls->resolved_ns = clock_now_ns();
+        if (r == 0)
+            keep_addresses(ls, found);
+        if (!ls->was_up) {
+            /* All at once; the first of them asks for the session, see link_greeting.c. A name with several
+             * addresses gets one try each before the peer counts as unreachable. */
+            do
+                r = status < 0 ? status : dial_missing(ls, LIMIT_SESSION_STRIPES);
+            while (r < 0 && status == 0 && ls->address_next < ls->address_count);
+            if (r < 0)
+                link_session_fail(ls, WIRE_REASON_NONE, status < 0 ? uv_strerror(status) : strerror(-r));
         }
     }
     uv_freeaddrinfo(found);
     free(res);
 }
 
-int link_start_dialling(struct link_session *ls)
+static int resolve(struct link_session *ls)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     char host[256], port[8];
@@ -140,6 +170,68 @@ int link_start_dialling(struct link_session *ls)
     return 0;
 }
 
+/* The next address when the one in use does not answer. True: there is one that was not tried yet. */
+bool link_try_next_address(struct link_session *ls)
+{
+    ls->address_next++;
+    return ls->address_next < ls->address_count;
+}
+
+int link_redial_first(struct link_session *ls)
+{
+    return dial_missing(ls, LIMIT_SESSION_STRIPES);
+}
+
+/* Connections that were started while the link was away may sit in the kernel's backed-off retries. */
+static void restart_connecting(struct link_session *ls)
+{
+    struct error why = {.code = -ECONNRESET, .what = "connect", .why = "started anew"};
+    struct connection *c, *next;
+
+    for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
+        next = TAILQ_NEXT(c, entry);
+        if (c->state == CONNECTION_CONNECTING)
+            connection_drop(c, &why);
+    }
+}
+
+void link_dial_again(struct link_session *ls, uint64_t now_ns)
+{
+    if (now_ns < ls->redial_at_ns || ls->address_count == 0)
+        return;
+    if (ls->attached > 0) {
+        if (ls->mended)
+            restart_connecting(ls);
+        ls->mended = false;
+        dial_missing(ls, LIMIT_SESSION_STRIPES);
+    } else {
+        /* One every quarter of a second: some first packet leaves soon after the link is back. */
+        ls->mended = true;
+        dial_missing(ls, 1);
+        if (now_ns - ls->resolved_ns > RESOLVE_AGAIN_NS)
+            resolve(ls);
+    }
+    ls->redial_at_ns = now_ns + REDIAL_NS;
+}
+
+/* All stripes are silent: perhaps they only wait for TCP's backed-off timers. One is dialled again beside
+ * itself; when it is welcomed, its silent twin goes (link_greeting.c). */
+void link_probe_silence(struct link_session *ls, uint64_t now_ns)
+{
+    const struct connection *c;
+
+    if (now_ns < ls->redial_at_ns || ls->address_count == 0)
+        return;
+    TAILQ_FOREACH(c, &ls->connections, entry)
+    {
+        if (c->state != CONNECTION_OPEN)
+            return; /* one is on its way */
+    }
+    ls->mended = true;
+    dial_stripe(ls, TAILQ_FIRST(&ls->connections)->stripe_index);
+    ls->redial_at_ns = now_ns + REDIAL_NS;
+}
+
 int link_dial(struct link *link, const struct link_peer *peer, struct link_session **ret,
               struct error *err)
 {
@@ -150,9 +242,9 @@ int link_dial(struct link *link, const struct link_peer *peer, struct link_sessi
         return error_set(err, -ESHUTDOWN, "call the peer", NULL, "this ferryd is stopping");
     if (getrandom(id, sizeof(id), 0) != sizeof(id))
         return error_set(err, -EIO, "call the peer", NULL, "no random numbers");
-    r = link_session_new(link, peer, true, id, link->config.window_bytes, ret);
+    r = link_session_new(link, peer, true, id, link_first_window(&link->config), ret);
     if (r == 0) {
-        r = link_start_dialling(*ret);
+        r = resolve(*ret);
         if (r < 0)
             link_session_destroy(*ret);
     }

@@ -16,7 +16,7 @@
 
 static void fill_hello(struct link *link, struct wire_hello *h)
 {
-    *h = (struct wire_hello){.version = WIRE_VERSION, .window_bytes = link->config.window_bytes};
+    *h = (struct wire_hello){.version = WIRE_VERSION, .window_bytes = link_first_window(&link->config)};
     memcpy(h->instance_id, link->instance_id, WIRE_ID_BYTES);
     snprintf(h->name, sizeof(h->name), "%s", link->config.site_name);
 }
@@ -54,7 +54,8 @@ static int on_secured(void *owner, struct connection *c, struct error *err)
             "explain is an attack",
             "%s at %s shows certificate %s, expected %s", ls->peer.name, ls->peer.address, seen,
             ls->peer.fingerprint);
-    return send_hello(ls, c);
+    /* The first asks for the session; the others are ready by the time the peer knows it. */
+    return ls->was_up || c->stripe_index == 0 ? send_hello(ls, c) : 0;
 }
 
 static void refuse(struct connection *c, enum wire_reason reason, const char *text)
@@ -114,6 +115,19 @@ static int session_for_hello(struct link *link, struct connection *c, const stru
     return 0;
 }
 
+/* The peer calls anew for a stripe that stands here: it does not hear us on that one. Its frames move. */
+static void replace_twin(struct link_session *ls, const struct connection *young, uint8_t index)
+{
+    struct error why = {.code = -ECONNRESET, .what = "hear the peer", .why = "replaced by a new connection"};
+    struct connection *c, *next;
+
+    for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
+        next = TAILQ_NEXT(c, entry);
+        if (c != young && c->stripe && c->stripe_index == index)
+            connection_drop(c, &why);
+    }
+}
+
 static int on_hello(struct link *link, struct connection *c, const uint8_t *payload, size_t len,
                     struct error *err)
 {
@@ -131,6 +145,8 @@ static int on_hello(struct link *link, struct connection *c, const uint8_t *payl
     r = session_for_hello(link, c, &h, &ls, err);
     if (r < 0 || !ls)
         return r;
+    replace_twin(ls, c, h.stripe);
+    c->stripe_index = h.stripe;
     fill_hello(link, &answer);
     answer.stripe = h.stripe;
     memcpy(answer.session_id, ls->id, WIRE_ID_BYTES);
@@ -160,6 +176,17 @@ static int on_refuse(struct link_session *ls, uint64_t reason, const uint8_t *pa
     return -ECONNREFUSED;
 }
 
+static void greet_on_the_rest(struct link_session *ls)
+{
+    struct connection *c, *next;
+
+    for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
+        next = TAILQ_NEXT(c, entry);
+        if (c->state == CONNECTION_GREETING)
+            send_hello(ls, c); /* a failure ends that connection alone */
+    }
+}
+
 static int on_welcome(struct link_session *ls, struct connection *c, const uint8_t *payload,
                       size_t len, struct error *err)
 {
@@ -169,14 +196,16 @@ static int on_welcome(struct link_session *ls, struct connection *c, const uint8
 
     if (r == 0 && memcmp(h.session_id, ls->id, WIRE_ID_BYTES) != 0)
         r = -EPROTO;
+    if (r == 0)
+        replace_twin(ls, c, c->stripe_index);
     if (r == 0 && first)
         session_set_peer_window(ls->engine, h.window_bytes);
     if (r == 0)
         r = link_session_attach(ls, c);
     if (r < 0)
         return error_set(err, r, "read the peer's welcome", NULL, "%s", strerror(-r));
-    if (first && ls->link->config.stripes > 1)
-        link_start_dialling(ls);
+    if (first)
+        greet_on_the_rest(ls);
     return 0;
 }
 
@@ -192,6 +221,15 @@ static int on_greeting(void *owner, struct connection *c, const struct wire_head
     if (!c->server && h->type == WIRE_WELCOME)
         return on_welcome(ls, c, payload, h->length, err);
     return error_set(err, -EPROTO, "read the peer's greeting", NULL, "wrong frame for this side");
+}
+
+/* A name with several addresses: the peer is unreachable only when none of them answers. */
+static bool try_elsewhere(struct link_session *ls, const struct error *why)
+{
+    bool unreachable = why->code == -ETIMEDOUT || why->code == -ECONNREFUSED || why->code == -EHOSTUNREACH ||
+                       why->code == -ENETUNREACH;
+
+    return unreachable && link_try_next_address(ls) && link_redial_first(ls) == 0;
 }
 
 static void on_lost(void *owner, struct connection *c, const struct error *why)
@@ -217,9 +255,9 @@ static void on_lost(void *owner, struct connection *c, const struct error *why)
         if (ls->attached == 0 && !ls->closing) {
             ls->outages++;
             ls->down_since_ns = clock_now_ns();
-            ls->redial_at_ns = 0;
         }
-    } else if (ls->initiator && !ls->was_up && !ls->closing) {
+    } else if (ls->initiator && !ls->was_up && !ls->closing && c->stripe_index == 0 &&
+               !try_elsewhere(ls, why)) {
         struct error never = *why;
 
         snprintf(line, sizeof(line), "%s at %s", ls->peer.name, ls->peer.address);
@@ -234,8 +272,6 @@ static void on_lost(void *owner, struct connection *c, const struct error *why)
         link->ops->on_session_closed(link->user, ls, &never);
         return;
     }
-    if (ls->initiator && !ls->closing && ls->redial_at_ns <= clock_now_ns())
-        link_schedule_redial(ls);
 }
 
 const struct connection_ops link_connection_ops = {

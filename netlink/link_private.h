@@ -8,6 +8,7 @@
 
 #include "netlink/connection.h"
 #include "netlink/link.h"
+#include "netlink/pacer.h"
 
 struct link_session {
     TAILQ_ENTRY(link_session) entry;
@@ -26,10 +27,25 @@ struct link_session {
     unsigned attached;
     unsigned outages;
     uint64_t down_since_ns; /* without a stripe since; 0 = has one */
-    uint64_t redial_at_ns;
-    unsigned backoff_ms;
+    /* link_dial.c */
+    uint64_t redial_at_ns, resolved_ns;
     bool resolving;
+    bool mended; /* it was away: what is still connecting is started anew when one is through */
+    struct link_address {
+        struct sockaddr_storage storage;
+        socklen_t len;
+    } addresses[4]; /* of the peer, as resolved */
+    unsigned address_count, address_next;
     uint64_t closing_since_ns;
+    /* link_tune.c */
+    struct pacer pacer;
+    bool bulk; /* more waits to be sent than the link takes */
+    unsigned busy_ticks;
+    uint64_t busy_ns;
+    uint64_t delivered_bytes, retransmits, segments_out; /* of all connections it ever had */
+    uint64_t rtt_ns, rtt_min_ns;
+    uint64_t goodput_since_ns, goodput_sent_bytes, goodput_received_bytes;
+    uint64_t sent_bytes_s, received_bytes_s;
 };
 
 TAILQ_HEAD(link_session_list, link_session);
@@ -45,7 +61,7 @@ struct link {
     int listen_fd;
     uv_poll_t listener;
     uv_prepare_t prepare;
-    uv_timer_t tick;
+    uv_timer_t tick, output; /* output: when a limit lets more go */
     bool shutting_down;
     struct link_session_list sessions;
     struct connection_list pending; /* accepted, greeting not read yet */
@@ -56,20 +72,26 @@ struct link {
 int link_session_new(struct link *link, const struct link_peer *peer, bool initiator,
                      const uint8_t id[WIRE_ID_BYTES], uint32_t peer_window,
                      struct link_session **ret);
+/* What a peer may send on a new stream: so many streams fit the session's window. */
+uint32_t link_first_window(const struct link_config *config);
 void link_session_destroy(struct link_session *ls);
 struct link_session *link_session_by_id(struct link *link, const uint8_t id[WIRE_ID_BYTES]);
 void link_session_fail(struct link_session *ls, enum wire_reason reason, const char *why);
 /* The connection becomes a stripe of the session. */
 int link_session_attach(struct link_session *ls, struct connection *c);
 
-/* link_dial.c */
-enum { LINK_BACKOFF_FIRST_MS = 100 };
+/* link_tune.c: every tick of a session that is up. */
+void link_session_tune(struct link_session *ls, uint64_t now_ns);
 
+/* link_dial.c */
 /* "host:port" or "[v6]:port" -> its parts. -EINVAL. */
 int link_split_address(const char *address, char host[256], char port[8]);
-/* Resolves the peer's address and connects what stripes are missing. */
-int link_start_dialling(struct link_session *ls);
-void link_schedule_redial(struct link_session *ls);
+/* Connects what a session that was up misses, when it is time; asks the peer when all stripes are silent. */
+void link_dial_again(struct link_session *ls, uint64_t now_ns);
+void link_probe_silence(struct link_session *ls, uint64_t now_ns);
+/* A session that was never up: goes on to the peer's next address, if there is one. */
+bool link_try_next_address(struct link_session *ls);
+int link_redial_first(struct link_session *ls);
 
 /* link_greeting.c: what the connections report. */
 extern const struct connection_ops link_connection_ops;

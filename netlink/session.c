@@ -200,9 +200,9 @@ void session_stripe_lost(struct session *s, struct stripe *stripe)
     free(stripe);
 }
 
-bool session_stripe_is_dead(const struct session *s, const struct stripe *stripe, uint64_t now_ns)
+uint64_t session_stripe_silence_ns(const struct stripe *stripe, uint64_t now_ns)
 {
-    return now_ns > stripe->heard_ns && now_ns - stripe->heard_ns > s->config.stripe_timeout_ns;
+    return now_ns > stripe->heard_ns ? now_ns - stripe->heard_ns : 0;
 }
 
 uint64_t session_deadline(const struct session *s)
@@ -213,7 +213,6 @@ uint64_t session_deadline(const struct session *s)
     TAILQ_FOREACH(stripe, &s->stripes, entry)
     {
         deadline = MIN(deadline, stripe->ping_ns + PING_INTERVAL_NS);
-        deadline = MIN(deadline, stripe->heard_ns + s->config.stripe_timeout_ns);
     }
     return deadline;
 }

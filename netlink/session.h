@@ -50,7 +50,6 @@ struct session_config {
     uint32_t peer_window_bytes; /* the same of the peer, from its greeting */
     uint32_t unsent_bytes;      /* what a writer may queue on a stream ahead of the wire */
     uint32_t frame_bytes;       /* payload of the largest frame sent; 0: the protocol's limit */
-    uint64_t stripe_timeout_ns; /* a stripe silent for this long is dead */
 };
 
 /* A frame on its way through a compressor, which may run on another thread: it reads these and nothing else. */
@@ -123,7 +122,8 @@ size_t session_stripe_next(struct session *s, struct stripe *stripe, const uint8
                            uint64_t now_ns);
 /* True when a pull on some stripe would give bytes. */
 bool session_wants_output(const struct session *s, uint64_t now_ns);
-/* When a bandwidth limit lets more go; 0: now, UINT64_MAX: no limit holds anything back. */
+/* When more may go than now: a bandwidth limit allows it, an acknowledgement is due. UINT64_MAX: never by
+ * itself. */
 uint64_t session_output_deadline(const struct session *s);
 
 /* A packing has come back, on the loop thread: its compressed form, or @len 0 when that did not pay. Frees it. */
@@ -137,8 +137,8 @@ void session_set_frame_bytes(struct session *s, uint32_t bytes);
 /* Timers: call session_tick() at or after the deadline (UINT64_MAX: none). Tick sends pings. */
 uint64_t session_deadline(const struct session *s);
 void session_tick(struct session *s, uint64_t now_ns);
-/* True when the stripe has been silent too long: the owner should drop its connection. */
-bool session_stripe_is_dead(const struct session *s, const struct stripe *stripe, uint64_t now_ns);
+/* For how long nothing has come on it; pings are answered, so beyond a second or two it means something. */
+uint64_t session_stripe_silence_ns(const struct stripe *stripe, uint64_t now_ns);
 
 /* Delivers noted events. Call after feed, pull, tick and after any stream call. */
 void session_dispatch(struct session *s);

@@ -6,12 +6,16 @@
 #include <sys/queue.h>
 
 #include "core/base/buffer.h"
+#include "core/base/clock.h"
 #include "netlink/pack.h"
 #include "netlink/session.h"
 #include "netlink/shaper.h"
 
 /* What a stripe says of its own accord in one go: pings, acknowledgements, resets. */
 enum { SESSION_WORDS_BYTES = 8192 };
+
+/* Acknowledgements of one stream are at least this far apart. */
+#define ACK_INTERVAL_NS (4 * NS_PER_MS)
 
 enum range_state {
     RANGE_OPEN,    /* the stream's last: what is written joins it */
@@ -35,6 +39,7 @@ struct range {
     bool packable;         /* waits for the compressor */
     struct stripe *stripe; /* where it travels; NULL and sent = lost, to be sent again */
     uint16_t carried;      /* by bit `slot`: the stripes it was sent on */
+    uint64_t sent_ns;      /* last */
     uint8_t *frame;        /* owned: room for the header, then the payload */
     struct packing *packing;
 };
@@ -86,6 +91,7 @@ struct stream {
     uint64_t fin_offset;
     TAILQ_HEAD(segment_list, segment) segments; /* in offset order, not overlapping */
     bool ack_owed;
+    uint64_t ack_told_ns; /* when the last acknowledgement went out */
     unsigned segment_count;
     uint64_t window;                            /* credit granted beyond what was read */
     uint64_t consumed_bytes, consumed_since_ns; /* by the reader, in this round trip */
@@ -169,10 +175,15 @@ bool stream_has_data(const struct stream *st);
 size_t stream_cut(struct stream *st, struct stripe *stripe, const uint8_t **ret);
 /* Urgent streams: a copy of the first small range in flight that @stripe has not carried, 0 if none. */
 size_t stream_cut_copy(struct stream *st, struct stripe *stripe, const uint8_t **ret);
+/* A copy of a range that is late on a stripe which delivers later than the others, 0 if none. */
+size_t stream_cut_late(struct stream *st, struct stripe *stripe, const uint8_t **ret);
+bool stream_is_late(const struct stream *st);
 /* Some stripe still owes a copy; @all is the set of the session's slots. */
 bool stream_owes_copies(const struct stream *st, uint16_t all);
 /* Forgets all that is not acknowledged. */
 void stream_drop_ranges(struct stream *st);
+/* An acknowledgement is owed and may go; not so often that they fill the way back. */
+bool stream_ack_is_due(const struct stream *st, uint64_t now_ns);
 size_t stream_put_ack(struct stream *st, uint8_t *out);
 void stream_note(struct stream *st, unsigned events);
 /* Frees the stream when nobody needs it any more. */

@@ -61,7 +61,7 @@ static size_t pull_stream_words(struct session *s, uint8_t *out, size_t cap)
             st->reset_owed = false;
             st->reset_sent = true;
             used += put_short(out + used, WIRE_RESET, st->id, st->reset_reason);
-        } else if (st->ack_owed && !st->dead) {
+        } else if (stream_ack_is_due(st, s->now_ns)) {
             used += stream_put_ack(st, out + used);
             stream_collect(st);
         }
@@ -69,7 +69,7 @@ static size_t pull_stream_words(struct session *s, uint8_t *out, size_t cap)
     return used;
 }
 
-/* A copy of an urgent word that went out on another stripe. */
+/* A copy of an urgent word, or of what is late, that went out on another stripe. */
 static size_t next_copy(struct session *s, struct stripe *stripe, const uint8_t **ret)
 {
     struct stream *st;
@@ -80,8 +80,12 @@ static size_t next_copy(struct session *s, struct stripe *stripe, const uint8_t 
     TAILQ_FOREACH(st, &s->streams, entry)
     {
         n = stream_cut_copy(st, stripe, ret);
-        if (n > 0)
+        if (n == 0)
+            n = stream_cut_late(st, stripe, ret);
+        if (n > 0) {
+            shaper_charge(s->shaper, n);
             return n;
+        }
     }
     return 0;
 }
@@ -200,6 +204,8 @@ uint64_t session_output_deadline(const struct session *s)
     {
         if (st->care != CARE_CONTROL && stream_has_data(st))
             deadline = MIN(deadline, MAX(shaper_deadline(s->shaper), shaper_deadline(st->shaper)));
+        if (st->ack_owed && !st->dead)
+            deadline = MIN(deadline, st->ack_told_ns + ACK_INTERVAL_NS);
     }
     return deadline;
 }
@@ -220,9 +226,10 @@ bool session_wants_output(const struct session *s, uint64_t now_ns)
         return true;
     TAILQ_FOREACH(st, &s->streams, entry)
     {
-        if (st->reset_owed || (st->ack_owed && !st->dead) ||
+        if (st->reset_owed || stream_ack_is_due(st, now_ns) ||
             (stream_has_data(st) && within_limits(s, st, now_ns)) ||
-            (s->stripe_count > 1 && stream_owes_copies(st, session_all_slots(s))))
+            (s->stripe_count > 1 &&
+             (stream_owes_copies(st, session_all_slots(s)) || stream_is_late(st))))
             return true;
     }
     return false;

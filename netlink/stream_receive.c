@@ -23,24 +23,23 @@ size_t stream_peek(const struct stream *st, const uint8_t **ret_data)
     return buffer_len(&st->receive);
 }
 
-/* Room for what the sender can have under way while credit travels: thrice what was read in a round trip. */
+/* Room for what the sender can have under way while credit travels: four times what is read in a round
+ * trip, looked at twice in it, because a sender that starts doubles its rate meanwhile. */
 static void widen_window(struct stream *st, size_t len)
 {
     struct session *s = st->session;
-    uint64_t rtt_ns = MAX(s->stats.rtt_ns, NS_PER_MS), wanted;
+    uint64_t span_ns = MAX(s->stats.rtt_ns / 2, NS_PER_MS), elapsed_ns = s->now_ns - st->consumed_since_ns;
+    uint64_t wanted, left;
 
     st->consumed_bytes += len;
-    if (s->now_ns - st->consumed_since_ns < rtt_ns)
+    if (elapsed_ns < span_ns)
         return;
-    if (s->now_ns - st->consumed_since_ns < 2 * rtt_ns) {
-        wanted = MIN(3 * st->consumed_bytes, (uint64_t)s->config.window_max_bytes);
-        if (wanted > st->window) {
-            wanted = MIN(wanted - st->window, s->config.budget_bytes > s->granted_bytes
-                                                  ? s->config.budget_bytes - s->granted_bytes
-                                                  : 0);
-            st->window += wanted;
-            s->granted_bytes += wanted;
-        }
+    wanted = MIN(8 * st->consumed_bytes, (uint64_t)s->config.window_max_bytes);
+    if (elapsed_ns < 2 * span_ns && wanted > st->window) {
+        left = s->config.budget_bytes > s->granted_bytes ? s->config.budget_bytes - s->granted_bytes : 0;
+        wanted = MIN(wanted - st->window, left);
+        st->window += wanted;
+        s->granted_bytes += wanted;
     }
     st->consumed_bytes = 0;
     st->consumed_since_ns = s->now_ns;
@@ -64,11 +63,18 @@ bool stream_at_end(const struct stream *st)
     return st->fin_received && st->receive_read == st->receive_next;
 }
 
+bool stream_ack_is_due(const struct stream *st, uint64_t now_ns)
+{
+    return st->ack_owed && !st->dead &&
+           (st->fin_received || !st->ack_told_ns || now_ns - st->ack_told_ns >= ACK_INTERVAL_NS);
+}
+
 size_t stream_put_ack(struct stream *st, uint8_t *out)
 {
     struct wire_header h = {.type = WIRE_ACK, .stream = st->id, .length = 8};
 
     st->ack_owed = false;
+    st->ack_told_ns = st->session->now_ns;
     st->receive_limit_told = MAX(st->receive_limit_told, st->receive_read + st->window);
     h.offset = st->receive_next + (st->fin_received ? 1 : 0);
     wire_put_header(out, &h);

@@ -14,10 +14,13 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/base/clock.h"
 #include "core/base/wire.h"
 
 /* Frames up to this size of the control class travel on every stripe; see wants_copy(). */
 enum { URGENT_COPY_BYTES = 8192 };
+
+#define LATE_SLACK_NS (30 * NS_PER_MS)
 
 enum {
     SMALL_FRAME_BYTES = 512,
@@ -411,7 +414,49 @@ size_t stream_cut(struct stream *st, struct stripe *stripe, const uint8_t **ret)
     }
     r->stripe = stripe;
     r->carried = (uint16_t)(1u << stripe->slot);
+    r->sent_ns = st->session->now_ns;
     return put_header(st, r, ret);
+}
+
+/* Late: not acknowledged well after a round trip. */
+static bool is_late(const struct range *r)
+{
+    const struct session *s = r->stream->session;
+
+    return r->sent && r->stripe && s->stats.rtt_ns &&
+           s->now_ns - r->sent_ns > s->stats.rtt_ns * 3 / 2 + LATE_SLACK_NS;
+}
+
+bool stream_is_late(const struct stream *st)
+{
+    const struct range *first = TAILQ_FIRST(&st->ranges);
+
+    return !st->dead && first && is_late(first) && !(first->carried & (first->carried - 1));
+}
+
+/* The oldest range holds up all that came after it. A stripe delivers in order: what is as old on the same
+ * stripe waits there too (BBR looks at its round trip and sends next to nothing, or TCP repairs a loss).
+ * Each goes once more, on another stripe. */
+size_t stream_cut_late(struct stream *st, struct stripe *stripe, const uint8_t **ret)
+{
+    const struct range *first = TAILQ_FIRST(&st->ranges);
+    struct range *r;
+
+    if (st->dead || !first || !is_late(first) || first->stripe == stripe)
+        return 0;
+    TAILQ_FOREACH(r, &st->ranges, entry)
+    {
+        if (r->stripe != first->stripe)
+            continue;
+        if (!is_late(r))
+            return 0;
+        if (r->carried & (r->carried - 1)) /* a second stripe has it */
+            continue;
+        r->carried = (uint16_t)(r->carried | 1u << stripe->slot);
+        st->session->stats.resent_bytes += r->length;
+        return put_header(st, r, ret);
+    }
+    return 0;
 }
 
 /* A stripe whose TCP lost a packet delivers nothing for a round trip or more, and an urgent word may be

@@ -9,6 +9,7 @@ struct stripe_tcp_info {
     uint32_t rtt_us, min_rtt_us;
     uint32_t retransmits, segments_out;
     uint64_t delivery_rate_bytes_s;
+    uint64_t acked_bytes; /* by the peer's TCP, since the connection began */
     char congestion_control[16];
 };
 

@@ -537,7 +537,6 @@ static const char *play(uint64_t seed)
     for (unsigned i = 0; i < 2; i++) {
         sim.config[i].window_bytes = windows[roll(&sim, 4)];
         sim.config[i].unsent_bytes = 100 + (uint32_t)roll(&sim, 100000);
-        sim.config[i].stripe_timeout_ns = 1000 * NS_PER_S;
         sim.config[i].initiator = i == 0;
     }
     for (unsigned i = 0; i < 2; i++) {

@@ -79,8 +79,7 @@ static void rig_new(struct rig *rig)
     struct session_config config = {.initiator = false,
                                     .window_bytes = WINDOW_BYTES,
                                     .peer_window_bytes = WINDOW_BYTES,
-                                    .unsent_bytes = WINDOW_BYTES,
-                                    .stripe_timeout_ns = 10 * NS_PER_S};
+                                    .unsent_bytes = WINDOW_BYTES};
 
     *rig = (struct rig){0};
     assert_int_equal(session_new(&rig->session, &config, &ops, &rig->owner), 0);

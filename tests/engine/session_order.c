@@ -38,8 +38,7 @@ static struct session *new_session(struct stripe **stripe)
     struct session_config config = {.initiator = true,
                                     .window_bytes = WINDOW_BYTES,
                                     .peer_window_bytes = WINDOW_BYTES,
-                                    .unsent_bytes = WINDOW_BYTES,
-                                    .stripe_timeout_ns = 10 * NS_PER_S};
+                                    .unsent_bytes = WINDOW_BYTES};
     uint8_t out[WIRE_FRAME_MAX_BYTES];
     struct session *s;
 

@@ -129,8 +129,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     static uint8_t out[2 * WIRE_FRAME_MAX_BYTES];
     struct session_config config = {.window_bytes = WINDOW_BYTES,
                                     .peer_window_bytes = WINDOW_BYTES,
-                                    .unsent_bytes = WINDOW_BYTES,
-                                    .stripe_timeout_ns = NS_PER_S};
+                                    .unsent_bytes = WINDOW_BYTES};
     struct owner o = {0};
     struct stripe *stripes[2];
     uint64_t now_ns = NS_PER_S;

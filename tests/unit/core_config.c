@@ -129,7 +129,7 @@ static void test_broken_things_are_named(void **state)
         {"[link]\nstripes = -1\n", "stripes"},
         {"[link]\nstripes = 4x\n", "stripes"},
         {"[link]\nstripes = \n", "stripes"},
-        {"[link]\nwindow = 65M\n", "window"},
+        {"[link]\nwindow = 2G\n", "window"},
         {"[link]\nwindow = 1K\n", "window"},
         {"[link]\ncongestion_control = something-far-too-long\n", "congestion_control"},
         {"[link]\nstripe_timeout_s = 1\n", "stripe_timeout_s"},

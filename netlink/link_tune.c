@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a session does to follow its link: looks at its connections' TCP_INFO, asks the pacer, and sets what
+ * each connection may send and hold; how large frames are; what `ferry link` shows.
+ */
+#include "netlink/link_private.h"
+
+#include "core/base/clock.h"
+#include "netlink/tcp_info.h"
+
+/* What a stripe may hold unsent, in time: an urgent frame waits for it. Longer than a busy loop's turn. */
+#define UNSENT_NS (4 * NS_PER_MS)
+#define FRAME_NS (5 * NS_PER_MS)
+#define UNSENT_LEAST_BYTES (16u * 1024u)
+#define FRAME_LEAST_BYTES (8u * 1024u)
+/* Bulk has begun when so many ticks in a row found more to send; it has ended after a while without. */
+#define BULK_TICKS 2u
+#define BULK_END_NS (1 * NS_PER_S)
+/* On a shorter way every congestion control fills the link, and pacing by timers costs. */
+#define LONG_RTT_NS (2 * NS_PER_MS)
+#define GOODPUT_SPAN_NS (1 * NS_PER_S)
+
+static uint64_t bytes_in(uint64_t rate_bytes_s, uint64_t ns)
+{
+    return (uint64_t)((double)rate_bytes_s * (double)ns / (double)NS_PER_S);
+}
+
+/* Adds up the connections. False: none is open. */
+static bool look(struct link_session *ls, struct pacer_sample *sample)
+{
+    uint64_t rtt_us = 0, rtt_min_us = UINT64_MAX;
+    struct stripe_tcp_info info;
+    struct connection *c;
+    unsigned n = 0;
+
+    TAILQ_FOREACH(c, &ls->connections, entry)
+    {
+        if (c->state != CONNECTION_OPEN)
+            continue;
+        tcp_info_read(c->fd, &info);
+        ls->delivered_bytes += info.acked_bytes - MIN(info.acked_bytes, c->acked_bytes);
+        ls->retransmits += info.retransmits - MIN(info.retransmits, c->retransmits);
+        ls->segments_out += info.segments_out - MIN(info.segments_out, c->segments_out);
+        c->acked_bytes = info.acked_bytes;
+        c->retransmits = info.retransmits;
+        c->segments_out = info.segments_out;
+        if (info.min_rtt_us == 0)
+            continue;
+        rtt_us += info.rtt_us;
+        rtt_min_us = MIN(rtt_min_us, info.min_rtt_us);
+        n++;
+    }
+    if (n == 0)
+        return false;
+    sample->rtt_ns = rtt_us * 1000 / n;
+    sample->rtt_min_ns = rtt_min_us * 1000;
+    sample->delivered_bytes = ls->delivered_bytes;
+    ls->rtt_ns = sample->rtt_ns;
+    ls->rtt_min_ns = sample->rtt_min_ns;
+    return true;
+}
+
+static void measure_goodput(struct link_session *ls, uint64_t now_ns)
+{
+    uint64_t elapsed_ns = now_ns - ls->goodput_since_ns;
+    struct session_stats stats;
+
+    if (elapsed_ns < GOODPUT_SPAN_NS)
+        return;
+    session_get_stats(ls->engine, &stats);
+    ls->sent_bytes_s = (stats.goodput_sent_bytes - ls->goodput_sent_bytes) * NS_PER_S / elapsed_ns;
+    ls->received_bytes_s = (stats.goodput_received_bytes - ls->goodput_received_bytes) * NS_PER_S / elapsed_ns;
+    ls->goodput_sent_bytes = stats.goodput_sent_bytes;
+    ls->goodput_received_bytes = stats.goodput_received_bytes;
+    ls->goodput_since_ns = now_ns;
+}
+
+/* Each time bulk begins, BBR begins anew, with its quick search for the link's rate. */
+static void note_bulk(struct link_session *ls, bool busy, uint64_t now_ns)
+{
+    ls->busy_ticks = busy ? ls->busy_ticks + 1 : 0;
+    if (busy)
+        ls->busy_ns = now_ns;
+    if (ls->busy_ticks >= BULK_TICKS) {
+        ls->bulk = true;
+    } else if (ls->bulk && now_ns - ls->busy_ns > BULK_END_NS) {
+        ls->bulk = false;
+        pacer_pause(&ls->pacer);
+    }
+}
+
+void link_session_tune(struct link_session *ls, uint64_t now_ns)
+{
+    struct pacer_sample sample = {.now_ns = now_ns};
+    struct connection_tuning tuning = {.unsent_bytes = CONNECTION_UNSENT_MAX_BYTES};
+    struct connection *c;
+    uint64_t rate;
+
+    measure_goodput(ls, now_ns);
+    if (!look(ls, &sample)) {
+        pacer_pause(&ls->pacer);
+        return;
+    }
+    sample.busy = session_wants_output(ls->engine, now_ns);
+    note_bulk(ls, sample.busy, now_ns);
+    pacer_take(&ls->pacer, &sample);
+    rate = ls->pacer.rate_bytes_s ? ls->pacer.rate_bytes_s : ls->pacer.capacity_bytes_s;
+    if (rate) {
+        uint64_t unsent = bytes_in(rate / ls->attached, UNSENT_NS);
+        uint64_t frame = bytes_in(rate, FRAME_NS);
+
+        tuning.unsent_bytes = (uint32_t)MAX(MIN(unsent, (uint64_t)CONNECTION_UNSENT_MAX_BYTES),
+                                            (uint64_t)UNSENT_LEAST_BYTES) &
+                              ~0xfffu; /* coarse: not a system call every time */
+        session_set_frame_bytes(ls->engine, (uint32_t)MAX(MIN(frame, (uint64_t)LIMIT_FRAME_PAYLOAD_BYTES),
+                                                          (uint64_t)FRAME_LEAST_BYTES));
+    }
+    tuning.bulk = ls->bulk && ls->rtt_min_ns >= LONG_RTT_NS;
+    tuning.pacing_bytes_s = ls->pacer.rate_bytes_s / ls->attached;
+    TAILQ_FOREACH(c, &ls->connections, entry)
+    {
+        if (c->state == CONNECTION_OPEN)
+            connection_tune(c, &tuning);
+    }
+}

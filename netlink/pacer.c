@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "netlink/pacer.h"
+
+#include <string.h>
+
+#include "core/base/clock.h"
+#include "core/base/macros.h"
+
+/* An epoch shows the effect of the one before: longer than a round trip. */
+#define EPOCH_LEAST_NS (100 * NS_PER_MS)
+#define EPOCH_SLACK_NS (20 * NS_PER_MS)
+/* A queue of this length stands; one below the lower mark is noise. */
+#define QUEUE_HIGH_NS (12 * NS_PER_MS)
+#define QUEUE_LOW_NS (5 * NS_PER_MS)
+#define YIELD_NS (5 * NS_PER_S)
+/* The span of a rate that is needed at once. */
+#define RECENT_NS (40 * NS_PER_MS)
+/* Below this a late wake-up looks like a queue. */
+#define SEARCH_LEAST_BYTES_S (125u * 1000u)
+
+enum {
+    DRAIN_EPOCHS_MAX = 4,
+    YIELD_AFTER_EPOCHS = 8,
+    RISE_EPOCHS_FAST = 3, /* after so many rises in a row the steps grow */
+};
+
+static uint64_t high_mark(const struct pacer_sample *s)
+{
+    return MAX(QUEUE_HIGH_NS, s->rtt_min_ns / 16);
+}
+
+static uint64_t low_mark(const struct pacer_sample *s)
+{
+    return MAX(QUEUE_LOW_NS, s->rtt_min_ns / 32);
+}
+
+/* What was delivered lately, over a span just long enough to be a rate. */
+static uint64_t recent_rate(const struct pacer *p, const struct pacer_sample *s)
+{
+    uint64_t bytes = 0, ns = 0;
+
+    for (unsigned i = 0; i < PACER_HISTORY && ns < RECENT_NS; i++) {
+        const struct pacer_point *at = &p->history[(p->history_next + PACER_HISTORY - 1 - i) % PACER_HISTORY];
+
+        if (!at->now_ns)
+            break;
+        bytes = s->delivered_bytes - at->delivered_bytes;
+        ns = s->now_ns - at->now_ns;
+    }
+    return ns ? (uint64_t)((double)bytes * (double)NS_PER_S / (double)ns) : 0;
+}
+
+static void remember(struct pacer *p, const struct pacer_sample *s)
+{
+    p->history[p->history_next] = (struct pacer_point){s->now_ns, s->delivered_bytes};
+    p->history_next = (p->history_next + 1) % PACER_HISTORY;
+}
+
+/* A start doubles its rate every round trip, and what it overshoots by is under way before the first sign of
+ * a queue is back: so the first sign counts, at once, and then the line gets time to drain. */
+static void search(struct pacer *p, const struct pacer_sample *s, uint64_t queue_ns)
+{
+    uint64_t rate = recent_rate(p, s);
+
+    if (!s->busy || queue_ns <= low_mark(s) || rate < SEARCH_LEAST_BYTES_S)
+        return;
+    p->capacity_bytes_s = rate;
+    p->rate_bytes_s = rate / 2;
+    p->drain_epochs = 0;
+    p->state = PACER_DRAIN;
+}
+
+static void drain(struct pacer *p, const struct pacer_sample *s)
+{
+    if (p->queue_ns > low_mark(s) && ++p->drain_epochs < DRAIN_EPOCHS_MAX)
+        return;
+    p->rate_bytes_s = p->capacity_bytes_s / 100 * 96;
+    p->rises = p->high_epochs = 0;
+    p->state = PACER_CRUISE;
+}
+
+static uint64_t step_percent(unsigned rises)
+{
+    if (rises < RISE_EPOCHS_FAST)
+        return 2;
+    return MIN(5 * (uint64_t)(rises - RISE_EPOCHS_FAST + 1), (uint64_t)25);
+}
+
+static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
+{
+    if (p->queue_ns > high_mark(s)) {
+        p->rises = 0;
+        p->rate_bytes_s = MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 95;
+        if (++p->high_epochs >= YIELD_AFTER_EPOCHS) {
+            p->state = PACER_YIELD;
+            p->until_ns = s->now_ns + YIELD_NS;
+            p->rate_bytes_s = 0;
+        }
+        return;
+    }
+    p->high_epochs = 0;
+    if (p->queue_ns > low_mark(s)) {
+        p->rises = 0;
+        return;
+    }
+    /* Only a cap that is reached is worth raising. */
+    if (rate > p->rate_bytes_s / 100 * 92)
+        p->rate_bytes_s += p->rate_bytes_s / 100 * step_percent(p->rises++);
+}
+
+static void end_epoch(struct pacer *p, const struct pacer_sample *s)
+{
+    uint64_t elapsed_ns = s->now_ns - p->since_ns;
+    uint64_t rate =
+        (uint64_t)((double)(s->delivered_bytes - p->since_bytes) * (double)NS_PER_S / (double)elapsed_ns);
+
+    p->queue_ns = p->least_queue_ns;
+    if (!p->busy)
+        return;
+    memmove(p->recent_bytes_s + 1, p->recent_bytes_s, sizeof(p->recent_bytes_s) - sizeof(p->recent_bytes_s[0]));
+    p->recent_bytes_s[0] = rate;
+    if (p->state != PACER_DRAIN)
+        p->capacity_bytes_s = MAX(MAX(p->recent_bytes_s[0], p->recent_bytes_s[1]), p->recent_bytes_s[2]);
+    switch (p->state) {
+    case PACER_SEARCH: /* looked at with every sample */
+        break;
+    case PACER_DRAIN:
+        drain(p, s);
+        break;
+    case PACER_CRUISE:
+        cruise(p, s, rate);
+        break;
+    case PACER_YIELD:
+        if (s->now_ns >= p->until_ns)
+            p->state = PACER_SEARCH;
+        break;
+    }
+}
+
+static void begin_epoch(struct pacer *p, const struct pacer_sample *s)
+{
+    p->since_ns = s->now_ns;
+    p->since_bytes = s->delivered_bytes;
+    p->least_queue_ns = UINT64_MAX;
+    p->busy = true;
+}
+
+bool pacer_take(struct pacer *p, const struct pacer_sample *s)
+{
+    uint64_t queue_ns = s->rtt_ns > s->rtt_min_ns ? s->rtt_ns - s->rtt_min_ns : 0;
+    uint64_t before = p->rate_bytes_s;
+
+    if (!p->since_ns || s->delivered_bytes < p->since_bytes)
+        begin_epoch(p, s);
+    if (p->state == PACER_SEARCH)
+        search(p, s, queue_ns);
+    remember(p, s);
+    p->least_queue_ns = MIN(p->least_queue_ns, queue_ns);
+    p->busy = p->busy && s->busy;
+    if (s->now_ns - p->since_ns >= MAX(EPOCH_LEAST_NS, s->rtt_min_ns + EPOCH_SLACK_NS)) {
+        end_epoch(p, s);
+        begin_epoch(p, s);
+    }
+    return p->rate_bytes_s != before;
+}
+
+void pacer_pause(struct pacer *p)
+{
+    /* What the link carried a moment ago is a better start than none. */
+    if (p->state != PACER_SEARCH && p->capacity_bytes_s) {
+        p->state = PACER_CRUISE;
+        p->rate_bytes_s = p->capacity_bytes_s / 100 * 96;
+        p->rises = 0;
+    }
+    p->since_ns = 0;
+    p->high_epochs = 0;
+    memset(p->history, 0, sizeof(p->history));
+}
+
+const char *pacer_state_name(enum pacer_state state)
+{
+    static const char *const names[] = {"search", "drain", "cruise", "yield"};
+
+    return names[state];
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keeps the queue in front of a link's bottleneck short, so that urgent bytes do not wait behind bulk.
+ *
+ * Several BBR connections side by side fill the bottleneck's queue: each takes the others' queue for its own
+ * round trip's growth. The pacer sees the session as a whole, what all stripes deliver and by how much the
+ * round trip exceeds its minimum, and caps their common sending rate just below what makes a queue stand.
+ *
+ *   SEARCH --queue stands--> DRAIN --queue gone--> CRUISE (up in small steps, down when a queue stands)
+ *   (no cap)                                          |
+ *      ^------- after a while -------- YIELD <--------+ the queue stays though we send less: it is others'
+ *                                      (no cap: the congestion control fights for its share)
+ *
+ * An engine: samples go in, a rate comes out.
+ */
+#ifndef FERRY_NETLINK_PACER_H
+#define FERRY_NETLINK_PACER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { PACER_HISTORY = 8 };
+
+enum pacer_state { PACER_SEARCH, PACER_DRAIN, PACER_CRUISE, PACER_YIELD };
+
+struct pacer {
+    enum pacer_state state;
+    uint64_t rate_bytes_s; /* the cap; 0: none */
+    uint64_t capacity_bytes_s; /* the best rate delivered lately; 0: not known */
+    uint64_t queue_ns;         /* standing in the last epoch */
+    unsigned rises, high_epochs, drain_epochs;
+    uint64_t until_ns; /* YIELD */
+    /* The running epoch. */
+    uint64_t since_ns, since_bytes, least_queue_ns;
+    bool busy;
+    uint64_t recent_bytes_s[3]; /* of the latest epochs */
+    struct pacer_point {
+        uint64_t now_ns, delivered_bytes;
+    } history[PACER_HISTORY]; /* a ring of the latest samples */
+    unsigned history_next;
+};
+
+struct pacer_sample {
+    uint64_t now_ns;
+    uint64_t delivered_bytes; /* acknowledged by TCP since the session began, all stripes */
+    uint64_t rtt_ns, rtt_min_ns;
+    bool busy; /* more waited to be sent than the stripes took */
+};
+
+/* Takes a sample, every 20 ms or so. True when the cap changed. */
+bool pacer_take(struct pacer *p, const struct pacer_sample *sample);
+/* The stripes are gone: what is known of the rate is kept, the running epoch is not. */
+void pacer_pause(struct pacer *p);
+
+const char *pacer_state_name(enum pacer_state state);
+
+#endif
