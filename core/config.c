@@ -10,6 +10,7 @@
 #include <strings.h>
 
 #include "core/base/clock.h"
+#include "netlink/pack.h"
 
 struct reader {
     struct config *config;
@@ -204,6 +205,22 @@ static bool set_seconds(uint64_t *to_ns, const char *value, unsigned least, unsi
     return true;
 }
 
+/* "auto", "off", or a level of zstd. */
+static bool set_compression(struct link_config *c, const char *value)
+{
+    char *end = NULL;
+    long level = strtol(value, &end, 10);
+
+    c->compress = strcmp(value, "off") != 0;
+    c->compression_level = 0;
+    if (!c->compress || strcmp(value, "auto") == 0)
+        return true;
+    if (end == value || *end || level == 0 || level < PACK_LEVEL_MIN || level > PACK_LEVEL_MAX)
+        return false;
+    c->compression_level = (int)level;
+    return true;
+}
+
 static int set_link(struct link_config *c, const char *key, const char *value)
 {
     if (strcmp(key, "stripes") == 0)
@@ -214,6 +231,8 @@ static int set_link(struct link_config *c, const char *key, const char *value)
         return set_bytes32(&c->socket_buffer_bytes, value, 0, 256u << 20);
     if (strcmp(key, "congestion_control") == 0)
         return set_string(c->congestion_control, sizeof(c->congestion_control), value);
+    if (strcmp(key, "compression") == 0)
+        return set_compression(c, value);
     if (strcmp(key, "stripe_timeout_s") == 0)
         return set_seconds(&c->stripe_timeout_ns, value, 2, 600);
     if (strcmp(key, "outage_limit_s") == 0)

@@ -15,7 +15,8 @@
 #include "core/base/clock.h"
 #include "netlink/tcp_info.h"
 
-enum { TICK_MS = 20, LISTEN_BACKLOG = 64 };
+
+enum { TICK_MS = 20 };
 
 /* Two pings without an answer, beside four round trips. */
 #define SUSPECT_NS (2 * NS_PER_S)
@@ -40,7 +41,16 @@ static void on_engine_closed(void *user, const struct error *why)
     }
 }
 
+static bool on_engine_packable(void *user, struct packing *packing)
+{
+    struct link_session *ls = user;
+
+    /* Before the peer's greeting its window is not known. */
+    return ls->link->packer && ls->was_up && packer_take(ls->link->packer, packing);
+}
+
 static const struct session_ops engine_ops = {
+    .on_packable = on_engine_packable,
     .on_stream = on_engine_stream,
     .on_closed = on_engine_closed,
 };
@@ -219,6 +229,7 @@ static void on_tick(uv_timer_t *timer)
     uint64_t now_ns = clock_now_ns();
     struct link_session *ls, *next;
 
+    link_listen_again(link, now_ns);
     for (ls = TAILQ_FIRST(&link->sessions); ls; ls = next) {
         next = TAILQ_NEXT(ls, entry);
         if (ls->closing)
@@ -263,63 +274,7 @@ static void on_prepare(uv_prepare_t *prepare)
     }
 }
 
-static void on_incoming(uv_poll_t *poll, int status, int events)
-{
-    struct link *link = poll->data;
-    struct connection *c;
-    int fd;
-
-    (void)status;
-    (void)events;
-    while ((fd = accept4(link->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-        if (link->pending_count >= LIMIT_PENDING_HANDSHAKES || link->shutting_down) {
-            close(fd);
-            continue;
-        }
-        if (connection_accept(link->loop, link->identity, &link->connection_config, fd,
-                              &link_connection_ops, link, &c) < 0)
-            continue;
-        TAILQ_INSERT_TAIL(&link->pending, c, entry);
-        link->pending_count++;
-    }
-}
-
 /* --- start and end ------------------------------------------------------------------------- */
-
-static int open_listener(struct link *link, struct error *err)
-{
-    struct addrinfo hints = {.ai_family = AF_UNSPEC,
-                             .ai_socktype = SOCK_STREAM,
-                             .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    struct addrinfo *found = NULL;
-    char host[256], port[8];
-    const char *why;
-    int one = 1, fd, r;
-
-    r = link_split_address(link->config.listen, host, port);
-    if (r < 0)
-        return error_set(err, r, "listen for peers", "set listen = ADDRESS:PORT in [site]",
-                         "'%s' is not an address with a port", link->config.listen);
-    r = getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, port, &hints, &found);
-    if (r != 0)
-        return error_set(err, -EINVAL, "listen for peers", "check listen = in [site]", "%s: %s",
-                         link->config.listen, gai_strerror(r));
-    fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
-        bind(fd, found->ai_addr, found->ai_addrlen) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
-        r = -errno;
-        why = strerror(errno);
-        freeaddrinfo(found);
-        if (fd >= 0)
-            close(fd);
-        return error_set(err, r, "listen for peers",
-                         "is the address this host's, and the port free?", "%s: %s",
-                         link->config.listen, why);
-    }
-    freeaddrinfo(found);
-    link->listen_fd = fd;
-    return 0;
-}
 
 void link_config_default(struct link_config *ret)
 {
@@ -329,6 +284,7 @@ void link_config_default(struct link_config *ret)
         .unsent_bytes = 1u << 20,
         .socket_buffer_bytes = 16u << 20,
         .congestion_control = "auto",
+        .compress = true,
         .stripe_timeout_ns = 6 * NS_PER_S,
         .outage_limit_ns = 600 * NS_PER_S,
     };
@@ -343,7 +299,7 @@ int link_new(uv_loop_t *loop, const struct link_config *config, struct tls_ident
     if (!link)
         return error_set(err, -ENOMEM, "start the link", NULL, "out of memory");
     *link = (struct link){
-        .loop = loop, .config = *config, .identity = id, .ops = ops, .user = user, .listen_fd = -1};
+        .loop = loop, .config = *config, .identity = id, .ops = ops, .user = user};
     link->connection_config.socket_buffer_bytes = config->socket_buffer_bytes;
     memcpy(link->connection_config.congestion_control, config->congestion_control,
            sizeof(config->congestion_control));
@@ -352,15 +308,15 @@ int link_new(uv_loop_t *loop, const struct link_config *config, struct tls_ident
     if (getrandom(link->instance_id, WIRE_ID_BYTES, 0) != WIRE_ID_BYTES)
         r = error_set(err, -EIO, "start the link", NULL, "no random numbers");
     if (r == 0 && config->listen[0])
-        r = open_listener(link, err);
+        r = link_listen(link, err);
+    if (r == 0 && config->compress) {
+        link->packer = packer_new(loop, config->compression_level);
+        if (!link->packer)
+            r = error_set(err, -ENOMEM, "start the link", NULL, "out of memory");
+    }
     if (r < 0) {
         free(link);
         return r;
-    }
-    if (link->listen_fd >= 0) {
-        uv_poll_init(loop, &link->listener, link->listen_fd);
-        link->listener.data = link;
-        uv_poll_start(&link->listener, UV_READABLE, on_incoming);
     }
     uv_prepare_init(loop, &link->prepare);
     uv_timer_init(loop, &link->tick);
@@ -395,11 +351,8 @@ void link_shutdown(struct link *link)
     }
     while ((c = TAILQ_FIRST(&link->pending)))
         connection_drop(c, &why);
-    if (link->listen_fd >= 0) {
-        uv_close((uv_handle_t *)&link->listener, NULL);
-        close(link->listen_fd);
-        link->listen_fd = -1;
-    }
+    link_stop_listening(link);
+    packer_free(TAKE_PTR(link->packer));
     uv_close((uv_handle_t *)&link->prepare, NULL);
     uv_close((uv_handle_t *)&link->tick, NULL);
     uv_close((uv_handle_t *)&link->output, NULL);
@@ -454,6 +407,7 @@ void link_session_get_info(const struct link_session *ls, struct link_session_in
         .capacity_bytes_s = ls->pacer.capacity_bytes_s,
         .queue_ns = ls->pacer.queue_ns,
         .pacer = pacer_state_name(ls->pacer.state),
+        .compression_level = ls->link->packer ? packer_level(ls->link->packer) : 0,
     };
     session_get_stats(ls->engine, &ret->stats);
     TAILQ_FOREACH(c, &ls->connections, entry)

@@ -38,6 +38,8 @@ struct link_config {
     uint32_t unsent_bytes;
     uint32_t socket_buffer_bytes; /* per connection, at most; 0 = the kernel's choice */
     char congestion_control[16];
+    bool compress;
+    int compression_level;      /* 0: adapts to what the link and the processors give */
     uint64_t stripe_timeout_ns; /* silence after which a connection is given up */
     uint64_t outage_limit_ns;   /* without any connection for this long, the session fails */
 };
@@ -89,6 +91,7 @@ struct link_session_info {
     uint64_t capacity_bytes_s; /* the best rate seen lately while busy; 0 = unknown */
     uint64_t queue_ns;         /* that stands before the line's bottleneck */
     const char *pacer;         /* its state, in a word */
+    int compression_level;     /* now; meaningful when frames are compressed */
     char congestion_control[16]; /* of the first stripe */
     char cipher[64];
 };

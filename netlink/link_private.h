@@ -8,7 +8,11 @@
 
 #include "netlink/connection.h"
 #include "netlink/link.h"
+#include "netlink/packer.h"
 #include "netlink/pacer.h"
+
+/* "*" and host names may stand for several addresses: of both families, for one. */
+enum { LINK_LISTENERS_MAX = 4 };
 
 struct link_session {
     TAILQ_ENTRY(link_session) entry;
@@ -58,8 +62,13 @@ struct link {
     const struct link_ops *ops;
     void *user;
     uint8_t instance_id[WIRE_ID_BYTES];
-    int listen_fd;
-    uv_poll_t listener;
+    struct listener {
+        int fd;
+        uv_poll_t poll;
+    } listeners[LINK_LISTENERS_MAX];
+    unsigned listener_count;
+    uint64_t listen_again_ns; /* out of descriptors: new connections wait until then */
+    struct packer *packer;    /* NULL: no compression */
     uv_prepare_t prepare;
     uv_timer_t tick, output; /* output: when a limit lets more go */
     bool shutting_down;
@@ -82,6 +91,12 @@ int link_session_attach(struct link_session *ls, struct connection *c);
 
 /* link_tune.c: every tick of a session that is up. */
 void link_session_tune(struct link_session *ls, uint64_t now_ns);
+
+/* link_listen.c */
+int link_listen(struct link *link, struct error *err);
+/* Every tick: listens again after a pause for want of descriptors. */
+void link_listen_again(struct link *link, uint64_t now_ns);
+void link_stop_listening(struct link *link);
 
 /* link_dial.c */
 /* "host:port" or "[v6]:port" -> its parts. -EINVAL. */

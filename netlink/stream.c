@@ -122,6 +122,7 @@ void stream_release(struct stream *st)
     }
     st->released = true;
     st->ops = NULL;
+    st->shaper = NULL; /* its owner goes */
     if (st->events)
         TAILQ_REMOVE(&st->session->events, st, event_entry);
     st->events = 0;

@@ -50,6 +50,9 @@ static json_t *describe(const struct load *l, const char *event)
     json_object_set_new(line, "pacing_mbit", json_real((double)info.pacing_bytes_s * 8 / 1e6));
     json_object_set_new(line, "pacer", json_string(info.pacer ? info.pacer : ""));
     json_object_set_new(line, "granted_bytes", json_integer((json_int_t)info.stats.granted_bytes));
+    json_object_set_new(line, "compression_level", json_integer(info.compression_level));
+    json_object_set_new(line, "packed_raw_bytes", json_integer((json_int_t)info.stats.packed_raw_bytes));
+    json_object_set_new(line, "packed_bytes", json_integer((json_int_t)info.stats.packed_bytes));
     json_object_set_new(line, "resent_bytes", json_integer((json_int_t)info.stats.resent_bytes));
     json_object_set_new(line, "retransmits", json_integer((json_int_t)info.retransmits));
     return line;

@@ -25,7 +25,8 @@ static const char USAGE[] =
     "  --question MS     a small urgent question so often (default: none)\n"
     "  --no-verify       receive: do not look at the bytes\n"
     "  --stall           receive: never read the payload\n"
-    "  --set KEY=VALUE   outage_limit_s, stripe_timeout_s, socket_buffer, congestion_control\n"
+    "  --set KEY=VALUE   outage_limit_s, stripe_timeout_s, socket_buffer, congestion_control,\n"
+    "                    compression=off\n"
     "Prints a JSON line every 100 ms and one at the end.\n";
 
 static int set_option(struct load_options *o, const char *pair)
@@ -43,6 +44,8 @@ static int set_option(struct load_options *o, const char *pair)
         o->link.socket_buffer_bytes = (uint32_t)strtoul(value, NULL, 10);
     else if (strncmp(pair, "congestion_control=", 19) == 0)
         snprintf(o->link.congestion_control, sizeof(o->link.congestion_control), "%s", value);
+    else if (strcmp(pair, "compression=off") == 0)
+        o->link.compress = false;
     else
         return -1;
     return 0;
