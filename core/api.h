@@ -9,6 +9,10 @@
  *   POST /v1/moves                    {"domain", "to"}: starts one, answers {"id"}
  *   POST /v1/moves/ID/cancel
  *   POST /v1/moves/ID/resolve         {"run_at": "source" | "target"}
+ *   POST /v1/moves/ID/bwlimit         {"rate": "200M" | "off"}
+ *   GET  /v1/links/SITE               the link to a peer, and its last probe
+ *   POST /v1/links/SITE/probe         {"seconds": N}: measures it both ways; look again for the result
+ *   POST /v1/links/SITE/bwlimit       {"rate": "200M" | "off" | "timetable"}
  *   GET  /metrics                     Prometheus' text format
  *
  * Failures have an HTTP status of 4xx or 5xx and {"error": {code, what, why, mend}}. Who may connect is

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/api_link.h"
 #include "core/base/macros.h"
+#include "core/link_json.h"
 #include "core/move.h"
 #include "core/move_source.h"
 #include "core/move_target.h"
@@ -21,7 +23,7 @@ void api_answer_error(struct api_answer *out, unsigned status, int code, const c
     out->body = json_pack("{s:o}", "error", error_to_json(&err));
 }
 
-static void answer_failure(struct api_answer *out, const struct error *err)
+void api_answer_failure(struct api_answer *out, const struct error *err)
 {
     out->status = err->code == -ENOENT                        ? 404
                   : err->code == -ENOMEM || err->code == -EIO ? 500
@@ -73,17 +75,24 @@ static void post_move(struct service *s, const json_t *body, struct api_answer *
 {
     const char *domain = json_string_value(json_object_get(body, "domain"));
     const char *to = json_string_value(json_object_get(body, "to"));
+    const json_t *limit = json_object_get(body, "bwlimit");
     struct error err = {0};
     struct move *m;
 
     if (!domain || !to || !domain[0] || strlen(domain) >= DOMAIN_NAME_BYTES) {
         api_answer_error(out, 400, -EINVAL, "start a move",
                          "\"domain\" and \"to\" must be given as strings");
+    } else if (limit && (!json_is_string(limit) ||
+                         bandwidth_parse_rate(json_string_value(limit), &(uint64_t){0}) < 0)) {
+        api_answer_error(
+            out, 400, -EINVAL, "start a move",
+            "\"bwlimit\" must be a rate: 200M (Mbit/s), 25MB (bytes a second), or off");
     } else if (s->stopping) {
         api_answer_error(out, 409, -ESHUTDOWN, "start a move", "this ferryd is stopping");
     } else if (move_source_start(s, domain, to, &m, &err) < 0) {
-        answer_failure(out, &err);
+        api_answer_failure(out, &err);
     } else {
+        api_set_move_limit(m, limit, NULL);
         out->status = 202;
         out->body = json_pack("{s:s}", "id", m->id);
     }
@@ -114,10 +123,15 @@ static void post_action(struct move *m, const char *action, const json_t *body,
                       "this site is its target");
     else if (strcmp(action, "resolve") == 0)
         r = resolve(m, body, &err);
+    else if (strcmp(action, "bwlimit") == 0)
+        r = m->role == JOURNAL_SOURCE
+                ? api_set_move_limit(m, json_object_get(body, "rate") ?: json_null(), &err)
+                : error_set(&err, -EPERM, "limit the move", "say it at the source",
+                            "this site is the move's target");
     else
         r = error_set(&err, -ENOENT, "act on the move", NULL, "there is no action '%s'", action);
     if (r < 0)
-        answer_failure(out, &err);
+        api_answer_failure(out, &err);
     else
         out->body = move_to_json(m);
 }
@@ -156,6 +170,8 @@ void api_handle(struct service *s, const char *method, const char *url, const js
         get_moves(s, out);
     else if (strcmp(url, "/v1/moves") == 0 && post)
         post_move(s, body, out);
+    else if (strncmp(url, "/v1/links/", 10) == 0)
+        api_handle_link(s, method, url + 10, body, out);
     else if (strncmp(url, "/v1/moves/", 10) == 0)
         handle_one(s, method, url + 10, body, out);
     else
@@ -189,7 +205,7 @@ char *api_metrics(struct service *s)
     static const char *const families[] = {
         "ferry_move_disk_wire_bytes", "ferry_move_memory_wire_bytes", "ferry_move_log_fill_bytes"};
     unsigned counts[4] = {0};
-    char *text = NULL;
+    char *text = NULL, *links;
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
     struct move *m;
@@ -210,6 +226,9 @@ char *api_metrics(struct service *s)
         if (!m->finished)
             put_move_metrics(f, m);
     }
+    links = link_metrics(s);
+    fputs(links ? links : "", f);
+    free(links);
     fclose(f);
     return text;
 }

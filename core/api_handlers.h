@@ -15,6 +15,7 @@ struct api_answer {
 /* @body: the request's JSON object, or NULL. */
 void api_handle(struct service *s, const char *method, const char *url, const json_t *body,
                 struct api_answer *out);
+void api_answer_failure(struct api_answer *out, const struct error *err);
 void api_answer_error(struct api_answer *out, unsigned status, int code, const char *what,
                       const char *why);
 /* The text of /metrics; malloc'ed, NULL when there is no memory. */

@@ -287,6 +287,10 @@ static int set_peer(struct config_peer *p, const char *key, const char *value)
         return tls_fingerprint_parse(value, p->link.fingerprint) == 0;
     if (strcmp(key, "allow") == 0)
         return set_permissions(&p->permissions, value);
+    if (strcmp(key, "bwlimit") == 0) {
+        p->has_bwlimit = true;
+        return timetable_parse(value, &p->bwlimit) == 0;
+    }
     return -1;
 }
 
@@ -298,6 +302,8 @@ static int set_value(struct config *c, const char *section, const char *key, con
         return set_tls(c, key, value);
     if (strcmp(section, "libvirt") == 0)
         return set_libvirt(c, key, value);
+    if (strcmp(section, "link") == 0 && strcmp(key, "bwlimit") == 0)
+        return timetable_parse(value, &c->bwlimit) == 0;
     if (strcmp(section, "link") == 0)
         return set_link(&c->link, key, value);
     if (strcmp(section, "storage") == 0)

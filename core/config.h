@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/bandwidth.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "netlink/link.h"
@@ -29,6 +30,8 @@ enum old_disks { OLD_DISKS_KEEP, OLD_DISKS_REMOVE };
 struct config_peer {
     struct link_peer link;
     unsigned permissions; /* enum peer_permission */
+    bool has_bwlimit;
+    struct timetable bwlimit;
 };
 
 struct config {
@@ -47,7 +50,8 @@ struct config {
     char qemu_user[64];
     bool monitor; /* QMP through libvirt may be used (taints the domain `custom-monitor`) */
     /* [link] */
-    struct link_config link; /* its name and address are filled from [site] */
+    struct timetable bwlimit; /* of each peer that has none of its own */
+    struct link_config link;  /* its name and address are filled from [site] */
     /* [storage] */
     char directories[CONFIG_DIRECTORIES_MAX][PATH_MAX]; /* where peers may create disks */
     unsigned directory_count;

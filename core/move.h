@@ -13,6 +13,7 @@
 #include <jansson.h>
 
 #include "core/service.h"
+#include "netlink/shaper.h"
 
 enum move_phase {
     MOVE_PREPARING, /* preflight, target storage */
@@ -64,8 +65,9 @@ struct move {
     uint64_t ended_ns;
     int64_t downtime_ms; /* -1 = none measured */
     enum move_outcome outcome;
-    bool refused;  /* by preflight, here or at the target: nothing was begun */
-    bool finished; /* nothing left for this site to do */
+    bool refused;         /* by preflight, here or at the target: nothing was begun */
+    struct shaper shaper; /* a limit of its own; the source's streams keep to it */
+    bool finished;        /* nothing left for this site to do */
     struct error reason;
     struct move_progress progress;
     unsigned pending;           /* calls under way that will come back to this object */

@@ -32,6 +32,7 @@ struct contact {
 struct peering {
     uv_loop_t *loop;
     struct link *link;
+    struct link_limits *limits;
     const struct config *config;
     const struct peering_ops *ops;
     void *user;
@@ -242,6 +243,7 @@ static int contact_new(struct peering *p, struct link_session *ls, bool dialled)
     c->idle_since_ns = clock_now_ns();
     snprintf(c->peer, sizeof(c->peer), "%s", link_session_peer(ls));
     link_session_set_user(ls, c);
+    session_set_shaper(link_session_engine(ls), link_limits_shaper(p->limits, c->peer));
     TAILQ_INSERT_TAIL(&p->contacts, c, entry);
     r = peering_open(ls, CARE_CONTROL, json_pack("{s:s}", "channel", "control"), &c->control_out);
     if (r == 0)
@@ -330,6 +332,8 @@ int peering_new(uv_loop_t *loop, const struct config *config, struct tls_identit
     p->user = user;
     TAILQ_INIT(&p->contacts);
     r = link_new(loop, &lc, identity, &link_ops, p, &p->link, err);
+    if (r == 0 && !(p->limits = link_limits_new(loop, config)))
+        r = error_set(err, -ENOMEM, "start the link", NULL, "out of memory");
     if (r < 0) {
         free(p);
         return r;
@@ -346,6 +350,7 @@ void peering_reconfigure(struct peering *p, const struct config *config)
     struct contact *c, *next;
 
     p->config = config;
+    link_limits_reconfigure(p->limits, config);
     for (c = TAILQ_FIRST(&p->contacts); c; c = next) {
         next = TAILQ_NEXT(c, entry);
         if (!config_peer_by_name(config, c->peer))
@@ -359,6 +364,7 @@ void peering_shutdown(struct peering *p)
     struct contact *c;
 
     link_shutdown(p->link);
+    link_limits_shutdown(p->limits);
     while ((c = TAILQ_FIRST(&p->contacts)))
         contact_free(c);
     uv_close((uv_handle_t *)&p->tick, NULL);
@@ -369,6 +375,7 @@ void peering_free(struct peering *p)
     if (!p)
         return;
     link_free(p->link);
+    link_limits_free(p->limits);
     free(p);
 }
 
@@ -414,6 +421,11 @@ void peering_release(struct link_session *ls)
 
     if (c && --c->holds == 0)
         c->idle_since_ns = clock_now_ns();
+}
+
+struct link_limits *peering_limits(struct peering *p)
+{
+    return p->limits;
 }
 
 struct link_session *peering_any(struct peering *p, const char *peer)

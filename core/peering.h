@@ -16,6 +16,7 @@
 #include <uv.h>
 
 #include "core/config.h"
+#include "core/link_limits.h"
 #include "netlink/link.h"
 
 struct peering;
@@ -43,6 +44,8 @@ int peering_dial(struct peering *p, const char *peer, struct link_session **ret,
 /* Holds an accepted or dialled session against being closed as idle; and lets it go. */
 void peering_hold(struct link_session *ls);
 void peering_release(struct link_session *ls);
+/* The bandwidth limits of the links. */
+struct link_limits *peering_limits(struct peering *p);
 /* Any session with the peer, up ones first; NULL when there is none. */
 struct link_session *peering_any(struct peering *p, const char *peer);
 

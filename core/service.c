@@ -110,11 +110,15 @@ static void on_message(void *user, const char *peer, struct link_session *ls, co
 static void on_stream(void *user, const char *peer, struct link_session *ls, const json_t *label,
                       struct stream *stream)
 {
+    const char *channel = json_string_value(json_object_get(label, "channel"));
     const char *id = json_string_value(json_object_get(label, "move"));
     struct move *m = id ? move_find(user, id, JOURNAL_TARGET) : NULL;
+    struct service *s = user;
 
     (void)ls;
-    if (m && strcmp(m->peer, peer) == 0)
+    if (channel && strcmp(channel, "probe") == 0)
+        link_probe_serve(s->probes, label, stream);
+    else if (m && strcmp(m->peer, peer) == 0)
         move_target_on_stream(m, label, stream);
     else
         stream_release(stream);
@@ -286,6 +290,8 @@ static int start_parts(struct service *s, struct error *err)
         error_set(err, r, "start", NULL, "%s", strerror(-r));
     if (r == 0)
         r = peering_new(s->loop, s->config, s->identity, &peering_ops, s, &s->peering, err);
+    if (r == 0 && !(s->probes = link_probes_new(s->loop, s->peering)))
+        r = error_set(err, -ENOMEM, "start", NULL, "out of memory");
     if (r == 0)
         r = recover(s, err);
     if (r == 0)
@@ -324,6 +330,7 @@ int service_reload(struct service *s, struct error *err)
     if (r < 0)
         return r;
     memcpy(s->config->peers, fresh->peers, sizeof(fresh->peers));
+    s->config->bwlimit = fresh->bwlimit;
     s->config->peer_count = fresh->peer_count;
     s->config->log_level = fresh->log_level;
     log_set_level(fresh->log_level);
@@ -336,6 +343,7 @@ int service_reload(struct service *s, struct error *err)
 static void close_parts(struct service *s)
 {
     api_stop(s->api);
+    link_probes_free(TAKE_PTR(s->probes));
     peering_shutdown(s->peering);
     virt_retire(s->virt);
     worker_retire(s->files);

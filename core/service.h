@@ -13,6 +13,7 @@
 
 #include "core/config.h"
 #include "core/journal.h"
+#include "core/link_probe.h"
 #include "core/peering.h"
 #include "core/virt.h"
 #include "core/worker.h"
@@ -31,6 +32,7 @@ struct service {
     struct journal *journal;
     struct virt *virt;
     struct peering *peering;
+    struct link_probes *probes;
     struct mirror_budget *budget;
     struct worker *files; /* disk files: blocking file system calls */
     struct api *api;

@@ -83,10 +83,14 @@ static int open_stream(struct move_source *ms, enum care care, const char *chann
                        const char *disk, struct stream **ret)
 {
     json_t *label = json_pack("{s:s, s:s}", "channel", channel, "move", ms->move->id);
+    int r;
 
     if (disk)
         json_object_set_new(label, "disk", json_string(disk));
-    return peering_open(ms->ls, care, label, ret);
+    r = peering_open(ms->ls, care, label, ret);
+    if (r == 0)
+        stream_set_shaper(*ret, &ms->move->shaper);
+    return r;
 }
 
 static void on_rpc_accept(void *user, int fd)
