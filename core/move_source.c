@@ -533,7 +533,7 @@ int move_source_cancel(struct move *m, struct error *err)
 int move_source_resolve(struct move *m, bool run_at_source, struct error *err)
 {
     if (m->finished || !m->source || m->source->sw.state != SOURCE_IN_DOUBT)
-        return error_set(err, -EINVAL, "resolve the move", "see `ferry show`",
+        return error_set(err, -EBUSY, "resolve the move", "see `ferry show`",
                          "it is not in doubt at this site");
     move_source_step(m->source,
                      run_at_source ? SOURCE_ON_RESOLVE_SOURCE : SOURCE_ON_RESOLVE_TARGET);

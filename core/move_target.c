@@ -512,7 +512,7 @@ int move_target_recover(struct move *m, const char *state, struct error *err)
 int move_target_resolve(struct move *m, bool run_at_source, struct error *err)
 {
     if (m->finished || !m->target || m->target->sw.state != TARGET_PREPARED)
-        return error_set(err, -EINVAL, "resolve the move", "see `ferry show`",
+        return error_set(err, -EBUSY, "resolve the move", "see `ferry show`",
                          "it is not in doubt at this site");
     move_target_step(m->target,
                      run_at_source ? TARGET_ON_RESOLVE_SOURCE : TARGET_ON_RESOLVE_TARGET);

@@ -1,0 +1,103 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Goal: a move in doubt stays paused, says so everywhere an operator looks, and ends by the operator's word alone:
+`ferry resolve ID --run-at source|target`, given at the site that is left while the other one is gone. When that
+one comes back it follows: at no time do two copies run, exactly one does in the end, and nothing is left over."""
+
+import subprocess
+import sys
+
+import ferrylab
+from ferrylab import (CONTROL_SOCKET, NeverTwo, expect, expect_equal, expect_moved, expect_nothing_at, expect_stayed,
+                      expect_well, expect_words, until, wait_finished)
+
+CONF = {"link.outage_limit_s": 1, "link.stripe_timeout_s": 2}
+LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
+
+
+def running(guest):
+    return sorted(site.name for site in guest.running_at())
+
+
+def in_doubt(bed, site, move_id):
+    """Waits for it, and sees that list, show, the metrics and the log say so, too."""
+    until(lambda: [m for m in bed.moves(site) if m["id"] == move_id and m["outcome"] == "in-doubt"],
+          lambda: f"{site} is not in doubt: {[(m['id'], m['phase'], m['outcome']) for m in bed.moves(site)]}")
+    expect_words(bed.ferry(site, "list", as_json=False).out, [move_id, "in-doubt"], f"list at {site}")
+    shown = bed.ferry(site, "show", move_id, as_json=False).out
+    expect_words(shown, [move_id, "in-doubt", "do not start the VM by hand"], f"show at {site}")
+    metrics = subprocess.run(bed.site(site).enter(["curl", "--silent", "--unix-socket", CONTROL_SOCKET,
+                                                   "http://ferryd/metrics"]),
+                             stdout=subprocess.PIPE, text=True, check=True).stdout
+    expect_words(metrics, ['ferry_moves{outcome="in-doubt"} 1'], f"the metrics of {site}")
+    expect_words(bed.ferryd_log(site), [move_id, "in-doubt" if site == "site-a" else "in doubt"], f"the log of {site}")
+
+
+def doubtful(bed, failpoint):
+    """A move whose source has stopped at that point of its decision, with the line cut."""
+    guest = bed.guest(**LIKE)
+    bed.restart("site-a", f"{failpoint}:stop")
+    move = bed.move(guest)
+    expect(move.id, "the move has no id")
+    bed.wait_stopped("site-a")
+    bed.cut()
+    return guest, move
+
+
+def resolve(bed, site, move, at):
+    result = bed.ferry(site, "resolve", move.id, "--run-at", "source" if at == "site-a" else "target")
+    expect_equal(result.status, 0, f"exit status of resolve at {site} ({result})")
+    expect_equal(result.document()["id"], move.id, "the move that resolve answers with")
+
+
+def resolve_again_is_refused(bed, site, move):
+    for side in ("source", "target"):
+        result = bed.ferry(site, "resolve", move.id, "--run-at", side)
+        expect_equal(result.status, 1, f"exit status of resolve for a move that is over ({result})")
+        expect_words(result.err, ["not in doubt"], "the message")
+
+
+def target_says_source(bed):
+    """At the target, the source gone and running on by itself: --run-at source removes the paused copy"""
+    guest, move = doubtful(bed, "before-reply")
+    with NeverTwo(bed, guest.name):
+        bed.kill("site-a")  # without the reply libvirt lets the VM run on
+        until(lambda: running(guest) == ["site-a"], lambda: f"the source does not run on: {guest.states()}")
+        in_doubt(bed, "site-b", move.id)
+        expect_equal(guest.states().get("site-b"), "paused", "the target's copy, in doubt")
+        resolve(bed, "site-b", move, "site-a")
+        until(lambda: [m["outcome"] for m in bed.moves("site-b") if m["id"] == move.id and m["finished"]] == ["aborted"],
+              "the target does not end its half by the operator's word")
+        expect_well(guest, "site-a")
+        expect_nothing_at(bed, "site-b", guest)  # while the line is still cut
+        bed.start("site-a")
+        bed.mend()
+        move.end()
+        views = wait_finished(bed, move.id)
+        expect_equal({v["outcome"] for v in views.values()}, {"aborted"}, "the outcome")
+        resolve_again_is_refused(bed, "site-b", move)
+        expect_stayed(bed, guest)
+
+
+def target_says_target(bed):
+    """At the target, the source gone for good: --run-at target runs the paused copy"""
+    guest, move = doubtful(bed, "after-reply")  # libvirt has the reply: the old copy is given up
+    with NeverTwo(bed, guest.name):
+        bed.kill("site-a")
+        until(lambda: guest.states().get("site-a") == "shut off", lambda: f"the old copy is not off: {guest.states()}")
+        in_doubt(bed, "site-b", move.id)
+        expect_equal(running(guest), [], "sites where it runs before the operator's word")
+        resolve(bed, "site-b", move, "site-b")
+        until(lambda: running(guest) == ["site-b"], lambda: f"it does not run at the target: {guest.states()}")
+        expect_well(guest, "site-b")
+        bed.start("site-a")
+        bed.mend()
+        move.end()
+        views = wait_finished(bed, move.id)
+        expect_equal({v["outcome"] for v in views.values()}, {"committed"}, "the outcome")
+        resolve_again_is_refused(bed, "site-b", move)
+        expect_moved(bed, guest)
+
+
+if __name__ == "__main__":
+    sys.exit(ferrylab.run("resolve", [target_says_source, target_says_target], CONF))
