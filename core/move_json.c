@@ -247,7 +247,11 @@ int move_from_document(struct move *m, const char *text, struct error *err)
         m->outcome = outcome_from_name(json_string_value(json_object_get(document, "outcome")));
         m->past = json_incref(json_object_get(document, "view"));
     } else {
-        error_set(err, r, "read the journal", NULL, "the record of move %s is malformed", m->id);
+        error_set(
+            err, r, "read the journal",
+            "restore the file; or move it away after you have seen with `virsh list --all` on both "
+            "sites that no move is half-done",
+            "the record of move %s is malformed", m->id);
     }
     json_decref(document);
     return r;

@@ -12,7 +12,7 @@
 #include "core/disk_files.h"
 #include "core/move_target_private.h"
 
-enum { TICK_MS = 100, ASK_AGAIN_MS = 2000 };
+enum { TICK_MS = 100, ASK_AGAIN_MS = 2000, ASK_FIRST_MS = 10000 };
 
 static void act(struct move_target *mt, unsigned actions);
 static void on_tick(uv_timer_t *timer);
@@ -224,7 +224,7 @@ static void done_adopt(struct worker_job *job)
 
     if (mt->move->persistent && mt->move->autostart) {
         mt->move->pending++;
-        virt_set_autostart(mt->service->virt, mt->move->info.uuid, on_autostart_set, mt);
+        virt_set_autostart(mt->service->virt, mt->move->info.uuid, true, on_autostart_set, mt);
     } else {
         finish(mt, MOVE_OUTCOME_COMMITTED);
     }
@@ -253,6 +253,30 @@ static void on_committed_durable(void *user)
     move_target_step(m->target, TARGET_ON_COMMITTED_JOURNALLED);
 }
 
+static void on_aborting_durable(void *user)
+{
+    struct move *m = user;
+
+    m->pending--;
+    move_target_step(m->target, TARGET_ON_ABORT_JOURNALLED);
+}
+
+/* The copy is not there to be resumed: libvirt knows whether it died or never was. */
+static enum switchover_target_event why_not_resumed(struct move_target *mt, const struct error *err)
+{
+    struct error why = {0};
+
+    if (err->code == -ESRCH)
+        return TARGET_ON_COPY_LOST;
+    if (err->code != -ENOENT)
+        return TARGET_ON_RESUME_FAILED;
+    error_set(&why, -ENOENT, "run the VM", "ferry resolve --run-at source, here",
+              "the target has no copy of it");
+    move_set_reason(mt->move, &why);
+    mt->move->outcome = MOVE_OUTCOME_IN_DOUBT;
+    return TARGET_ON_COPY_MISSING;
+}
+
 static void on_resumed(void *user, const struct error *err)
 {
     struct move_target *mt = user;
@@ -261,7 +285,7 @@ static void on_resumed(void *user, const struct error *err)
     if (err->code) {
         log_error("move %s (%s): cannot resume the VM yet: %s", mt->move->id, mt->move->info.name,
                   error_line(err, line, sizeof(line)));
-        move_target_step(mt, TARGET_ON_RESUME_FAILED);
+        move_target_step(mt, why_not_resumed(mt, err));
     } else {
         move_set_phase(mt->move, MOVE_RESUMED);
         failpoint("after-resume");
@@ -277,7 +301,18 @@ static void resume_domain(struct move_target *mt)
     virt_resume(mt->service->virt, mt->move->info.uuid, on_resumed, mt);
 }
 
-static void act(struct move_target *mt, unsigned actions)
+/* The paused copy died (its QEMU was killed), the source's is given up: its disks are complete here, and
+ * from them it starts as after a power failure. */
+static void start_domain(struct move_target *mt)
+{
+    log_error(
+        "move %s (%s): the paused copy died before it could run; it starts anew from its disks",
+        mt->move->id, mt->move->info.name);
+    mt->move->pending++;
+    virt_start(mt->service->virt, mt->move->info.uuid, on_resumed, mt);
+}
+
+static void write_records(struct move_target *mt, unsigned actions)
 {
     struct move *m = mt->move;
 
@@ -286,26 +321,38 @@ static void act(struct move_target *mt, unsigned actions)
         m->pending++;
         move_journal(m, "prepared", false, on_prepared_durable);
     }
-    if (actions & TARGET_PASS_FINISH) {
-        send_word(mt, "prepared");
-        target_channels_pass_finish(mt);
-    }
     if (actions & TARGET_JOURNAL_COMMITTED) {
         m->pending++;
         move_journal(m, "committing", false, on_committed_durable);
     }
+    if (actions & TARGET_JOURNAL_ABORTING) {
+        m->pending++;
+        move_journal(m, "aborting", false, on_aborting_durable);
+    }
+}
+
+static void act(struct move_target *mt, unsigned actions)
+{
+    struct move *m = mt->move;
+
+    write_records(mt, actions);
+    if (actions & TARGET_PASS_FINISH) {
+        mt->ask_at_ns = clock_now_ns() + ASK_FIRST_MS * NS_PER_MS;
+        send_word(mt, "prepared");
+        target_channels_pass_finish(mt);
+    }
     if (actions & TARGET_RESUME_DOMAIN)
         resume_domain(mt);
+    if (actions & TARGET_START_DOMAIN)
+        start_domain(mt);
     if (actions & TARGET_RETRY_RESUME)
         mt->resume_at_ns = clock_now_ns() + NS_PER_S / 2;
     if (actions & TARGET_SEND_RESUMED)
         send_word(mt, "resumed");
     if (actions & TARGET_ASK_SOURCE)
         ask_source(mt);
-    if (actions & TARGET_CLEAN_UP) {
-        move_journal(m, "aborting", false, NULL);
+    if (actions & TARGET_CLEAN_UP)
         service_defer(mt->service, clean_up, m);
-    }
     if (actions & TARGET_SEND_ABORTED)
         send_word(mt, "aborted");
     if (actions & TARGET_JOURNAL_DONE) {
@@ -319,7 +366,7 @@ static void act(struct move_target *mt, unsigned actions)
             "move %s (%s): in doubt: prepared here, %s does not answer; the VM stays paused", m->id,
             m->info.name, m->peer);
         m->outcome = MOVE_OUTCOME_IN_DOUBT;
-    } else if (!mt->sw.in_doubt && m->outcome == MOVE_OUTCOME_IN_DOUBT) {
+    } else if (!mt->sw.in_doubt && !mt->sw.copy_missing && m->outcome == MOVE_OUTCOME_IN_DOUBT) {
         m->outcome = MOVE_RUNNING;
     }
 }
@@ -333,7 +380,7 @@ static void on_tick(uv_timer_t *timer)
         clean_up(mt->move);
     if (mt->resume_at_ns && now_ns >= mt->resume_at_ns)
         resume_domain(mt);
-    if (mt->sw.state == TARGET_PREPARED && mt->sw.in_doubt && now_ns >= mt->ask_at_ns)
+    if (mt->sw.state == TARGET_PREPARED && now_ns >= mt->ask_at_ns)
         ask_source(mt);
     if (mt->dispose_at_ns && now_ns >= mt->dispose_at_ns && mt->move->finished) {
         mt->dispose_at_ns = UINT64_MAX;
@@ -511,11 +558,15 @@ int move_target_recover(struct move *m, const char *state, struct error *err)
 
 int move_target_resolve(struct move *m, bool run_at_source, struct error *err)
 {
-    if (m->finished || !m->target || m->target->sw.state != TARGET_PREPARED)
+    struct move_target *mt = m->target;
+    bool missing = mt && mt->sw.state == TARGET_RESUMING && mt->sw.copy_missing;
+
+    if (m->finished || !mt || (mt->sw.state != TARGET_PREPARED && !(missing && run_at_source)))
         return error_set(err, -EBUSY, "resolve the move", "see `ferry show`",
                          "it is not in doubt at this site");
-    move_target_step(m->target,
-                     run_at_source ? TARGET_ON_RESOLVE_SOURCE : TARGET_ON_RESOLVE_TARGET);
+    log_warning("move %s (%s): the operator says: run at the %s", m->id, m->info.name,
+                run_at_source ? "source" : "target");
+    move_target_step(mt, run_at_source ? TARGET_ON_RESOLVE_SOURCE : TARGET_ON_RESOLVE_TARGET);
     return 0;
 }
 

@@ -223,15 +223,19 @@ static int recover(struct service *s, struct error *err)
 
     if (r < 0)
         return r;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && r == 0; i++) {
         struct error one = {0};
 
-        if (recover_record(s, &records[i], &one) < 0)
-            log_error("recovery of move %s: %s", records[i].id,
-                      error_line(&one, line, sizeof(line)));
+        if (recover_record(s, &records[i], &one) == 0)
+            continue;
+        log_error("recovery of move %s: %s", records[i].id, error_line(&one, line, sizeof(line)));
+        if (!records[i].finished) { /* to forget a promise would be worse than not to start */
+            *err = one;
+            r = one.code;
+        }
     }
     journal_records_free(records, count);
-    return 0;
+    return r;
 }
 
 /* --- start and end ------------------------------------------------------------------------- */

@@ -323,7 +323,7 @@ static void on_migrated(void *user, const struct error *err)
     ms->migrating = false;
     if (!err->code) {
         /* libvirt counts the move as done: it has read the reply. */
-        if (ms->sw.state == SOURCE_RELEASING)
+        if (ms->sw.state == SOURCE_RELEASING || ms->sw.state == SOURCE_CHECKING)
             move_source_step(ms, SOURCE_ON_REPLY_READ);
         else if (ms->sw.state == SOURCE_MOVING)
             log_error("move %s: libvirt ended the migration without our reply", ms->move->id);
@@ -333,7 +333,8 @@ static void on_migrated(void *user, const struct error *err)
         ms->reason_is_libvirts = true;
         move_source_fail(ms, err);
     }
-    move_source_check_domain(ms);
+    if (ms->check_wanted)
+        source_domain_check(ms);
     move_source_call_returned(ms);
 }
 

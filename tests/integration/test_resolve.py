@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import ferrylab
-from ferrylab import (CONTROL_SOCKET, NeverTwo, expect, expect_equal, expect_moved, expect_nothing_at, expect_stayed,
-                      expect_well, expect_words, until, wait_finished)
+from ferrylab import (CONTROL_SOCKET, NeverTwo, expect, expect_disks_only, expect_equal, expect_moved,
+                      expect_nothing_at, expect_stayed, expect_well, expect_words, until, wait_finished)
+from lablib.verify import beating  # found through ferrylab
 
 CONF = {"link.outage_limit_s": 1, "link.stripe_timeout_s": 2}
 LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
@@ -99,5 +100,68 @@ def target_says_target(bed):
         expect_moved(bed, guest)
 
 
+def decided_alone(bed):
+    """The source has decided, its copy is given up, and the target's ferryd dies before it hears of it."""
+    guest, move = doubtful(bed, "after-reply")
+    bed.kill("site-b")
+    bed.resume("site-a")
+    in_doubt(bed, "site-a", move.id)
+    result = move.end()
+    expect_equal(result.status, 4, f"exit status of a move in doubt ({result})")
+    expect_equal(guest.states(), {"site-a": "shut off", "site-b": "paused"}, "the copies, in doubt")
+    return guest, move
+
+
+def source_says_target(bed):
+    """At the source, the target not answering: --run-at target changes nothing, and holds when it is back"""
+    guest, move = decided_alone(bed)
+    with NeverTwo(bed, guest.name):
+        resolve(bed, "site-a", move, "site-b")
+        expect_equal(guest.states(), {"site-a": "shut off", "site-b": "paused"}, "the copies, after the word")
+        bed.mend()
+        bed.start("site-b")
+        views = wait_finished(bed, move.id)
+        expect_equal({v["outcome"] for v in views.values()}, {"committed"}, "the outcome")
+        expect_moved(bed, guest)
+
+
+def source_says_source(bed):
+    """At the source, the target gone: --run-at source starts the VM from its disks; the target follows"""
+    guest, move = decided_alone(bed)
+    bed.alter(guest)  # it boots anew
+    with NeverTwo(bed, guest.name):
+        resolve(bed, "site-a", move, "site-a")
+        until(lambda: running(guest) == ["site-a"], lambda: f"it does not run at the source: {guest.states()}")
+        bed.mend()
+        bed.start("site-b")
+        views = wait_finished(bed, move.id)
+        expect_equal({v["outcome"] for v in views.values()}, {"aborted"}, "the outcome")
+        expect_nothing_at(bed, "site-b", guest)
+        expect_disks_only(bed, "site-a", guest)
+        expect_equal(running(guest), ["site-a"], "sites where it runs")
+        until(lambda: beating(guest) == ["site-a"], lambda: f"heartbeats come from {beating(guest)}")
+
+
+def both_run(bed):
+    """Told wrongly that the source is off, the target runs it: both say so, and the operator's next word ends it"""
+    guest, move = doubtful(bed, "before-reply")
+    bed.alter(guest)
+    bed.kill("site-a")
+    until(lambda: running(guest) == ["site-a"], lambda: f"the source does not run on: {guest.states()}")
+    in_doubt(bed, "site-b", move.id)
+    resolve(bed, "site-b", move, "site-b")  # without looking
+    until(lambda: len(running(guest)) == 2, lambda: f"the target does not obey: {guest.states()}")
+    bed.start("site-a")
+    bed.mend()
+    in_doubt(bed, "site-a", move.id)
+    expect_words(bed.ferry("site-a", "show", move.id).document()["reason"], ["runs here AND at site-b"], "the reason")
+    resolve(bed, "site-a", move, "site-b")
+    wait_finished(bed, move.id)
+    expect_equal(running(guest), ["site-b"], "sites where it runs after the second word")
+    expect_nothing_at(bed, "site-a", guest, {"vm.raw"})
+    move.end()
+
+
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("resolve", [target_says_source, target_says_target], CONF))
+    sys.exit(ferrylab.run("resolve", [target_says_source, target_says_target, source_says_target,
+                                      source_says_source, both_run], CONF))
