@@ -195,6 +195,8 @@ static void act(struct move_source *ms, unsigned actions)
 {
     if (actions & SOURCE_SEND_COMMIT) { /* first: the guest waits for it */
         failpoint("before-commit");
+        if (!ms->marks.commit_ns)
+            ms->marks.commit_ns = clock_now_ns();
         send_word(ms, "commit");
         failpoint("after-commit");
     }
@@ -273,6 +275,7 @@ static void on_tick(uv_timer_t *timer)
         source_channels_close(ms);
     }
     source_domain_tick(ms, now_ns);
+    source_hold_tick(ms);
     ask_again(ms, now_ns);
     if (ms->sw.state == SOURCE_MOVING && ms->move->phase_ns[MOVE_STOPPED] &&
         now_ns - ms->move->phase_ns[MOVE_STOPPED] >
@@ -390,14 +393,18 @@ static int source_new(struct move *m, struct error *err)
     return 0;
 }
 
-int move_source_start(struct service *s, const char *domain, const char *peer, struct move **ret,
-                      struct error *err)
+int move_source_start(struct service *s, const char *domain, const char *peer,
+                      const struct move_wishes *wishes, struct move **ret, struct error *err)
 {
     int r = move_new(s, JOURNAL_SOURCE, NULL, peer, ret, err);
 
     if (r < 0)
         return r;
     snprintf((*ret)->info.name, sizeof((*ret)->info.name), "%s", domain);
+    if (wishes) {
+        (*ret)->hold = wishes->hold;
+        (*ret)->switchover_at_ms = wishes->switchover_at_ms;
+    }
     r = source_new(*ret, err);
     if (r < 0) {
         (*ret)->finished = true;
@@ -490,7 +497,25 @@ static void on_target_failed(struct move_source *ms, const json_t *msg)
     move_source_fail(ms, &why);
 }
 
-static void on_target_resumed(struct move_source *ms)
+/* What the target says of its spans is as good as its clock; nothing but the report depends on it. */
+static void split_downtime(struct move_source *ms, const json_t *msg)
+{
+    static const json_int_t hour_us = INT64_C(3600) * 1000 * 1000;
+    const json_t *said = json_object_get(msg, "spans_us");
+    json_int_t flush = json_integer_value(json_object_get(said, "flush"));
+    json_int_t load = json_integer_value(json_object_get(said, "load"));
+    json_int_t resume = json_integer_value(json_object_get(said, "resume"));
+    struct downtime_spans spans = {(uint64_t)flush, (uint64_t)load, (uint64_t)resume};
+    struct move *m = ms->move;
+
+    if (!said || flush < 0 || load < 0 || resume < 0 || MAX(flush, MAX(load, resume)) > hour_us)
+        return;
+    ms->marks.stopped_ns = m->phase_ns[MOVE_STOPPED];
+    ms->marks.resumed_word_ns = clock_now_ns();
+    m->downtime_known = downtime_split(&ms->marks, &spans, m->progress.rtt_us, &m->downtime);
+}
+
+static void on_target_resumed(struct move_source *ms, const json_t *msg)
 {
     struct move *m = ms->move;
 
@@ -500,6 +525,7 @@ static void on_target_resumed(struct move_source *ms)
         uint64_t span_ns = clock_now_ns() - m->phase_ns[MOVE_STOPPED];
 
         m->downtime_ms = (int64_t)((span_ns - MIN(one_way_ns, span_ns)) / NS_PER_MS);
+        split_downtime(ms, msg);
     }
     move_set_phase(m, MOVE_RESUMED);
     move_source_step(ms, SOURCE_ON_TARGET_RESUMED);
@@ -540,7 +566,7 @@ void move_source_on_message(struct move *m, struct link_session *ls, const char 
     } else if (strcmp(type, "prepared") == 0) {
         move_set_phase(m, MOVE_PREPARED);
     } else if (strcmp(type, "resumed") == 0) {
-        on_target_resumed(ms);
+        on_target_resumed(ms, msg);
     } else if (strcmp(type, "aborted") == 0) {
         move_source_step(ms, SOURCE_ON_TARGET_ABORTED);
     } else if (strcmp(type, "unknown") == 0) {

@@ -44,6 +44,7 @@ struct move_source {
     struct ram_parser *parser;
     struct disk_source *disks;
     struct congestion *congestion;
+    struct downtime_marks marks;
     bool reply_released; /* waits to be read */
     uv_timer_t *reply_timer;
     bool qmp_running, stats_running;
@@ -63,6 +64,10 @@ void move_source_prepare(struct move_source *ms, const struct error *err);
 void move_source_set_outcome(struct move *m, enum move_outcome outcome);
 /* Nothing is left to do here. */
 void move_source_finish(struct move_source *ms);
+
+/* source_hold.c: memory may be sent: now, or when the operator or the clock says so. */
+void source_hold_begin(struct move_source *ms);
+void source_hold_tick(struct move_source *ms);
 
 /* source_domain.c: each ends in an event of the machine, or in one of the functions above. */
 /* Takes the VM's autostart away, so that a restarted host cannot run an old copy; then PREPARE. */
@@ -85,6 +90,8 @@ int source_channels_open(struct move_source *ms, struct error *err);
 void source_channels_close(struct move_source *ms);
 /* Lets libvirt have the FINISH3 reply, and steps the machine when it was read. */
 void source_channels_release_reply(struct move_source *ms);
+/* Begins to read what QEMU sends of the memory. */
+void source_channels_send_memory(struct move_source *ms);
 void source_channels_tick(struct move_source *ms, uint64_t now_ns);
 
 #endif

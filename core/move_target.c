@@ -46,6 +46,19 @@ static void send_word(struct move_target *mt, const char *type)
     send_message(mt, json_pack("{s:s}", "type", type));
 }
 
+static void send_resumed(struct move_target *mt)
+{
+    json_t *msg = json_pack("{s:s}", "type", "resumed");
+    struct downtime_spans spans;
+
+    if (downtime_spans_of(&mt->moments, &spans))
+        json_object_set_new(msg, "spans_us",
+                            json_pack("{s:I, s:I, s:I}", "flush", (json_int_t)spans.flush_us,
+                                      "load", (json_int_t)spans.load_us, "resume",
+                                      (json_int_t)spans.resume_us));
+    send_message(mt, msg);
+}
+
 void move_target_fail(struct move_target *mt, const struct error *why)
 {
     if (mt->sw.state == TARGET_RECEIVING || mt->sw.state == TARGET_PREPARING) {
@@ -249,6 +262,7 @@ static void on_committed_durable(void *user)
 
     m->pending--;
     failpoint("after-committed-journal");
+    m->target->moments.committed_ns = clock_now_ns();
     move_set_phase(m, MOVE_COMMITTED);
     move_target_step(m->target, TARGET_ON_COMMITTED_JOURNALLED);
 }
@@ -287,6 +301,7 @@ static void on_resumed(void *user, const struct error *err)
                   error_line(err, line, sizeof(line)));
         move_target_step(mt, why_not_resumed(mt, err));
     } else {
+        mt->moments.resumed_ns = clock_now_ns();
         move_set_phase(mt->move, MOVE_RESUMED);
         failpoint("after-resume");
         move_target_step(mt, TARGET_ON_RESUMED);
@@ -317,6 +332,7 @@ static void write_records(struct move_target *mt, unsigned actions)
     struct move *m = mt->move;
 
     if (actions & TARGET_JOURNAL_PREPARED) {
+        mt->moments.complete_ns = clock_now_ns();
         failpoint("before-prepared-journal");
         m->pending++;
         move_journal(m, "prepared", false, on_prepared_durable);
@@ -348,7 +364,7 @@ static void act(struct move_target *mt, unsigned actions)
     if (actions & TARGET_RETRY_RESUME)
         mt->resume_at_ns = clock_now_ns() + NS_PER_S / 2;
     if (actions & TARGET_SEND_RESUMED)
-        send_word(mt, "resumed");
+        send_resumed(mt);
     if (actions & TARGET_ASK_SOURCE)
         ask_source(mt);
     if (actions & TARGET_CLEAN_UP)
@@ -429,6 +445,7 @@ static void done_create(struct worker_job *job)
     struct move_target *mt = f->move->target;
 
     mt->creating = false;
+    failpoint("before-ready");
     if (mt->sw.state == TARGET_RECEIVING) {
         if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
             target_channels_open(mt, &f->err) == 0)

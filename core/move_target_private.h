@@ -20,6 +20,7 @@ struct move_target {
     uint64_t clean_at_ns, resume_at_ns, ask_at_ns, dispose_at_ns; /* 0 = not due */
     uv_timer_t tick;
     unsigned ticks;
+    struct downtime_target moments;
 
     /* channels */
     struct move_paths paths;

@@ -46,6 +46,7 @@ static enum rpc_verdict on_rpc_inbound(void *user, const struct rpc_frame *frame
         return RPC_PASS;
     /* Whatever the state: a successful reply reaches libvirt only by SOURCE_WRITE_REPLY, because it
      * makes libvirt give the source up. */
+    ms->marks.reply_ns = clock_now_ns();
     move_set_phase(ms->move, MOVE_PREPARED);
     move_source_step(ms, SOURCE_ON_FINISH_OK);
     return RPC_KEEP;
@@ -164,9 +165,11 @@ static void on_memory_sent(void *user, const uint8_t *data, size_t len)
     bool before = ram_parser_tail_offset(ms->parser) != UINT64_MAX;
 
     ram_parser_feed(ms->parser, data, len);
-    if (!before && ram_parser_tail_offset(ms->parser) != UINT64_MAX)
+    if (!before && ram_parser_tail_offset(ms->parser) != UINT64_MAX) {
+        ms->marks.ram_end_ns = clock_now_ns();
         move_set_phase(ms->move,
                        MOVE_STOPPED); /* END(ram): the guest has stopped, at the latest now */
+    }
 }
 
 static void on_memory_failed(void *user, const struct error *err)
@@ -198,13 +201,21 @@ static void on_memory_accept(void *user, int fd)
     }
     /* libvirt starts RAM only when every mirror is READY. */
     move_set_phase(ms->move, MOVE_MIRRORING);
-    move_set_phase(ms->move, MOVE_MEMORY);
     disk_source_set_ready(ms->disks);
     if (qmp_allowed(ms)) { /* the limit was the copy's */
         ms->move->pending++;
         virt_set_speed(ms->service->virt, ms->move->info.uuid, 0, on_limit_set, ms);
     }
+    relay_set_paused(ms->memory, true);
     relay_attach(ms->memory, ms->service->loop, fd);
+    source_hold_begin(ms);
+}
+
+void source_channels_send_memory(struct move_source *ms)
+{
+    move_set_phase(ms->move, MOVE_MEMORY);
+    if (ms->memory)
+        relay_set_paused(ms->memory, false);
 }
 
 /* --- QMP ----------------------------------------------------------------------------------- */
