@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A move at the source: see move_source.h; its channels are in source_channels.c. */
+/* A move at the source: see move_source.h. How it starts is in source_start.c, the VM in source_domain.c, its
+ * channels in source_channels.c. */
 #include "core/move_source.h"
 
 #include <errno.h>
@@ -290,9 +291,9 @@ static void on_tick(uv_timer_t *timer)
     source_channels_tick(ms, now_ns);
 }
 
-/* --- start --------------------------------------------------------------------------------- */
+/* --- beginnings --------------------------------------------------------------------------------- */
 
-static void refuse(struct move_source *ms, const struct error *why)
+void move_source_refuse(struct move_source *ms, const struct error *why)
 {
     ms->move->refused = true;
     ms->sw.state = SOURCE_ABORTED;
@@ -301,82 +302,7 @@ static void refuse(struct move_source *ms, const struct error *why)
     source_domain_rearm(ms);
 }
 
-void move_source_prepare(struct move_source *ms, const struct error *err)
-{
-    struct move *m = ms->move;
-
-    if (ms->sw.state != SOURCE_MOVING || !ms->ls)
-        return;
-    if (err->code) {
-        refuse(ms, err);
-        return;
-    }
-    ms->prepare_sent = true;
-    peering_send(ms->ls, json_pack("{s:s, s:s, s:o, s:b, s:b}", "type", "prepare", "move", m->id,
-                                   "info", domain_info_to_json(&m->info), "persistent",
-                                   m->persistent, "autostart", m->autostart));
-}
-
-static void on_moving_durable(void *user)
-{
-    struct move *m = user;
-
-    m->pending--;
-    source_domain_disarm(m->source);
-}
-
-static int preflight(struct move_source *ms, const struct virt_description *d, struct error *err)
-{
-    const struct config_peer *peer = config_peer_by_name(ms->service->config, ms->move->peer);
-    struct move *m = ms->move;
-
-    if (!peer)
-        return error_set(err, -ENOENT, "find the target",
-                         "see `ferry peers`; add a [peer] section and reload",
-                         "no peer is named '%s'", m->peer);
-    if (!(peer->permissions & PEER_MAY_MOVE_FROM_HERE))
-        return error_set(err, -EPERM, "use the target",
-                         "add move-from-here to allow = in its [peer] section",
-                         "VMs may not be moved from here to %s", m->peer);
-    if (!peer->link.address[0])
-        return error_set(err, -EINVAL, "call the target",
-                         "add address = HOST:PORT to its [peer] section",
-                         "%s has no address in the configuration", m->peer);
-    if (!d->running)
-        return error_set(err, -EINVAL, "look at the VM", "resume it first: virsh resume",
-                         "%s is paused", d->info.name);
-    if (move_of_domain(ms->service, d->info.name, d->info.uuid, m))
-        return error_set(err, -EBUSY, "start a move", "see `ferry list`",
-                         "another move of %s is not finished", d->info.name);
-    m->info = d->info;
-    m->persistent = d->persistent;
-    m->autostart = d->autostart;
-    m->progress.memory_total = d->memory_bytes;
-    for (unsigned i = 0; i < d->info.disk_count; i++)
-        m->progress.disk_total += d->info.disks[i].size_bytes;
-    return move_paths_of(ms->service->config, m, &ms->paths, err);
-}
-
-static void on_described(void *user, const struct error *err, const struct virt_description *d)
-{
-    struct move_source *ms = user;
-    struct error why = *err;
-
-    if (ms->sw.state != SOURCE_MOVING) { /* cancelled meanwhile */
-        move_source_call_returned(ms);
-        return;
-    }
-    if (!why.code && preflight(ms, d, &why) == 0 &&
-        peering_dial(ms->service->peering, ms->move->peer, &ms->ls, &why) == 0) {
-        ms->move->pending++;
-        move_journal(ms->move, "moving", false, on_moving_durable);
-    } else {
-        refuse(ms, &why);
-    }
-    move_source_call_returned(ms);
-}
-
-static int source_new(struct move *m, struct error *err)
+int move_source_new(struct move *m, struct error *err)
 {
     struct move_source *ms = calloc(1, sizeof(*ms));
 
@@ -393,28 +319,6 @@ static int source_new(struct move *m, struct error *err)
     return 0;
 }
 
-int move_source_start(struct service *s, const char *domain, const char *peer,
-                      const struct move_wishes *wishes, struct move **ret, struct error *err)
-{
-    int r = move_new(s, JOURNAL_SOURCE, NULL, peer, ret, err);
-
-    if (r < 0)
-        return r;
-    snprintf((*ret)->info.name, sizeof((*ret)->info.name), "%s", domain);
-    if (wishes) {
-        (*ret)->hold = wishes->hold;
-        (*ret)->switchover_at_ms = wishes->switchover_at_ms;
-    }
-    r = source_new(*ret, err);
-    if (r < 0) {
-        (*ret)->finished = true;
-        return r;
-    }
-    (*ret)->pending++;
-    virt_describe(s->virt, domain, on_described, (*ret)->source);
-    return 0;
-}
-
 static enum switchover_source_record record_from_name(const char *state)
 {
     if (strcmp(state, "commit") == 0)
@@ -427,7 +331,7 @@ static enum switchover_source_record record_from_name(const char *state)
 int move_source_recover(struct move *m, const char *state, struct error *err)
 {
     enum switchover_source_record record = record_from_name(state);
-    int r = source_new(m, err);
+    int r = move_source_new(m, err);
 
     if (r < 0)
         return r;
@@ -485,103 +389,6 @@ int move_source_resolve(struct move *m, bool run_at_source, struct error *err)
     return 0;
 }
 
-static void on_target_failed(struct move_source *ms, const json_t *msg)
-{
-    struct error why;
-
-    error_from_json(json_object_get(msg, "error"), &why);
-    error_prefix(&why, ms->move->peer);
-    if (ms->sw.state == SOURCE_ABORTING && ms->reason_is_libvirts)
-        error_clear(&ms->move->reason); /* the cause itself replaces libvirt's echo of it */
-    ms->reason_is_libvirts = false;
-    move_source_fail(ms, &why);
-}
-
-/* What the target says of its spans is as good as its clock; nothing but the report depends on it. */
-static void split_downtime(struct move_source *ms, const json_t *msg)
-{
-    static const json_int_t hour_us = INT64_C(3600) * 1000 * 1000;
-    const json_t *said = json_object_get(msg, "spans_us");
-    json_int_t flush = json_integer_value(json_object_get(said, "flush"));
-    json_int_t load = json_integer_value(json_object_get(said, "load"));
-    json_int_t resume = json_integer_value(json_object_get(said, "resume"));
-    struct downtime_spans spans = {(uint64_t)flush, (uint64_t)load, (uint64_t)resume};
-    struct move *m = ms->move;
-
-    if (!said || flush < 0 || load < 0 || resume < 0 || MAX(flush, MAX(load, resume)) > hour_us)
-        return;
-    ms->marks.stopped_ns = m->phase_ns[MOVE_STOPPED];
-    ms->marks.resumed_word_ns = clock_now_ns();
-    m->downtime_known = downtime_split(&ms->marks, &spans, m->progress.rtt_us, &m->downtime);
-}
-
-static void on_target_resumed(struct move_source *ms, const json_t *msg)
-{
-    struct move *m = ms->move;
-
-    if (m->phase_ns[MOVE_STOPPED] && m->downtime_ms < 0) {
-        uint64_t one_way_ns =
-            m->progress.rtt_us * 1000 / 2; /* the word took that long to come here */
-        uint64_t span_ns = clock_now_ns() - m->phase_ns[MOVE_STOPPED];
-
-        m->downtime_ms = (int64_t)((span_ns - MIN(one_way_ns, span_ns)) / NS_PER_MS);
-        split_downtime(ms, msg);
-    }
-    move_set_phase(m, MOVE_RESUMED);
-    move_source_step(ms, SOURCE_ON_TARGET_RESUMED);
-}
-
-static void on_ready(struct move_source *ms)
-{
-    struct error err = {0};
-
-    if (ms->sw.state != SOURCE_MOVING || ms->migrating || ms->channels_open)
-        return;
-    if (source_channels_open(ms, &err) < 0)
-        move_source_fail(ms, &err);
-}
-
-void move_source_on_message(struct move *m, struct link_session *ls, const char *type,
-                            const json_t *msg)
-{
-    struct move_source *ms = m->source;
-    struct error why;
-
-    if (!ms) { /* finished: a target that still asks gets the recorded end */
-        if (strcmp(type, "ask") == 0)
-            peering_send(ls, json_pack("{s:s, s:s}", "type",
-                                       m->outcome == MOVE_OUTCOME_COMMITTED ? "commit" : "abort",
-                                       "move", m->id));
-        return;
-    }
-    if (strcmp(type, "ready") == 0) {
-        on_ready(ms);
-    } else if (strcmp(type, "refused") == 0 && ms->sw.state == SOURCE_MOVING &&
-               !ms->channels_open) {
-        error_from_json(json_object_get(msg, "error"), &why);
-        error_prefix(&why, m->peer);
-        refuse(ms, &why);
-    } else if (strcmp(type, "failed") == 0) {
-        on_target_failed(ms, msg);
-    } else if (strcmp(type, "prepared") == 0) {
-        move_set_phase(m, MOVE_PREPARED);
-    } else if (strcmp(type, "resumed") == 0) {
-        on_target_resumed(ms, msg);
-    } else if (strcmp(type, "aborted") == 0) {
-        move_source_step(ms, SOURCE_ON_TARGET_ABORTED);
-    } else if (strcmp(type, "unknown") == 0) {
-        move_source_step(ms, SOURCE_ON_TARGET_UNKNOWN);
-    } else if (strcmp(type, "ask") == 0) {
-        if (ms->ls != ls && !ms->ls) {
-            ms->ls = ls;
-            peering_hold(ls);
-        }
-        move_source_step(ms, SOURCE_ON_TARGET_ASKS);
-    } else {
-        log_warning("move %s: the peer says '%s', which is not known here", m->id, type);
-    }
-}
-
 void move_source_on_session_closed(struct move *m, struct link_session *ls, const struct error *why)
 {
     struct move_source *ms = m->source;
@@ -599,7 +406,7 @@ void move_source_on_session_closed(struct move *m, struct link_session *ls, cons
                  "see what cut it off, here and there, then start the move again");
     if ((!ms->prepare_sent || !info.was_up) && ms->sw.state == SOURCE_MOVING) {
         source_channels_close(ms);
-        refuse(ms, &lost);
+        move_source_refuse(ms, &lost);
         return;
     }
     if (ms->sw.state == SOURCE_MOVING)

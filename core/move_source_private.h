@@ -59,11 +59,15 @@ struct move_source {
 void move_source_step(struct move_source *ms, enum switchover_source_event event);
 void move_source_fail(struct move_source *ms, const struct error *why);
 void move_source_call_returned(struct move_source *ms);
-/* Asks the target to prepare itself, or refuses the move for @err. */
-void move_source_prepare(struct move_source *ms, const struct error *err);
+int move_source_new(struct move *m, struct error *err);
+/* Ends a move that has begun nothing yet. */
+void move_source_refuse(struct move_source *ms, const struct error *why);
 void move_source_set_outcome(struct move *m, enum move_outcome outcome);
 /* Nothing is left to do here. */
 void move_source_finish(struct move_source *ms);
+
+/* source_start.c: asks the target to prepare itself, or refuses the move for @err. */
+void move_source_prepare(struct move_source *ms, const struct error *err);
 
 /* source_hold.c: memory may be sent: now, or when the operator or the clock says so. */
 void source_hold_begin(struct move_source *ms);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A move at the target: see move_target.h; its channels are in target_channels.c. */
+/* A move at the target: see move_target.h. Its files and its removal are in target_files.c, its channels in
+ * target_channels.c. */
 #include "core/move_target.h"
 
 #include <errno.h>
@@ -9,7 +10,6 @@
 #include "core/base/clock.h"
 #include "core/base/failpoint.h"
 #include "core/base/log.h"
-#include "core/disk_files.h"
 #include "core/move_target_private.h"
 
 enum { TICK_MS = 100, ASK_AGAIN_MS = 2000, ASK_FIRST_MS = 10000 };
@@ -41,7 +41,7 @@ static void send_message(struct move_target *mt, json_t *msg)
         json_decref(msg);
 }
 
-static void send_word(struct move_target *mt, const char *type)
+void move_target_send_word(struct move_target *mt, const char *type)
 {
     send_message(mt, json_pack("{s:s}", "type", type));
 }
@@ -76,9 +76,9 @@ static void ask_source(struct move_target *mt)
 
     mt->ask_at_ns = clock_now_ns() + ASK_AGAIN_MS * NS_PER_MS;
     if (mt->ls || peering_any(mt->service->peering, mt->move->peer)) {
-        send_word(mt, "ask");
+        move_target_send_word(mt, "ask");
     } else if (peering_dial(mt->service->peering, mt->move->peer, &ls, &err) == 0) {
-        send_word(mt, "ask");
+        move_target_send_word(mt, "ask");
         peering_release(
             ls); /* idle sessions live long enough for an answer, and are dialled again */
     }
@@ -117,7 +117,7 @@ void move_target_call_returned(struct move_target *mt)
         service_defer(mt->service, dispose, mt->move);
 }
 
-static void finish(struct move_target *mt, enum move_outcome outcome)
+void move_target_finish(struct move_target *mt, enum move_outcome outcome)
 {
     struct move *m = mt->move;
 
@@ -129,119 +129,6 @@ static void finish(struct move_target *mt, enum move_outcome outcome)
     log_info("move %s (%s): %s", m->id, m->info.name, move_outcome_name(outcome));
     move_paths_remove(&mt->paths); /* what is connected stays so */
     mt->dispose_at_ns = clock_now_ns() + (outcome == MOVE_OUTCOME_COMMITTED ? 3 * NS_PER_S : 0);
-}
-
-/* Disk files are made, removed and adopted on the worker. */
-struct files_job {
-    struct worker_job job;
-    struct move *move;
-    struct domain_info info;
-    struct config config;
-    struct error err;
-};
-
-static struct files_job *files_job_new(struct move_target *mt, void (*run)(struct worker_job *),
-                                       void (*done)(struct worker_job *))
-{
-    struct files_job *f = calloc(1, sizeof(*f));
-
-    if (!f)
-        abort(); /* some hundred KiB; without it disks would stay behind */
-    f->job = (struct worker_job){.run = run, .done = done};
-    f->move = mt->move;
-    f->info = mt->move->info;
-    f->config = *mt->service->config;
-    mt->move->pending++;
-    return f;
-}
-
-static void files_job_end(struct files_job *f)
-{
-    struct move_target *mt = f->move->target;
-
-    free(f);
-    move_target_call_returned(mt);
-}
-
-static void run_remove(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-
-    disk_files_remove(&f->info, f->move->id);
-}
-
-static void done_remove(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-
-    move_target_step(f->move->target, TARGET_ON_CLEANED);
-    files_job_end(f);
-}
-
-static void on_domain_removed(void *user, const struct error *err)
-{
-    struct move_target *mt = user;
-    char line[1024];
-
-    if (err->code) {
-        log_warning("move %s: cannot remove the half-made VM yet: %s", mt->move->id,
-                    error_line(err, line, sizeof(line)));
-        mt->clean_at_ns = clock_now_ns() + NS_PER_S;
-    } else {
-        worker_post(mt->service->files, &files_job_new(mt, run_remove, done_remove)->job);
-    }
-    move_target_call_returned(mt);
-}
-
-/* Channels first: libvirtd kills an incoming VM whose connection ends. Then what is left of the VM,
- * then its files. */
-static void clean_up(void *arg)
-{
-    struct move *m = arg;
-    struct move_target *mt = m->target;
-
-    if (!mt || mt->creating) { /* files are being made: they are removed when that returns */
-        if (mt)
-            mt->clean_at_ns = clock_now_ns() + NS_PER_S / 20;
-        return;
-    }
-    mt->clean_at_ns = 0;
-    target_channels_close(mt);
-    m->pending++;
-    virt_destroy(mt->service->virt, m->info.uuid, on_domain_removed, mt);
-}
-
-static void run_adopt(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-
-    disk_files_adopt(&f->info, f->move->id);
-}
-
-static void on_autostart_set(void *user, const struct error *err)
-{
-    struct move_target *mt = user;
-    char line[1024];
-
-    if (err->code)
-        log_warning("move %s (%s): it does not start with this host: %s", mt->move->id,
-                    mt->move->info.name, error_line(err, line, sizeof(line)));
-    finish(mt, MOVE_OUTCOME_COMMITTED);
-    move_target_call_returned(mt);
-}
-
-static void done_adopt(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-    struct move_target *mt = f->move->target;
-
-    if (mt->move->persistent && mt->move->autostart) {
-        mt->move->pending++;
-        virt_set_autostart(mt->service->virt, mt->move->info.uuid, true, on_autostart_set, mt);
-    } else {
-        finish(mt, MOVE_OUTCOME_COMMITTED);
-    }
-    files_job_end(f);
 }
 
 /* --- the promise --------------------------------------------------------------------------- */
@@ -354,7 +241,7 @@ static void act(struct move_target *mt, unsigned actions)
     write_records(mt, actions);
     if (actions & TARGET_PASS_FINISH) {
         mt->ask_at_ns = clock_now_ns() + ASK_FIRST_MS * NS_PER_MS;
-        send_word(mt, "prepared");
+        move_target_send_word(mt, "prepared");
         target_channels_pass_finish(mt);
     }
     if (actions & TARGET_RESUME_DOMAIN)
@@ -368,14 +255,14 @@ static void act(struct move_target *mt, unsigned actions)
     if (actions & TARGET_ASK_SOURCE)
         ask_source(mt);
     if (actions & TARGET_CLEAN_UP)
-        service_defer(mt->service, clean_up, m);
+        service_defer(mt->service, target_files_clean_up, m);
     if (actions & TARGET_SEND_ABORTED)
-        send_word(mt, "aborted");
+        move_target_send_word(mt, "aborted");
     if (actions & TARGET_JOURNAL_DONE) {
         if (mt->sw.state == TARGET_RESUMED)
-            worker_post(mt->service->files, &files_job_new(mt, run_adopt, done_adopt)->job);
+            target_files_adopt(mt);
         else
-            finish(mt, MOVE_OUTCOME_ABORTED);
+            move_target_finish(mt, MOVE_OUTCOME_ABORTED);
     }
     if (mt->sw.in_doubt && m->outcome != MOVE_OUTCOME_IN_DOUBT) {
         log_warning(
@@ -393,7 +280,7 @@ static void on_tick(uv_timer_t *timer)
     uint64_t now_ns = clock_now_ns();
 
     if (mt->clean_at_ns && now_ns >= mt->clean_at_ns)
-        clean_up(mt->move);
+        target_files_clean_up(mt->move);
     if (mt->resume_at_ns && now_ns >= mt->resume_at_ns)
         resume_domain(mt);
     if (mt->sw.state == TARGET_PREPARED && now_ns >= mt->ask_at_ns)
@@ -423,39 +310,13 @@ static int target_new(struct move *m)
     return 0;
 }
 
-static void refuse(struct move_target *mt, const struct error *why)
+void move_target_refuse(struct move_target *mt, const struct error *why)
 {
     move_set_reason(mt->move, why);
     mt->move->refused = true;
     send_message(mt, json_pack("{s:s, s:o}", "type", "refused", "error", error_to_json(why)));
     mt->sw.state = TARGET_ABORTED;
-    finish(mt, MOVE_OUTCOME_ABORTED);
-}
-
-static void run_create(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-
-    disk_files_create(&f->config, &f->info, f->move->id, &f->err);
-}
-
-static void done_create(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-    struct move_target *mt = f->move->target;
-
-    mt->creating = false;
-    failpoint("before-ready");
-    if (mt->sw.state == TARGET_RECEIVING) {
-        if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
-            target_channels_open(mt, &f->err) == 0)
-            send_word(mt, "ready");
-        if (f->err.code) {
-            disk_files_remove(&f->info, f->move->id);
-            refuse(mt, &f->err);
-        }
-    }
-    files_job_end(f);
+    move_target_finish(mt, MOVE_OUTCOME_ABORTED);
 }
 
 static void on_receiving_durable(void *user)
@@ -466,8 +327,7 @@ static void on_receiving_durable(void *user)
     m->pending--;
     if (mt->sw.state != TARGET_RECEIVING)
         return;
-    mt->creating = true;
-    worker_post(mt->service->files, &files_job_new(mt, run_create, done_create)->job);
+    target_files_create(mt);
 }
 
 /* The same VM must not be here already, under its UUID or its name: an abort removes the target's VM,
@@ -488,12 +348,12 @@ static void on_described(void *user, const struct error *err, const struct virt_
         mt->move->pending++;
         move_journal(mt->move, "receiving", false, on_receiving_durable);
     } else if (why.code == -ENOTCONN) {
-        refuse(mt, &why);
+        move_target_refuse(mt, &why);
     } else {
         error_set(&why, -EEXIST, "receive the VM", "remove that one first: virsh undefine",
                   "a VM with the name or UUID of %s exists already at %s", mt->move->info.name,
                   mt->service->config->name);
-        refuse(mt, &why);
+        move_target_refuse(mt, &why);
     }
     move_target_call_returned(mt);
 }
@@ -543,7 +403,7 @@ void move_target_on_prepare(struct service *s, const char *peer, struct link_ses
     m->target->ls = ls;
     peering_hold(ls);
     if (check_prepare(m->target, peer, msg, &err) < 0) {
-        refuse(m->target, &err);
+        move_target_refuse(m->target, &err);
         return;
     }
     log_info("move %s (%s): from %s, %u disks", m->id, m->info.name, peer, m->info.disk_count);

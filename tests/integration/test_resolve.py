@@ -49,6 +49,7 @@ def resolve(bed, site, move, at):
     result = bed.ferry(site, "resolve", move.id, "--run-at", "source" if at == "site-a" else "target")
     expect_equal(result.status, 0, f"exit status of resolve at {site} ({result})")
     expect_equal(result.document()["id"], move.id, "the move that resolve answers with")
+    expect_words(result.err, ["by your word", "twice"], "the warning of resolve")
 
 
 def resolve_again_is_refused(bed, site, move):

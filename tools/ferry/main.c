@@ -282,13 +282,22 @@ static int run_switchover(struct invocation *in)
 
 static int run_resolve(struct invocation *in)
 {
+    int status;
+
     if (!in->run_at || (strcmp(in->run_at, "source") != 0 && strcmp(in->run_at, "target") != 0)) {
         fprintf(stderr, "ferry: resolve needs --run-at source or --run-at target; before you say "
                         "it, make sure with\n"
                         "your own eyes that the VM does not run at the other side\n");
         return EXIT_USAGE;
     }
-    return post(in, "/resolve", json_pack("{s:s}", "run_at", in->run_at));
+    status = post(in, "/resolve", json_pack("{s:s}", "run_at", in->run_at));
+    if (status == 0)
+        fprintf(
+            stderr,
+            "ferry: by your word it runs at the %s. The other side is told when it can be reached; "
+            "if the VM\nruns there, too, it exists twice now: look once more, and stop that one.\n",
+            in->run_at);
+    return status;
 }
 
 static int run_peers(struct invocation *in)
