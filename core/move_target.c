@@ -498,6 +498,21 @@ void move_target_on_stream(struct move *m, const json_t *label, struct stream *s
         stream_release(stream);
 }
 
+void move_target_on_stopped(struct move *m)
+{
+    struct error why = {0};
+
+    if (!m->target || m->target->sw.state != TARGET_PREPARED)
+        return; /* before, libvirt's connection ends, too; later, resuming it fails */
+    error_set(&why, -ESRCH, "keep the prepared copy",
+              "see /var/log/libvirt/qemu/ there, and start the move again",
+              "its QEMU ended before it could run");
+    move_set_reason(m, &why);
+    send_message(m->target,
+                 json_pack("{s:s, s:o}", "type", "failed", "error", error_to_json(&why)));
+    move_target_step(m->target, TARGET_ON_COPY_LOST);
+}
+
 void move_target_shutdown(struct move *m)
 {
     struct error why = {0};

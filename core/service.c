@@ -146,13 +146,13 @@ static const struct peering_ops peering_ops = {
 
 /* --- from libvirt -------------------------------------------------------------------------- */
 
-static struct move *source_move_of(struct service *s, const char *uuid)
+static struct move *unfinished_move_of(struct service *s, const char *uuid)
 {
     struct move *m;
 
     TAILQ_FOREACH(m, &s->moves, entry)
     {
-        if (m->role == JOURNAL_SOURCE && !m->finished && strcmp(m->info.uuid, uuid) == 0)
+        if (!m->finished && strcmp(m->info.uuid, uuid) == 0)
             return m;
     }
     return NULL;
@@ -160,18 +160,20 @@ static struct move *source_move_of(struct service *s, const char *uuid)
 
 static void on_suspended(void *user, const char *uuid)
 {
-    struct move *m = source_move_of(user, uuid);
+    struct move *m = unfinished_move_of(user, uuid);
 
-    if (m)
+    if (m && m->role == JOURNAL_SOURCE)
         move_source_on_suspended(m);
 }
 
 static void on_stopped(void *user, const char *uuid)
 {
-    struct move *m = source_move_of(user, uuid);
+    struct move *m = unfinished_move_of(user, uuid);
 
-    if (m)
+    if (m && m->role == JOURNAL_SOURCE)
         move_source_on_stopped(m);
+    else if (m)
+        move_target_on_stopped(m);
 }
 
 static void on_disconnected(void *user)

@@ -73,7 +73,8 @@ static unsigned start_restore(struct switchover_source *s, unsigned more)
     return SOURCE_JOURNAL_RESTORE | more;
 }
 
-/* The operator ended it at the target, which says so: the copy here is the only one. */
+/* The target has ended it after its promise, and says so: its operator wanted that, or its copy died. The copy
+ * here is the only one. */
 static unsigned restore_without_target(struct switchover_source *s, unsigned more)
 {
     unsigned actions = start_restore(s, more);
@@ -133,7 +134,7 @@ static unsigned step_checking(struct switchover_source *s, enum switchover_sourc
         return 0;
     case SOURCE_ON_TARGET_RESUMED: /* only our COMMIT of an earlier life can have caused it */
         return end_commit(s);
-    case SOURCE_ON_TARGET_ABORTED: /* by its operator's word: ours is not said before it is durable */
+    case SOURCE_ON_TARGET_ABORTED: /* not by our word: that is not said before it is durable */
         return restore_without_target(s, 0);
     default:
         return 0;
@@ -397,6 +398,7 @@ static unsigned step_prepared(struct switchover_target *t, enum switchover_targe
     case TARGET_ON_ABORT:
     case TARGET_ON_FINISH_FAILED:
     case TARGET_ON_RESOLVE_SOURCE:
+    case TARGET_ON_COPY_LOST: /* the source's may still live; if not, its disks are as complete */
         return give_up(t);
     case TARGET_ON_LINK_LOST:
         t->in_doubt = true;

@@ -119,7 +119,7 @@ enum switchover_source_record {
 struct switchover_source {
     enum switchover_source_state state;
     bool rpc_lost;       /* DECIDING: libvirt's connection ended before the decision was durable */
-    bool target_aborted; /* DECIDING, RELEASING: the operator has ended it there meanwhile */
+    bool target_aborted; /* DECIDING, RELEASING: the target has ended it meanwhile */
     /* ABORTING: */
     bool
         undoing; /* the last durable record says commit: nothing is said or done until it does not */
@@ -167,7 +167,7 @@ enum switchover_target_event {
     TARGET_ON_ABORT_JOURNALLED,
     TARGET_ON_RESUMED, /* answers to RESUME_DOMAIN and START_DOMAIN */
     TARGET_ON_RESUME_FAILED,
-    TARGET_ON_COPY_LOST,    /* the paused copy is off: its QEMU died */
+    TARGET_ON_COPY_LOST,    /* the paused copy is off: its QEMU died. Also without RESUME_DOMAIN */
     TARGET_ON_COPY_MISSING, /* there is no such domain at all */
     TARGET_ON_CLEANED,      /* answer to CLEAN_UP */
     TARGET_ON_LINK_UP,

@@ -106,6 +106,7 @@ struct world {
     /* calls under way */
     uint8_t check_source, resume_source, start_source, withdraw;
     uint8_t resume_target, start_target, clean_target;
+    uint8_t death_unseen;     /* of the target's copy */
     uint8_t aborted_by_death; /* the VM ended, or its host did, where it had to run: none may run */
     uint8_t word;             /* the operator's, wherever it was given: 1 source, 2 target */
     uint8_t excused;     /* somebody died or decided: the VM's memory may be lost, its disks not */
@@ -135,6 +136,7 @@ enum happening {
     H_LATE_WORDS_LOST,
     H_TARGET_RESUMES,
     H_TARGET_STARTS,
+    H_TARGET_SEES_DEATH,
     H_TARGET_CLEANED,
     H_TARGET_RPC_ENDS,
     H_SOURCE_CHECKED,
@@ -194,6 +196,7 @@ static const char *happening_name(enum happening h)
         [H_LATE_WORDS_LOST] = "late words lost",
         [H_TARGET_RESUMES] = "target resumes",
         [H_TARGET_STARTS] = "target starts",
+        [H_TARGET_SEES_DEATH] = "target sees death",
         [H_TARGET_CLEANED] = "target cleaned",
         [H_TARGET_RPC_ENDS] = "target rpc ends",
         [H_SOURCE_CHECKED] = "source checked",
@@ -395,7 +398,7 @@ static void crash_target(struct world *w)
     w->target_up = w->target_notices = 0;
     memset(&w->target_puts, 0, sizeof(w->target_puts));
     w->words.commit = w->words.abort = 0;
-    w->resume_target = w->start_target = w->clean_target = 0;
+    w->resume_target = w->start_target = w->clean_target = w->death_unseen = 0;
     if (w->rpc_target)
         end_rpc_at_target(w);
 }
@@ -647,6 +650,7 @@ static int befall(struct world *w, enum happening h)
         if (w->target_copy != COPY_PAUSED || w->reply == REPLY_NONE || !spend(&w->budget.deaths))
             return 0;
         w->target_copy = COPY_OFF;
+        w->death_unseen = w->target_up;
         w->excused = 1;
         return 1;
     case H_COMMIT_DOUBLED:
@@ -772,6 +776,12 @@ static int work(struct world *w, enum happening h)
         w->target_copy = COPY_RUNNING;
         w->target_ran = 1;
         target_event(w, TARGET_ON_RESUMED);
+        return 1;
+    case H_TARGET_SEES_DEATH: /* libvirt's event; nobody repeats it for a ferryd that was down */
+        if (!w->death_unseen || !w->target_up)
+            return 0;
+        w->death_unseen = 0;
+        target_event(w, TARGET_ON_COPY_LOST);
         return 1;
     case H_TARGET_CLEANED:
         if (!w->clean_target)
@@ -908,6 +918,7 @@ static int happen(struct world *w, enum happening h)
     case H_TARGET_DURABLE:
     case H_TARGET_RESUMES:
     case H_TARGET_STARTS:
+    case H_TARGET_SEES_DEATH:
     case H_TARGET_CLEANED:
     case H_TARGET_RPC_ENDS:
     case H_SOURCE_CHECKED:
