@@ -291,10 +291,13 @@ static void on_disks_closing(void *user)
 static void on_disks_failed(void *user, const struct error *err)
 {
     struct move_source *ms = user;
+    struct error why = *err;
 
     /* A client that went away is QEMU ending the job: libvirt says why. */
-    if (ms->sw.state == SOURCE_MOVING && err->code != -ECONNRESET && err->code != -EPIPE)
-        move_source_fail(ms, err);
+    if (ms->sw.state != SOURCE_MOVING || err->code == -ECONNRESET || err->code == -EPIPE)
+        return;
+    error_prefix(&why, ms->move->peer); /* what a mirror meets, it meets there or on the way */
+    move_source_fail(ms, &why);
 }
 
 static const struct disk_source_ops disk_ops = {

@@ -763,8 +763,8 @@ static int work(struct world *w, enum happening h)
             return 0;
         make_durable_at_target(w);
         return 1;
-    case H_TARGET_RESUMES:
-        if (!w->resume_target)
+    case H_TARGET_RESUMES: /* libvirt's Finish holds the domain until it has answered */
+        if (!w->resume_target || (w->finish_passed && w->reply == REPLY_NONE))
             return 0;
         resume_target(w);
         return 1;
