@@ -297,6 +297,9 @@ static void on_disks_failed(void *user, const struct error *err)
     if (ms->sw.state != SOURCE_MOVING || err->code == -ECONNRESET || err->code == -EPIPE)
         return;
     error_prefix(&why, ms->move->peer); /* what a mirror meets, it meets there or on the way */
+    if (!why.mend[0])
+        snprintf(why.mend, sizeof(why.mend),
+                 "see ferryd's log and the disk's file system there, then start the move again");
     move_source_fail(ms, &why);
 }
 
