@@ -6,8 +6,10 @@
  *   GET  /v1/peers                    configured peers and whether they can be reached
  *   GET  /v1/moves                    all moves this ferryd remembers
  *   GET  /v1/moves/ID                 one of them
- *   POST /v1/moves                    {"domain", "to"}: starts one, answers {"id"}
+ *   POST /v1/moves                    {"domain", "to", "hold": true, "at": "HH:MM"}: starts one, answers
+ *                                     {"id"}; the last two are optional
  *   POST /v1/moves/ID/cancel
+ *   POST /v1/moves/ID/switchover      lets a held move go on
  *   POST /v1/moves/ID/resolve         {"run_at": "source" | "target"}
  *   POST /v1/moves/ID/bwlimit         {"rate": "200M" | "off"}
  *   GET  /v1/links/SITE               the link to a peer, and its last probe

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/api_link.h"
+#include "core/base/clock.h"
 #include "core/base/macros.h"
 #include "core/link_json.h"
 #include "core/move.h"
@@ -71,11 +72,24 @@ static void get_moves(struct service *s, struct api_answer *out)
     out->body = json_pack("{s:s, s:o}", "site", s->config->name, "moves", list);
 }
 
+static int read_wishes(const json_t *body, struct move_wishes *ret)
+{
+    const json_t *hold = json_object_get(body, "hold"), *at = json_object_get(body, "at");
+
+    if ((hold && !json_is_boolean(hold)) || (at && !json_is_string(at)))
+        return -EINVAL;
+    ret->hold = json_is_true(hold) || at;
+    return at ? move_source_parse_time(json_string_value(at), clock_wall_ms(),
+                                       &ret->switchover_at_ms)
+              : 0;
+}
+
 static void post_move(struct service *s, const json_t *body, struct api_answer *out)
 {
     const char *domain = json_string_value(json_object_get(body, "domain"));
     const char *to = json_string_value(json_object_get(body, "to"));
     const json_t *limit = json_object_get(body, "bwlimit");
+    struct move_wishes wishes = {0};
     struct error err = {0};
     struct move *m;
 
@@ -87,9 +101,12 @@ static void post_move(struct service *s, const json_t *body, struct api_answer *
         api_answer_error(
             out, 400, -EINVAL, "start a move",
             "\"bwlimit\" must be a rate: 200M (Mbit/s), 25MB (bytes a second), or off");
+    } else if (read_wishes(body, &wishes) < 0) {
+        api_answer_error(out, 400, -EINVAL, "start a move",
+                         "\"hold\" must be true or false, \"at\" a time as HH:MM");
     } else if (s->stopping) {
         api_answer_error(out, 409, -ESHUTDOWN, "start a move", "this ferryd is stopping");
-    } else if (move_source_start(s, domain, to, &m, &err) < 0) {
+    } else if (move_source_start(s, domain, to, &wishes, &m, &err) < 0) {
         api_answer_failure(out, &err);
     } else {
         api_set_move_limit(m, limit, NULL);
@@ -121,6 +138,11 @@ static void post_action(struct move *m, const char *action, const json_t *body,
     else if (strcmp(action, "cancel") == 0)
         r = error_set(&err, -EPERM, "cancel the move", "cancel it at the source",
                       "this site is its target");
+    else if (strcmp(action, "switchover") == 0)
+        r = m->role == JOURNAL_SOURCE
+                ? move_source_switchover(m, &err)
+                : error_set(&err, -EPERM, "switch over", "say it at the source",
+                            "this site is the move's target");
     else if (strcmp(action, "resolve") == 0)
         r = resolve(m, body, &err);
     else if (strcmp(action, "bwlimit") == 0)

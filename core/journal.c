@@ -51,18 +51,57 @@ static int schema_version(sqlite3 *db)
     return version;
 }
 
+static const char DAMAGED[] = "the file is damaged: restore it, or move it away after checking "
+                              "with `virsh list --all` on both "
+                              "sites that no move is half-done";
+
+/* What an operator can do about SQLite's primary code; NULL: nothing in particular. */
+static const char *mend_of(int code)
+{
+    switch (code & 0xff) {
+    case SQLITE_NOTADB:
+    case SQLITE_CORRUPT:
+        return DAMAGED;
+    case SQLITE_FULL:
+        return "free space on that file system, then start ferryd again";
+    case SQLITE_IOERR:
+        return "look at the disk (dmesg), then start ferryd again";
+    case SQLITE_BUSY:
+        return "is another ferryd running with the same state_dir?";
+    case SQLITE_READONLY:
+    case SQLITE_CANTOPEN:
+        return "see that root may write state_dir";
+    default:
+        return NULL;
+    }
+}
+
 static int fault(sqlite3 *db, const char *path, struct error *err)
 {
     int code = sqlite3_errcode(db);
-    const char *mend =
-        code == SQLITE_NOTADB || code == SQLITE_CORRUPT
-            ? "the file is damaged: restore it, or move it away after checking with `virsh list "
-              "--all` on both sites that no move is half-done"
-        : code == SQLITE_FULL ? "free space on that file system"
-                              : NULL;
+    const char *mend = mend_of(code);
 
     return error_set(err, code == SQLITE_BUSY ? -EBUSY : -EIO, "open the journal", mend, "%s: %s",
                      path, sqlite3_errmsg(db));
+}
+
+/* A file that lost its end, or whose pages do not belong together, is found now, not in the middle of a
+ * move. The journal is small: this takes milliseconds. */
+static int check_whole(sqlite3 *db, const char *path, struct error *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    const char *verdict = NULL;
+    int r = 0;
+
+    if (sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &stmt, NULL) == SQLITE_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW)
+        verdict = (const char *)sqlite3_column_text(stmt, 0);
+    if (!verdict)
+        r = fault(db, path, err);
+    else if (strcmp(verdict, "ok") != 0)
+        r = error_set(err, -EIO, "open the journal", DAMAGED, "%s: %s", path, verdict);
+    sqlite3_finalize(stmt);
+    return r;
 }
 
 static int prepare_schema(sqlite3 *db, const char *path, struct error *err)
@@ -77,6 +116,8 @@ static int prepare_schema(sqlite3 *db, const char *path, struct error *err)
     version = schema_version(db);
     if (version < 0)
         return fault(db, path, err);
+    if (check_whole(db, path, err) < 0)
+        return err->code;
     if (version > SCHEMA_VERSION)
         return error_set(err, -EPROTONOSUPPORT, "open the journal",
                          "run the ferry release that wrote it, or newer",
@@ -242,10 +283,11 @@ static void done_put(struct worker_job *job)
     struct put_job *p = container_of(job, struct put_job, job);
 
     if (p->fault != SQLITE_OK) {
-        log_error("journal: cannot record state %s of move %s: %s; stopping, because promises that "
-                  "are not "
-                  "durable must not be made",
-                  p->record.state, p->record.id, p->why);
+        const char *mend = mend_of(p->fault);
+
+        log_error("journal: cannot record state %s of move %s: %s%s%s; stopping, because promises "
+                  "that are not durable must not be made",
+                  p->record.state, p->record.id, p->why, mend ? "; " : "", mend ? mend : "");
         _exit(70); /* EX_SOFTWARE; recovery at the next start settles every open move */
     }
     if (p->on_durable)

@@ -3,8 +3,11 @@
  * The journal: what this site has promised, in SQLite (WAL, synchronous=FULL), off the loop thread.
  *
  * One row a move: its role here, its state, and a JSON document with what recovery and history need.
- * A write has happened, and survives a power failure, when its callback runs. A write that fails stops
- * the daemon: a site that cannot remember its promises must not make any.
+ * A write has happened, and survives a power failure, when its callback runs. A write that fails (a full
+ * or broken disk, a failed fsync) stops the daemon with status 70: a site that cannot remember its
+ * promises must not make any. Whether that last write is there after the restart is not known; the
+ * commit protocol is right either way. A write-ahead log that was torn in the middle of a write counts
+ * up to there. A file that is damaged, or of a newer ferry, is refused in words, never repaired.
  */
 #ifndef FERRY_CORE_JOURNAL_H
 #define FERRY_CORE_JOURNAL_H

@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 
+#include "core/downtime.h"
 #include "core/service.h"
 #include "netlink/shaper.h"
 
@@ -63,11 +64,16 @@ struct move {
     enum move_phase phase;
     uint64_t phase_ns[MOVE_PHASES]; /* monotonic; 0 = not reached */
     uint64_t ended_ns;
-    int64_t downtime_ms; /* -1 = none measured */
+    int64_t downtime_ms;            /* -1 = none measured */
+    struct downtime_parts downtime; /* of which; valid when downtime_known */
+    bool downtime_known;
     enum move_outcome outcome;
-    bool refused;         /* by preflight, here or at the target: nothing was begun */
-    struct shaper shaper; /* a limit of its own; the source's streams keep to it */
-    bool finished;        /* nothing left for this site to do */
+    bool hold; /* one step before the switchover, until released; see core/source_hold.c */
+    bool held; /* it is there now */
+    int64_t switchover_at_ms; /* wall clock at which it is released; 0 = by word only */
+    bool refused;             /* by preflight, here or at the target: nothing was begun */
+    struct shaper shaper;     /* a limit of its own; the source's streams keep to it */
+    bool finished;            /* nothing left for this site to do */
     struct error reason;
     struct move_progress progress;
     unsigned pending;           /* calls under way that will come back to this object */

@@ -182,6 +182,14 @@ static void add_measurements(const struct move *m, json_t *view)
                                   (json_int_t)p->guest_writes));
 }
 
+static json_t *downtime_to_json(const struct downtime_parts *d)
+{
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "stop", (double)d->stop_us / 1000,
+                     "tail", (double)d->tail_us / 1000, "flush", (double)d->flush_us / 1000, "load",
+                     (double)d->load_us / 1000, "reply", (double)d->reply_us / 1000, "commit",
+                     (double)d->commit_us / 1000, "resume", (double)d->resume_us / 1000);
+}
+
 json_t *move_to_json(struct move *m)
 {
     const char *here = m->service->config->name;
@@ -199,6 +207,11 @@ json_t *move_to_json(struct move *m)
                      "started_ms", (json_int_t)m->created_ms, "total_ms",
                      span_ms(m->phase_ns[MOVE_PREPARING], until), "downtime_ms",
                      (json_int_t)m->downtime_ms, "phases_ms", phases_to_json(m), "eta_s", eta_s(m));
+    if (m->downtime_known)
+        json_object_set_new(view, "downtime_parts_ms", downtime_to_json(&m->downtime));
+    json_object_set_new(view, "held", json_boolean(m->held));
+    if (m->switchover_at_ms)
+        json_object_set_new(view, "switchover_at_ms", json_integer(m->switchover_at_ms));
     if (error_is_set(&m->reason)) {
         char line[1024];
 
@@ -247,7 +260,11 @@ int move_from_document(struct move *m, const char *text, struct error *err)
         m->outcome = outcome_from_name(json_string_value(json_object_get(document, "outcome")));
         m->past = json_incref(json_object_get(document, "view"));
     } else {
-        error_set(err, r, "read the journal", NULL, "the record of move %s is malformed", m->id);
+        error_set(
+            err, r, "read the journal",
+            "restore the file; or move it away after you have seen with `virsh list --all` on both "
+            "sites that no move is half-done",
+            "the record of move %s is malformed", m->id);
     }
     json_decref(document);
     return r;

@@ -15,9 +15,19 @@
 
 #include "core/move.h"
 
-/* Starts a move of a running domain. Its fate is read from the move. */
-int move_source_start(struct service *s, const char *domain, const char *peer, struct move **ret,
-                      struct error *err);
+/* What the operator wants of a move beside where it goes. */
+struct move_wishes {
+    bool hold;                /* stop one step before the switchover */
+    int64_t switchover_at_ms; /* and go on at this wall clock time; 0 = by word only */
+};
+
+/* Starts a move of a running domain. Its fate is read from the move. @wishes may be NULL. */
+int move_source_start(struct service *s, const char *domain, const char *peer,
+                      const struct move_wishes *wishes, struct move **ret, struct error *err);
+/* Lets a held move switch over; one that is not there yet will not hold. */
+int move_source_switchover(struct move *m, struct error *err);
+/* "HH:MM", local time: the next such moment after @now_ms (wall clock). -EINVAL. */
+int move_source_parse_time(const char *text, int64_t now_ms, int64_t *ret_ms);
 /* After a restart: @state is the journalled one. */
 int move_source_recover(struct move *m, const char *state, struct error *err);
 /* -ETOOLATE is -EBUSY: the decision is made. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What move_source.c (the decision) and source_channels.c (the data's way) share. Not for others. */
+/* What move_source.c (the decision), source_domain.c (the VM here) and source_channels.c (the data's way) share.
+ * Not for others. */
 #ifndef FERRY_CORE_MOVE_SOURCE_PRIVATE_H
 #define FERRY_CORE_MOVE_SOURCE_PRIVATE_H
 
@@ -25,8 +26,12 @@ struct move_source {
     bool reason_is_libvirts; /* the move's reason is only libvirt's echo of the cause */
     bool check_wanted, check_running, resuming;
     bool dispose_wanted;
-    uint64_t check_again_ns, withdraw_again_ns, close_at_ns; /* 0 = not due */
+    bool disarmed;       /* the VM's autostart is taken away until the move is over */
+    bool operators_word; /* the move was resolved here */
+    uint64_t check_again_ns, withdraw_again_ns, rearm_again_ns, close_at_ns; /* 0 = not due */
+    unsigned rearm_tries;
     uint64_t settled_ns;
+    uint64_t waiting_ns, repeated_ns; /* for the target's word, since; and when it was asked for */
     uv_timer_t tick, redial;
     unsigned open_timers; /* freed when both are closed */
 
@@ -39,6 +44,7 @@ struct move_source {
     struct ram_parser *parser;
     struct disk_source *disks;
     struct congestion *congestion;
+    struct downtime_marks marks;
     bool reply_released; /* waits to be read */
     uv_timer_t *reply_timer;
     bool qmp_running, stats_running;
@@ -53,7 +59,33 @@ struct move_source {
 void move_source_step(struct move_source *ms, enum switchover_source_event event);
 void move_source_fail(struct move_source *ms, const struct error *why);
 void move_source_call_returned(struct move_source *ms);
-void move_source_check_domain(struct move_source *ms);
+int move_source_new(struct move *m, struct error *err);
+/* Ends a move that has begun nothing yet. */
+void move_source_refuse(struct move_source *ms, const struct error *why);
+void move_source_set_outcome(struct move *m, enum move_outcome outcome);
+/* Nothing is left to do here. */
+void move_source_finish(struct move_source *ms);
+
+/* source_start.c: asks the target to prepare itself, or refuses the move for @err. */
+void move_source_prepare(struct move_source *ms, const struct error *err);
+
+/* source_hold.c: memory may be sent: now, or when the operator or the clock says so. */
+void source_hold_begin(struct move_source *ms);
+void source_hold_tick(struct move_source *ms);
+
+/* source_domain.c: each ends in an event of the machine, or in one of the functions above. */
+/* Takes the VM's autostart away, so that a restarted host cannot run an old copy; then PREPARE. */
+void source_domain_disarm(struct move_source *ms);
+/* Gives it back after a move that did not commit, and finishes the move. */
+void source_domain_rearm(struct move_source *ms);
+/* Reports the domain once libvirt's job on it has ended. */
+void source_domain_check(struct move_source *ms);
+void source_domain_stop_migration(struct move_source *ms);
+void source_domain_resume(struct move_source *ms);
+void source_domain_start(struct move_source *ms);
+/* Removes what is left of the old copy, and finishes the move. */
+void source_domain_withdraw(struct move_source *ms);
+void source_domain_tick(struct move_source *ms, uint64_t now_ns);
 
 /* source_channels.c */
 /* Sockets, streams, engines; then starts libvirt's migration. */
@@ -62,6 +94,8 @@ int source_channels_open(struct move_source *ms, struct error *err);
 void source_channels_close(struct move_source *ms);
 /* Lets libvirt have the FINISH3 reply, and steps the machine when it was read. */
 void source_channels_release_reply(struct move_source *ms);
+/* Begins to read what QEMU sends of the memory. */
+void source_channels_send_memory(struct move_source *ms);
 void source_channels_tick(struct move_source *ms, uint64_t now_ns);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A move at the target: see move_target.h; its channels are in target_channels.c. */
+/* A move at the target: see move_target.h. Its files and its removal are in target_files.c, its channels in
+ * target_channels.c. */
 #include "core/move_target.h"
 
 #include <errno.h>
@@ -9,10 +10,9 @@
 #include "core/base/clock.h"
 #include "core/base/failpoint.h"
 #include "core/base/log.h"
-#include "core/disk_files.h"
 #include "core/move_target_private.h"
 
-enum { TICK_MS = 100, ASK_AGAIN_MS = 2000 };
+enum { TICK_MS = 100, ASK_AGAIN_MS = 2000, ASK_FIRST_MS = 10000 };
 
 static void act(struct move_target *mt, unsigned actions);
 static void on_tick(uv_timer_t *timer);
@@ -41,9 +41,22 @@ static void send_message(struct move_target *mt, json_t *msg)
         json_decref(msg);
 }
 
-static void send_word(struct move_target *mt, const char *type)
+void move_target_send_word(struct move_target *mt, const char *type)
 {
     send_message(mt, json_pack("{s:s}", "type", type));
+}
+
+static void send_resumed(struct move_target *mt)
+{
+    json_t *msg = json_pack("{s:s}", "type", "resumed");
+    struct downtime_spans spans;
+
+    if (downtime_spans_of(&mt->moments, &spans))
+        json_object_set_new(msg, "spans_us",
+                            json_pack("{s:I, s:I, s:I}", "flush", (json_int_t)spans.flush_us,
+                                      "load", (json_int_t)spans.load_us, "resume",
+                                      (json_int_t)spans.resume_us));
+    send_message(mt, msg);
 }
 
 void move_target_fail(struct move_target *mt, const struct error *why)
@@ -63,9 +76,9 @@ static void ask_source(struct move_target *mt)
 
     mt->ask_at_ns = clock_now_ns() + ASK_AGAIN_MS * NS_PER_MS;
     if (mt->ls || peering_any(mt->service->peering, mt->move->peer)) {
-        send_word(mt, "ask");
+        move_target_send_word(mt, "ask");
     } else if (peering_dial(mt->service->peering, mt->move->peer, &ls, &err) == 0) {
-        send_word(mt, "ask");
+        move_target_send_word(mt, "ask");
         peering_release(
             ls); /* idle sessions live long enough for an answer, and are dialled again */
     }
@@ -104,7 +117,7 @@ void move_target_call_returned(struct move_target *mt)
         service_defer(mt->service, dispose, mt->move);
 }
 
-static void finish(struct move_target *mt, enum move_outcome outcome)
+void move_target_finish(struct move_target *mt, enum move_outcome outcome)
 {
     struct move *m = mt->move;
 
@@ -116,119 +129,6 @@ static void finish(struct move_target *mt, enum move_outcome outcome)
     log_info("move %s (%s): %s", m->id, m->info.name, move_outcome_name(outcome));
     move_paths_remove(&mt->paths); /* what is connected stays so */
     mt->dispose_at_ns = clock_now_ns() + (outcome == MOVE_OUTCOME_COMMITTED ? 3 * NS_PER_S : 0);
-}
-
-/* Disk files are made, removed and adopted on the worker. */
-struct files_job {
-    struct worker_job job;
-    struct move *move;
-    struct domain_info info;
-    struct config config;
-    struct error err;
-};
-
-static struct files_job *files_job_new(struct move_target *mt, void (*run)(struct worker_job *),
-                                       void (*done)(struct worker_job *))
-{
-    struct files_job *f = calloc(1, sizeof(*f));
-
-    if (!f)
-        abort(); /* some hundred KiB; without it disks would stay behind */
-    f->job = (struct worker_job){.run = run, .done = done};
-    f->move = mt->move;
-    f->info = mt->move->info;
-    f->config = *mt->service->config;
-    mt->move->pending++;
-    return f;
-}
-
-static void files_job_end(struct files_job *f)
-{
-    struct move_target *mt = f->move->target;
-
-    free(f);
-    move_target_call_returned(mt);
-}
-
-static void run_remove(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-
-    disk_files_remove(&f->info, f->move->id);
-}
-
-static void done_remove(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-
-    move_target_step(f->move->target, TARGET_ON_CLEANED);
-    files_job_end(f);
-}
-
-static void on_domain_removed(void *user, const struct error *err)
-{
-    struct move_target *mt = user;
-    char line[1024];
-
-    if (err->code) {
-        log_warning("move %s: cannot remove the half-made VM yet: %s", mt->move->id,
-                    error_line(err, line, sizeof(line)));
-        mt->clean_at_ns = clock_now_ns() + NS_PER_S;
-    } else {
-        worker_post(mt->service->files, &files_job_new(mt, run_remove, done_remove)->job);
-    }
-    move_target_call_returned(mt);
-}
-
-/* Channels first: libvirtd kills an incoming VM whose connection ends. Then what is left of the VM,
- * then its files. */
-static void clean_up(void *arg)
-{
-    struct move *m = arg;
-    struct move_target *mt = m->target;
-
-    if (!mt || mt->creating) { /* files are being made: they are removed when that returns */
-        if (mt)
-            mt->clean_at_ns = clock_now_ns() + NS_PER_S / 20;
-        return;
-    }
-    mt->clean_at_ns = 0;
-    target_channels_close(mt);
-    m->pending++;
-    virt_destroy(mt->service->virt, m->info.uuid, on_domain_removed, mt);
-}
-
-static void run_adopt(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-
-    disk_files_adopt(&f->info, f->move->id);
-}
-
-static void on_autostart_set(void *user, const struct error *err)
-{
-    struct move_target *mt = user;
-    char line[1024];
-
-    if (err->code)
-        log_warning("move %s (%s): it does not start with this host: %s", mt->move->id,
-                    mt->move->info.name, error_line(err, line, sizeof(line)));
-    finish(mt, MOVE_OUTCOME_COMMITTED);
-    move_target_call_returned(mt);
-}
-
-static void done_adopt(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-    struct move_target *mt = f->move->target;
-
-    if (mt->move->persistent && mt->move->autostart) {
-        mt->move->pending++;
-        virt_set_autostart(mt->service->virt, mt->move->info.uuid, on_autostart_set, mt);
-    } else {
-        finish(mt, MOVE_OUTCOME_COMMITTED);
-    }
-    files_job_end(f);
 }
 
 /* --- the promise --------------------------------------------------------------------------- */
@@ -249,8 +149,33 @@ static void on_committed_durable(void *user)
 
     m->pending--;
     failpoint("after-committed-journal");
+    m->target->moments.committed_ns = clock_now_ns();
     move_set_phase(m, MOVE_COMMITTED);
     move_target_step(m->target, TARGET_ON_COMMITTED_JOURNALLED);
+}
+
+static void on_aborting_durable(void *user)
+{
+    struct move *m = user;
+
+    m->pending--;
+    move_target_step(m->target, TARGET_ON_ABORT_JOURNALLED);
+}
+
+/* The copy is not there to be resumed: libvirt knows whether it died or never was. */
+static enum switchover_target_event why_not_resumed(struct move_target *mt, const struct error *err)
+{
+    struct error why = {0};
+
+    if (err->code == -ESRCH)
+        return TARGET_ON_COPY_LOST;
+    if (err->code != -ENOENT)
+        return TARGET_ON_RESUME_FAILED;
+    error_set(&why, -ENOENT, "run the VM", "ferry resolve --run-at source, here",
+              "the target has no copy of it");
+    move_set_reason(mt->move, &why);
+    mt->move->outcome = MOVE_OUTCOME_IN_DOUBT;
+    return TARGET_ON_COPY_MISSING;
 }
 
 static void on_resumed(void *user, const struct error *err)
@@ -261,8 +186,9 @@ static void on_resumed(void *user, const struct error *err)
     if (err->code) {
         log_error("move %s (%s): cannot resume the VM yet: %s", mt->move->id, mt->move->info.name,
                   error_line(err, line, sizeof(line)));
-        move_target_step(mt, TARGET_ON_RESUME_FAILED);
+        move_target_step(mt, why_not_resumed(mt, err));
     } else {
+        mt->moments.resumed_ns = clock_now_ns();
         move_set_phase(mt->move, MOVE_RESUMED);
         failpoint("after-resume");
         move_target_step(mt, TARGET_ON_RESUMED);
@@ -277,49 +203,73 @@ static void resume_domain(struct move_target *mt)
     virt_resume(mt->service->virt, mt->move->info.uuid, on_resumed, mt);
 }
 
-static void act(struct move_target *mt, unsigned actions)
+/* The paused copy died (its QEMU was killed), the source's is given up: its disks are complete here, and
+ * from them it starts as after a power failure. */
+static void start_domain(struct move_target *mt)
+{
+    log_error(
+        "move %s (%s): the paused copy died before it could run; it starts anew from its disks",
+        mt->move->id, mt->move->info.name);
+    mt->move->pending++;
+    virt_start(mt->service->virt, mt->move->info.uuid, on_resumed, mt);
+}
+
+static void write_records(struct move_target *mt, unsigned actions)
 {
     struct move *m = mt->move;
 
     if (actions & TARGET_JOURNAL_PREPARED) {
+        mt->moments.complete_ns = clock_now_ns();
         failpoint("before-prepared-journal");
         m->pending++;
         move_journal(m, "prepared", false, on_prepared_durable);
-    }
-    if (actions & TARGET_PASS_FINISH) {
-        send_word(mt, "prepared");
-        target_channels_pass_finish(mt);
     }
     if (actions & TARGET_JOURNAL_COMMITTED) {
         m->pending++;
         move_journal(m, "committing", false, on_committed_durable);
     }
+    if (actions & TARGET_JOURNAL_ABORTING) {
+        m->pending++;
+        move_journal(m, "aborting", false, on_aborting_durable);
+    }
+}
+
+static void act(struct move_target *mt, unsigned actions)
+{
+    struct move *m = mt->move;
+
+    write_records(mt, actions);
+    if (actions & TARGET_PASS_FINISH) {
+        mt->ask_at_ns = clock_now_ns() + ASK_FIRST_MS * NS_PER_MS;
+        move_target_send_word(mt, "prepared");
+        target_channels_pass_finish(mt);
+    }
     if (actions & TARGET_RESUME_DOMAIN)
         resume_domain(mt);
+    if (actions & TARGET_START_DOMAIN)
+        start_domain(mt);
     if (actions & TARGET_RETRY_RESUME)
         mt->resume_at_ns = clock_now_ns() + NS_PER_S / 2;
     if (actions & TARGET_SEND_RESUMED)
-        send_word(mt, "resumed");
+        send_resumed(mt);
     if (actions & TARGET_ASK_SOURCE)
         ask_source(mt);
-    if (actions & TARGET_CLEAN_UP) {
-        move_journal(m, "aborting", false, NULL);
-        service_defer(mt->service, clean_up, m);
-    }
+    if (actions & TARGET_CLEAN_UP)
+        service_defer(mt->service, target_files_clean_up, m);
     if (actions & TARGET_SEND_ABORTED)
-        send_word(mt, "aborted");
+        move_target_send_word(mt, "aborted");
     if (actions & TARGET_JOURNAL_DONE) {
         if (mt->sw.state == TARGET_RESUMED)
-            worker_post(mt->service->files, &files_job_new(mt, run_adopt, done_adopt)->job);
+            target_files_adopt(mt);
         else
-            finish(mt, MOVE_OUTCOME_ABORTED);
+            move_target_finish(mt, MOVE_OUTCOME_ABORTED);
     }
     if (mt->sw.in_doubt && m->outcome != MOVE_OUTCOME_IN_DOUBT) {
         log_warning(
             "move %s (%s): in doubt: prepared here, %s does not answer; the VM stays paused", m->id,
             m->info.name, m->peer);
         m->outcome = MOVE_OUTCOME_IN_DOUBT;
-    } else if (!mt->sw.in_doubt && m->outcome == MOVE_OUTCOME_IN_DOUBT) {
+    } else if (!mt->sw.in_doubt && !mt->sw.copy_missing && m->outcome == MOVE_OUTCOME_IN_DOUBT) {
         m->outcome = MOVE_RUNNING;
     }
 }
@@ -330,10 +280,10 @@ static void on_tick(uv_timer_t *timer)
     uint64_t now_ns = clock_now_ns();
 
     if (mt->clean_at_ns && now_ns >= mt->clean_at_ns)
-        clean_up(mt->move);
+        target_files_clean_up(mt->move);
     if (mt->resume_at_ns && now_ns >= mt->resume_at_ns)
         resume_domain(mt);
-    if (mt->sw.state == TARGET_PREPARED && mt->sw.in_doubt && now_ns >= mt->ask_at_ns)
+    if (mt->sw.state == TARGET_PREPARED && now_ns >= mt->ask_at_ns)
         ask_source(mt);
     if (mt->dispose_at_ns && now_ns >= mt->dispose_at_ns && mt->move->finished) {
         mt->dispose_at_ns = UINT64_MAX;
@@ -360,38 +310,13 @@ static int target_new(struct move *m)
     return 0;
 }
 
-static void refuse(struct move_target *mt, const struct error *why)
+void move_target_refuse(struct move_target *mt, const struct error *why)
 {
     move_set_reason(mt->move, why);
     mt->move->refused = true;
     send_message(mt, json_pack("{s:s, s:o}", "type", "refused", "error", error_to_json(why)));
     mt->sw.state = TARGET_ABORTED;
-    finish(mt, MOVE_OUTCOME_ABORTED);
-}
-
-static void run_create(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-
-    disk_files_create(&f->config, &f->info, f->move->id, &f->err);
-}
-
-static void done_create(struct worker_job *job)
-{
-    struct files_job *f = container_of(job, struct files_job, job);
-    struct move_target *mt = f->move->target;
-
-    mt->creating = false;
-    if (mt->sw.state == TARGET_RECEIVING) {
-        if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
-            target_channels_open(mt, &f->err) == 0)
-            send_word(mt, "ready");
-        if (f->err.code) {
-            disk_files_remove(&f->info, f->move->id);
-            refuse(mt, &f->err);
-        }
-    }
-    files_job_end(f);
+    move_target_finish(mt, MOVE_OUTCOME_ABORTED);
 }
 
 static void on_receiving_durable(void *user)
@@ -402,8 +327,7 @@ static void on_receiving_durable(void *user)
     m->pending--;
     if (mt->sw.state != TARGET_RECEIVING)
         return;
-    mt->creating = true;
-    worker_post(mt->service->files, &files_job_new(mt, run_create, done_create)->job);
+    target_files_create(mt);
 }
 
 /* The same VM must not be here already, under its UUID or its name: an abort removes the target's VM,
@@ -424,12 +348,12 @@ static void on_described(void *user, const struct error *err, const struct virt_
         mt->move->pending++;
         move_journal(mt->move, "receiving", false, on_receiving_durable);
     } else if (why.code == -ENOTCONN) {
-        refuse(mt, &why);
+        move_target_refuse(mt, &why);
     } else {
         error_set(&why, -EEXIST, "receive the VM", "remove that one first: virsh undefine",
                   "a VM with the name or UUID of %s exists already at %s", mt->move->info.name,
                   mt->service->config->name);
-        refuse(mt, &why);
+        move_target_refuse(mt, &why);
     }
     move_target_call_returned(mt);
 }
@@ -479,7 +403,7 @@ void move_target_on_prepare(struct service *s, const char *peer, struct link_ses
     m->target->ls = ls;
     peering_hold(ls);
     if (check_prepare(m->target, peer, msg, &err) < 0) {
-        refuse(m->target, &err);
+        move_target_refuse(m->target, &err);
         return;
     }
     log_info("move %s (%s): from %s, %u disks", m->id, m->info.name, peer, m->info.disk_count);
@@ -511,11 +435,15 @@ int move_target_recover(struct move *m, const char *state, struct error *err)
 
 int move_target_resolve(struct move *m, bool run_at_source, struct error *err)
 {
-    if (m->finished || !m->target || m->target->sw.state != TARGET_PREPARED)
-        return error_set(err, -EINVAL, "resolve the move", "see `ferry show`",
+    struct move_target *mt = m->target;
+    bool missing = mt && mt->sw.state == TARGET_RESUMING && mt->sw.copy_missing;
+
+    if (m->finished || !mt || (mt->sw.state != TARGET_PREPARED && !(missing && run_at_source)))
+        return error_set(err, -EBUSY, "resolve the move", "see `ferry show`",
                          "it is not in doubt at this site");
-    move_target_step(m->target,
-                     run_at_source ? TARGET_ON_RESOLVE_SOURCE : TARGET_ON_RESOLVE_TARGET);
+    log_warning("move %s (%s): the operator says: run at the %s", m->id, m->info.name,
+                run_at_source ? "source" : "target");
+    move_target_step(mt, run_at_source ? TARGET_ON_RESOLVE_SOURCE : TARGET_ON_RESOLVE_TARGET);
     return 0;
 }
 
@@ -568,6 +496,21 @@ void move_target_on_stream(struct move *m, const json_t *label, struct stream *s
     if (!m->target || m->target->sw.state != TARGET_RECEIVING ||
         target_channels_add(m->target, label, stream) < 0)
         stream_release(stream);
+}
+
+void move_target_on_stopped(struct move *m)
+{
+    struct error why = {0};
+
+    if (!m->target || m->target->sw.state != TARGET_PREPARED)
+        return; /* before, libvirt's connection ends, too; later, resuming it fails */
+    error_set(&why, -ESRCH, "keep the prepared copy",
+              "see /var/log/libvirt/qemu/ there, and start the move again",
+              "its QEMU ended before it could run");
+    move_set_reason(m, &why);
+    send_message(m->target,
+                 json_pack("{s:s, s:o}", "type", "failed", "error", error_to_json(&why)));
+    move_target_step(m->target, TARGET_ON_COPY_LOST);
 }
 
 void move_target_shutdown(struct move *m)

@@ -27,6 +27,8 @@ void move_target_on_message(struct move *m, struct link_session *ls, const char 
 void move_target_on_stream(struct move *m, const json_t *label, struct stream *stream);
 void move_target_on_session_closed(struct move *m, struct link_session *ls,
                                    const struct error *why);
+/* From libvirt: the VM here ended. */
+void move_target_on_stopped(struct move *m);
 void move_target_shutdown(struct move *m);
 
 #endif

@@ -20,6 +20,7 @@ struct move_target {
     uint64_t clean_at_ns, resume_at_ns, ask_at_ns, dispose_at_ns; /* 0 = not due */
     uv_timer_t tick;
     unsigned ticks;
+    struct downtime_target moments;
 
     /* channels */
     struct move_paths paths;
@@ -37,6 +38,18 @@ struct move_target {
 void move_target_step(struct move_target *mt, enum switchover_target_event event);
 void move_target_fail(struct move_target *mt, const struct error *why);
 void move_target_call_returned(struct move_target *mt);
+
+void move_target_send_word(struct move_target *mt, const char *type);
+void move_target_refuse(struct move_target *mt, const struct error *why);
+void move_target_finish(struct move_target *mt, enum move_outcome outcome);
+
+/* target_files.c: makes the disks, then READY or a refusal. */
+void target_files_create(struct move_target *mt);
+/* The files are the VM's, which starts with this host if it did at the source; then the move is finished. */
+void target_files_adopt(struct move_target *mt);
+/* @arg: the move. Channels, what is left of the VM, its files; then TARGET_ON_CLEANED. Not from inside a
+ * channel's callback. */
+void target_files_clean_up(void *arg);
 
 /* target_channels.c */
 int target_channels_open(struct move_target *mt, struct error *err);

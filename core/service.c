@@ -150,13 +150,13 @@ static const struct peering_ops peering_ops = {
 
 /* --- from libvirt -------------------------------------------------------------------------- */
 
-static struct move *source_move_of(struct service *s, const char *uuid)
+static struct move *unfinished_move_of(struct service *s, const char *uuid)
 {
     struct move *m;
 
     TAILQ_FOREACH(m, &s->moves, entry)
     {
-        if (m->role == JOURNAL_SOURCE && !m->finished && strcmp(m->info.uuid, uuid) == 0)
+        if (!m->finished && strcmp(m->info.uuid, uuid) == 0)
             return m;
     }
     return NULL;
@@ -164,18 +164,20 @@ static struct move *source_move_of(struct service *s, const char *uuid)
 
 static void on_suspended(void *user, const char *uuid)
 {
-    struct move *m = source_move_of(user, uuid);
+    struct move *m = unfinished_move_of(user, uuid);
 
-    if (m)
+    if (m && m->role == JOURNAL_SOURCE)
         move_source_on_suspended(m);
 }
 
 static void on_stopped(void *user, const char *uuid)
 {
-    struct move *m = source_move_of(user, uuid);
+    struct move *m = unfinished_move_of(user, uuid);
 
-    if (m)
+    if (m && m->role == JOURNAL_SOURCE)
         move_source_on_stopped(m);
+    else if (m)
+        move_target_on_stopped(m);
 }
 
 static void on_disconnected(void *user)
@@ -227,15 +229,19 @@ static int recover(struct service *s, struct error *err)
 
     if (r < 0)
         return r;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && r == 0; i++) {
         struct error one = {0};
 
-        if (recover_record(s, &records[i], &one) < 0)
-            log_error("recovery of move %s: %s", records[i].id,
-                      error_line(&one, line, sizeof(line)));
+        if (recover_record(s, &records[i], &one) == 0)
+            continue;
+        log_error("recovery of move %s: %s", records[i].id, error_line(&one, line, sizeof(line)));
+        if (!records[i].finished) { /* to forget a promise would be worse than not to start */
+            *err = one;
+            r = one.code;
+        }
     }
     journal_records_free(records, count);
-    return 0;
+    return r;
 }
 
 /* --- start and end ------------------------------------------------------------------------- */

@@ -46,6 +46,7 @@ static enum rpc_verdict on_rpc_inbound(void *user, const struct rpc_frame *frame
         return RPC_PASS;
     /* Whatever the state: a successful reply reaches libvirt only by SOURCE_WRITE_REPLY, because it
      * makes libvirt give the source up. */
+    ms->marks.reply_ns = clock_now_ns();
     move_set_phase(ms->move, MOVE_PREPARED);
     move_source_step(ms, SOURCE_ON_FINISH_OK);
     return RPC_KEEP;
@@ -168,9 +169,11 @@ static void on_memory_sent(void *user, const uint8_t *data, size_t len)
     bool before = ram_parser_tail_offset(ms->parser) != UINT64_MAX;
 
     ram_parser_feed(ms->parser, data, len);
-    if (!before && ram_parser_tail_offset(ms->parser) != UINT64_MAX)
+    if (!before && ram_parser_tail_offset(ms->parser) != UINT64_MAX) {
+        ms->marks.ram_end_ns = clock_now_ns();
         move_set_phase(ms->move,
                        MOVE_STOPPED); /* END(ram): the guest has stopped, at the latest now */
+    }
 }
 
 static void on_memory_failed(void *user, const struct error *err)
@@ -202,13 +205,21 @@ static void on_memory_accept(void *user, int fd)
     }
     /* libvirt starts RAM only when every mirror is READY. */
     move_set_phase(ms->move, MOVE_MIRRORING);
-    move_set_phase(ms->move, MOVE_MEMORY);
     disk_source_set_ready(ms->disks);
     if (qmp_allowed(ms)) { /* the limit was the copy's */
         ms->move->pending++;
         virt_set_speed(ms->service->virt, ms->move->info.uuid, 0, on_limit_set, ms);
     }
+    relay_set_paused(ms->memory, true);
     relay_attach(ms->memory, ms->service->loop, fd);
+    source_hold_begin(ms);
+}
+
+void source_channels_send_memory(struct move_source *ms)
+{
+    move_set_phase(ms->move, MOVE_MEMORY);
+    if (ms->memory)
+        relay_set_paused(ms->memory, false);
 }
 
 /* --- QMP ----------------------------------------------------------------------------------- */
@@ -284,10 +295,16 @@ static void on_disks_closing(void *user)
 static void on_disks_failed(void *user, const struct error *err)
 {
     struct move_source *ms = user;
+    struct error why = *err;
 
     /* A client that went away is QEMU ending the job: libvirt says why. */
-    if (ms->sw.state == SOURCE_MOVING && err->code != -ECONNRESET && err->code != -EPIPE)
-        move_source_fail(ms, err);
+    if (ms->sw.state != SOURCE_MOVING || err->code == -ECONNRESET || err->code == -EPIPE)
+        return;
+    error_prefix(&why, ms->move->peer); /* what a mirror meets, it meets there or on the way */
+    if (!why.mend[0])
+        snprintf(why.mend, sizeof(why.mend),
+                 "see ferryd's log and the disk's file system there, then start the move again");
+    move_source_fail(ms, &why);
 }
 
 static const struct disk_source_ops disk_ops = {
@@ -327,7 +344,7 @@ static void on_migrated(void *user, const struct error *err)
     ms->migrating = false;
     if (!err->code) {
         /* libvirt counts the move as done: it has read the reply. */
-        if (ms->sw.state == SOURCE_RELEASING)
+        if (ms->sw.state == SOURCE_RELEASING || ms->sw.state == SOURCE_CHECKING)
             move_source_step(ms, SOURCE_ON_REPLY_READ);
         else if (ms->sw.state == SOURCE_MOVING)
             log_error("move %s: libvirt ended the migration without our reply", ms->move->id);
@@ -337,7 +354,8 @@ static void on_migrated(void *user, const struct error *err)
         ms->reason_is_libvirts = true;
         move_source_fail(ms, err);
     }
-    move_source_check_domain(ms);
+    if (ms->check_wanted)
+        source_domain_check(ms);
     move_source_call_returned(ms);
 }
 

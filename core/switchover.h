@@ -2,11 +2,12 @@
 /*
  * The commit protocol of a move: two small state machines, pure. Events in, a set of actions out.
  *
- * Invariants: at any instant at most one copy can run, and at least one complete copy exists.
+ * Invariants: at any instant at most one copy can run, at least one complete copy exists, and no copy
+ * runs that lacks a write which the guest was told is durable.
  *
  * The source decides; its journal is the decision. The target never runs without the source's COMMIT,
  * and the source sends COMMIT only when its own copy can never run again: libvirt has read the
- * successful FINISH3 reply (and will kill the stopped copy), or says itself that the copy is gone.
+ * successful FINISH3 reply (and will kill the stopped copy), or says itself that the copy migrated.
  *
  *   source                                        target
  *
@@ -16,21 +17,32 @@
  *   DECIDING                                      PREPARING
  *     | journalled: write the reply                 | journalled: pass FINISH3 to libvirt
  *   RELEASING ---- connection lost ---> CHECKING  PREPARED  <--- link lost: stays, asks (in doubt)
- *     | reply read                        | gone    | COMMIT: journal COMMITTED
- *     |   send COMMIT <-------------------+       COMMITTING
- *   COMMITTING <---- paused: send COMMIT, too       | journalled: resume the domain
+ *     | reply read                        |         | COMMIT: journal COMMITTED
+ *     |   send COMMIT, journal RELEASED <-+       COMMITTING
+ *   COMMITTING        gone, stopped for good        | journalled: resume the domain
  *     | RESUMED                           |       RESUMING
  *     |   withdraw, journal DONE          |         | resumed: journal, send RESUMED
- *   COMMITTED                     running |       RESUMED
+ *   COMMITTED             it ran, or ended|       RESUMED
  *                                         v
  *   any failure before DECIDING --> ABORTING      any failure before PREPARED, ABORT --> ABORTING
- *                                     | target: ABORTED, source settled   | cleaned: send ABORTED
+ *                                     | target: ABORTED, source settled   | journalled: clean up, send ABORTED
  *                                   ABORTED                             ABORTED
  *
- * CHECKING: what the source's libvirt says once its own job on the domain has ended. Running: the
- * reply was not read, nothing was sent, abort. Gone: it was read, commit. Paused: libvirt itself gave
- * up deciding (it was restarted); our journal says COMMIT, so commit; the paused copy is destroyed once
- * the target runs.
+ * CHECKING: what the source's libvirt says once its own job on the domain has ended.
+ *   running, or paused or ended for reasons of its own: it ran after the switchover began, or may have;
+ *     the target's copy is old. The reply was not read, nothing was sent: abort.
+ *   gone (off because it migrated): the reply was read: commit.
+ *   paused by the migration: libvirt itself gave up deciding (it was restarted) and will not go on by
+ *     itself; it has not run since, so the target's copy is whole: commit. What is left of it here is
+ *     destroyed once the target runs.
+ *   off, and libvirt does not know why (the host was restarted, or a transient domain is simply not
+ *     there): nobody can say whether it ran in between: IN_DOUBT, until the target says that it runs or
+ *     the operator decides. RELEASED in the journal keeps this rare.
+ *
+ * ABORTING meets a target that says RESUMED only when an operator has resolved the move there. If the
+ * copy here is off, the target is right; if it runs here, too, that is said (IN_DOUBT) and not made
+ * worse. Therefore a copy that is found paused after a restart waits for the target's word, or for the
+ * knowledge that there is none, before it goes on.
  *
  * Every event is accepted in every state; one that means nothing there changes nothing. Recovery
  * enters with switchover_*_recover() and the same events, so running it twice is running it once.
@@ -58,15 +70,22 @@ enum switchover_source_event {
     SOURCE_ON_FINISH_OK, /* the target's libvirt answered FINISH3 with success */
     SOURCE_ON_FAILURE,   /* anything failed, or the operator cancelled */
     SOURCE_ON_COMMIT_JOURNALLED,
-    SOURCE_ON_REPLY_READ,     /* libvirt took the last byte of the reply and is still connected */
-    SOURCE_ON_RPC_LOST,       /* libvirt's connection ended */
-    SOURCE_ON_DOMAIN_RUNNING, /* answers to CHECK_DOMAIN, when no libvirt job is left on the domain */
-    SOURCE_ON_DOMAIN_PAUSED,
-    SOURCE_ON_DOMAIN_GONE,
-    SOURCE_ON_TARGET_RESUMED, /* the target's words */
+    SOURCE_ON_ABORT_JOURNALLED, /* ABORT or RESTORE */
+    SOURCE_ON_REPLY_READ, /* libvirt took the last byte of the reply and is still connected, or its
+                           * migration call returned success */
+    SOURCE_ON_RPC_LOST,   /* libvirt's connection ended */
+    /* Answers to CHECK_DOMAIN, when no libvirt job is left on the domain. */
+    SOURCE_ON_DOMAIN_RUNNING,
+    SOURCE_ON_DOMAIN_PAUSED,    /* as the migration left it: it has not run since */
+    SOURCE_ON_DOMAIN_SUSPENDED, /* paused for another reason: it may have run since */
+    SOURCE_ON_DOMAIN_ENDED,     /* off for reasons of its own */
+    SOURCE_ON_DOMAIN_OFF,       /* off or not there, and libvirt does not know why */
+    SOURCE_ON_DOMAIN_GONE,      /* off, because it migrated */
+    SOURCE_ON_TARGET_RESUMED,   /* the target's words */
     SOURCE_ON_TARGET_ABORTED,
     SOURCE_ON_TARGET_UNKNOWN, /* the target knows nothing of this move */
     SOURCE_ON_TARGET_ASKS,    /* a prepared target wants to know */
+    SOURCE_ON_TARGET_SILENT,  /* it cannot be reached, for some seconds now */
     SOURCE_ON_LINK_UP,        /* a (new) session to the target */
     SOURCE_ON_RESOLVE_SOURCE, /* the operator's explicit word: run at ... */
     SOURCE_ON_RESOLVE_TARGET,
@@ -77,26 +96,48 @@ enum switchover_source_action {
     SOURCE_WRITE_REPLY = 1 << 1,
     SOURCE_STOP_MIGRATION = 1 << 2, /* abort libvirt's job, close its channels; then CHECK_DOMAIN */
     SOURCE_CHECK_DOMAIN = 1 << 3,   /* wait until libvirt's job has ended, then report the domain */
-    SOURCE_RESUME_DOMAIN = 1 << 4,  /* if the move found it running */
-    SOURCE_DESTROY_DOMAIN = 1 << 5, /* the paused remainder of a committed move */
-    SOURCE_SEND_COMMIT = 1 << 6,
-    SOURCE_SEND_ABORT = 1 << 7,
-    SOURCE_WITHDRAW = 1 << 8, /* definition, autostart, disks of the old copy */
-    SOURCE_JOURNAL_ABORT = 1 << 9,
-    SOURCE_JOURNAL_DONE = 1 << 10, /* with the final state */
+    SOURCE_RESUME_DOMAIN = 1 << 4,  /* the paused one */
+    SOURCE_START_DOMAIN = 1 << 5,   /* anew, from its disks: it was off */
+    SOURCE_DESTROY_DOMAIN = 1 << 6, /* whatever is left of it here: the target runs */
+    SOURCE_SEND_COMMIT = 1 << 7,
+    SOURCE_SEND_ABORT = 1 << 8,
+    SOURCE_WITHDRAW = 1 << 9, /* definition and disks of the old copy */
+    SOURCE_JOURNAL_RELEASED = 1 << 10,
+    SOURCE_JOURNAL_ABORT = 1 << 11,
+    SOURCE_JOURNAL_RESTORE = 1 << 12,
+    SOURCE_JOURNAL_DONE = 1 << 13, /* with the final state */
+};
+
+/* What the source's journal may hold of a move that is not over. */
+enum switchover_source_record {
+    SOURCE_RECORD_MOVING,   /* nothing is decided; also: aborting */
+    SOURCE_RECORD_COMMIT,   /* decided; whether libvirt has the reply is not known */
+    SOURCE_RECORD_RELEASED, /* decided, and the copy here can never run again by itself */
+    SOURCE_RECORD_RESTORE, /* undone by the operator's word: the copy here is to run, from its disks if need be */
 };
 
 struct switchover_source {
     enum switchover_source_state state;
     bool rpc_lost;       /* DECIDING: libvirt's connection ended before the decision was durable */
-    bool domain_settled; /* ABORTING: the copy here runs (or is gone for its own reasons) */
-    bool target_settled; /* ABORTING: the target has cleaned up */
+    bool target_aborted; /* DECIDING, RELEASING: the target has ended it meanwhile */
+    /* ABORTING: */
+    bool
+        undoing; /* the last durable record says commit: nothing is said or done until it does not */
+    bool recovered;      /* after a restart: before the copy goes on, the target is heard */
+    bool start_wanted;   /* a copy that is off is to be started: the operator said so */
+    bool started;        /* that was tried */
+    bool waits;          /* the copy here could go on, and waits for that */
+    bool domain_settled; /* the copy here is as it should be */
+    bool domain_alive;   /* and it runs, or may be made to */
+    bool target_settled; /* the target has cleaned up */
+    bool target_resumed; /* the target runs: by its operator's word. Also in IN_DOUBT: both do */
 };
 
 /* Returns a set of enum switchover_source_action. */
 unsigned switchover_source_step(struct switchover_source *s, enum switchover_source_event event);
-/* Enters after a restart: @commit_journalled says which record was found. Returns actions. */
-unsigned switchover_source_recover(struct switchover_source *s, bool commit_journalled);
+/* Enters after a restart. Returns actions. */
+unsigned switchover_source_recover(struct switchover_source *s,
+                                   enum switchover_source_record record);
 const char *switchover_source_state_name(enum switchover_source_state state);
 
 /* --- target -------------------------------------------------------------------------------- */
@@ -123,9 +164,12 @@ enum switchover_target_event {
     TARGET_ON_COMMIT,        /* the source's words */
     TARGET_ON_ABORT,
     TARGET_ON_COMMITTED_JOURNALLED,
-    TARGET_ON_RESUMED, /* answers to RESUME_DOMAIN */
+    TARGET_ON_ABORT_JOURNALLED,
+    TARGET_ON_RESUMED, /* answers to RESUME_DOMAIN and START_DOMAIN */
     TARGET_ON_RESUME_FAILED,
-    TARGET_ON_CLEANED, /* answer to CLEAN_UP */
+    TARGET_ON_COPY_LOST,    /* the paused copy is off: its QEMU died. Also without RESUME_DOMAIN */
+    TARGET_ON_COPY_MISSING, /* there is no such domain at all */
+    TARGET_ON_CLEANED,      /* answer to CLEAN_UP */
     TARGET_ON_LINK_UP,
     TARGET_ON_RESOLVE_SOURCE,
     TARGET_ON_RESOLVE_TARGET,
@@ -142,16 +186,19 @@ enum switchover_target_action {
     TARGET_SEND_ABORTED = 1 << 7,
     TARGET_ASK_SOURCE = 1 << 8,
     TARGET_RETRY_RESUME = 1 << 9, /* after a pause */
+    TARGET_JOURNAL_ABORTING = 1 << 10,
+    TARGET_START_DOMAIN = 1 << 11, /* anew, from its disks, which are complete */
 };
 
 struct switchover_target {
     enum switchover_target_state state;
     bool finish_held, disks_done, memory_done;
-    bool in_doubt; /* PREPARED without a link to the source */
+    bool in_doubt;     /* PREPARED without a link to the source */
+    bool copy_missing; /* RESUMING: told to run, by the operator, what was never here */
 };
 
 unsigned switchover_target_step(struct switchover_target *t, enum switchover_target_event event);
-/* Enters after a restart with the last state journalled (RECEIVING, PREPARED, COMMITTING ...). */
+/* Enters after a restart with the last state journalled (RECEIVING, PREPARED, COMMITTING, ABORTING). */
 unsigned switchover_target_recover(struct switchover_target *t,
                                    enum switchover_target_state journalled);
 const char *switchover_target_state_name(enum switchover_target_state state);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/move_target_private.h"
 
@@ -57,6 +58,8 @@ static enum rpc_verdict on_rpc_outbound(void *user, const struct rpc_frame *fram
         mt->move->pending++;
         service_defer(mt->service, connect_disks, mt->move);
     }
+    if (frame->kind == RPC_FINISH_REPLY)
+        mt->moments.answered_ns = clock_now_ns();
     if (frame->kind == RPC_FINISH_REPLY && !frame->ok)
         move_target_step(mt, TARGET_ON_FINISH_FAILED);
     return RPC_PASS;
@@ -115,6 +118,8 @@ static size_t memory_may_deliver(void *user, uint64_t offset, const uint8_t *dat
     tail = ram_parser_tail_offset(mt->parser);
     if (mt->disks_done || tail >= offset + len)
         return len;
+    if (!mt->moments.tail_waits_ns)
+        mt->moments.tail_waits_ns = clock_now_ns();
     return tail > offset ? (size_t)(tail - offset) : 0;
 }
 
@@ -174,6 +179,7 @@ static void check_disks_done(struct move_target *mt)
     if (mt->disks_done)
         return;
     mt->disks_done = true;
+    mt->moments.disks_done_ns = clock_now_ns();
     move_target_step(mt, TARGET_ON_DISKS_DONE);
     mt->move->pending++;
     service_defer(mt->service, kick_memory, mt->move);

@@ -1,57 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libvirt calls on worker threads: see virt.h. Everything marked "worker" runs there. */
+/* libvirt calls on worker threads: see virt.h; the simple commands are in virt_commands.c. Everything
+ * marked "worker" runs there. */
 #include "core/virt.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <libvirt/libvirt-qemu.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 
 #include "core/base/macros.h"
 #include "core/virt_loop.h"
-#include "core/worker.h"
+#include "core/virt_private.h"
 
 enum { KEEPALIVE_INTERVAL_S = 5, KEEPALIVE_COUNT = 4 };
-
-struct virt {
-    uv_loop_t *loop;
-    struct worker *worker;
-    char uri[256];
-    const struct virt_ops *ops;
-    void *user;
-    virConnectPtr connection; /* the worker's */
-    int lifecycle_id;         /* of the event callback */
-    bool retired;
-};
-
-/* One call on its way. */
-struct call {
-    struct worker_job job;
-    struct virt *virt;
-    void (*work)(struct call *c, virConnectPtr conn, virDomainPtr dom); /* worker */
-    const char *what;                                                   /* for the error */
-    char domain[DOMAIN_NAME_BYTES]; /* name or UUID; empty: none */
-    bool absent_is_fine;
-    union {
-        virt_done_fn done;
-        virt_described_fn described;
-        virt_state_fn state;
-        virt_stats_fn stats;
-        virt_reply_fn reply;
-    } callback;
-    void *user;
-    struct error err;
-    unsigned number;
-    char *text; /* owned: a QMP command, then its reply */
-    enum virt_domain_state state;
-    struct virt_description *description; /* owned */
-    struct virt_job_stats stats;
-    struct virt_migration *migration; /* owned */
-    struct worker *own_worker;        /* a migration's */
-};
 
 static void domain_free(virDomainPtr *dom)
 {
@@ -60,7 +23,7 @@ static void domain_free(virDomainPtr *dom)
 }
 
 /* libvirt's last error, in our words. Worker. */
-static int virt_fault(struct call *c)
+int virt_fault(struct call *c)
 {
     virErrorPtr e = virGetLastError();
     int code = -EIO;
@@ -169,7 +132,7 @@ static void call_run(struct worker_job *job)
         virt_fault(c);
         if (c->absent_is_fine && c->err.code == -ENOENT) {
             error_clear(&c->err);
-            c->state = VIRT_DOMAIN_GONE;
+            c->state = VIRT_DOMAIN_OFF;
         }
     } else {
         c->work(c, conn, dom);
@@ -177,7 +140,7 @@ static void call_run(struct worker_job *job)
     virConnectClose(conn); /* our reference */
 }
 
-static void call_free(struct call *c)
+void virt_call_free(struct call *c)
 {
     free(c->text);
     free(c->description);
@@ -192,11 +155,11 @@ static void call_done(struct worker_job *job)
     struct call *c = container_of(job, struct call, job);
 
     c->callback.done(c->user, &c->err);
-    call_free(c);
+    virt_call_free(c);
 }
 
-static struct call *call_new(struct virt *v, const char *domain, const char *what,
-                             void (*work)(struct call *, virConnectPtr, virDomainPtr), void *user)
+struct call *virt_call_new(struct virt *v, const char *domain, const char *what,
+                           void (*work)(struct call *, virConnectPtr, virDomainPtr), void *user)
 {
     struct call *c = calloc(1, sizeof(*c));
 
@@ -211,11 +174,11 @@ static struct call *call_new(struct virt *v, const char *domain, const char *wha
     return c;
 }
 
-static void post_simple(struct virt *v, const char *domain, const char *what, bool absent_is_fine,
-                        unsigned number, void (*work)(struct call *, virConnectPtr, virDomainPtr),
-                        virt_done_fn done, void *user)
+void virt_post(struct virt *v, const char *domain, const char *what, bool absent_is_fine,
+               unsigned number, void (*work)(struct call *, virConnectPtr, virDomainPtr),
+               virt_done_fn done, void *user)
 {
-    struct call *c = call_new(v, domain, what, work, user);
+    struct call *c = virt_call_new(v, domain, what, work, user);
 
     c->absent_is_fine = absent_is_fine;
     c->number = number;
@@ -277,12 +240,12 @@ static void done_describe(struct worker_job *job)
     struct call *c = container_of(job, struct call, job);
 
     c->callback.described(c->user, &c->err, c->description);
-    call_free(c);
+    virt_call_free(c);
 }
 
 void virt_describe(struct virt *v, const char *domain, virt_described_fn done, void *user)
 {
-    struct call *c = call_new(v, domain, "look at the VM", work_describe, user);
+    struct call *c = virt_call_new(v, domain, "look at the VM", work_describe, user);
 
     c->job.done = done_describe;
     c->callback.described = done;
@@ -291,21 +254,42 @@ void virt_describe(struct virt *v, const char *domain, virt_described_fn done, v
 
 /* --- state --------------------------------------------------------------------------------- */
 
+static enum virt_domain_state map_off(int reason)
+{
+    switch (reason) {
+    case VIR_DOMAIN_SHUTOFF_MIGRATED:
+        return VIRT_DOMAIN_GONE;
+    case VIR_DOMAIN_SHUTOFF_SHUTDOWN:
+    case VIR_DOMAIN_SHUTOFF_DESTROYED:
+    case VIR_DOMAIN_SHUTOFF_CRASHED:
+    case VIR_DOMAIN_SHUTOFF_SAVED:
+        return VIRT_DOMAIN_ENDED;
+    default: /* libvirtd or the host was restarted since: nobody knows */
+        return VIRT_DOMAIN_OFF;
+    }
+}
+
 static enum virt_domain_state map_state(int state, int reason)
 {
     switch (state) {
     case VIR_DOMAIN_PAUSED:
-        return VIRT_DOMAIN_PAUSED;
+        return reason == VIR_DOMAIN_PAUSED_MIGRATION ? VIRT_DOMAIN_PAUSED : VIRT_DOMAIN_SUSPENDED;
     case VIR_DOMAIN_SHUTOFF:
-        return reason == VIR_DOMAIN_SHUTOFF_SHUTDOWN || reason == VIR_DOMAIN_SHUTOFF_DESTROYED ||
-                       reason == VIR_DOMAIN_SHUTOFF_CRASHED || reason == VIR_DOMAIN_SHUTOFF_SAVED
-                   ? VIRT_DOMAIN_ENDED
-                   : VIRT_DOMAIN_GONE;
+        return map_off(reason);
     case VIR_DOMAIN_CRASHED:
         return VIRT_DOMAIN_ENDED;
     default:
         return VIRT_DOMAIN_RUNNING;
     }
+}
+
+/* A libvirtd that was restarted shows a stopped domain as paused while it is still deciding whether to
+ * let it go on. A query that needs a job of its own waits until that is over. */
+static void await_jobs(virDomainPtr dom)
+{
+    virDomainMemoryStatStruct stats[1];
+
+    virDomainMemoryStats(dom, stats, 1, 0);
 }
 
 static void work_state(struct call *c, virConnectPtr conn, virDomainPtr dom)
@@ -318,8 +302,16 @@ static void work_state(struct call *c, virConnectPtr conn, virDomainPtr dom)
         virt_fault(c);
         return;
     }
+    if (state == VIR_DOMAIN_PAUSED) {
+        await_jobs(dom);
+        if (virDomainGetState(dom, &state, &reason, 0) < 0) {
+            virt_fault(c);
+            return;
+        }
+    }
     c->state = map_state(state, reason);
-    if (c->state != VIRT_DOMAIN_GONE && c->state != VIRT_DOMAIN_ENDED &&
+    if ((c->state == VIRT_DOMAIN_RUNNING || c->state == VIRT_DOMAIN_PAUSED ||
+         c->state == VIRT_DOMAIN_SUSPENDED) &&
         virDomainGetJobInfo(dom, &job) == 0 && job.type != VIR_DOMAIN_JOB_NONE)
         c->state = VIRT_DOMAIN_BUSY;
 }
@@ -329,12 +321,12 @@ static void done_state(struct worker_job *job)
     struct call *c = container_of(job, struct call, job);
 
     c->callback.state(c->user, &c->err, c->state);
-    call_free(c);
+    virt_call_free(c);
 }
 
 void virt_state(struct virt *v, const char *uuid, virt_state_fn done, void *user)
 {
-    struct call *c = call_new(v, uuid, "ask for the VM's state", work_state, user);
+    struct call *c = virt_call_new(v, uuid, "ask for the VM's state", work_state, user);
 
     c->job.done = done_state;
     c->absent_is_fine = true;
@@ -387,12 +379,12 @@ static void done_stats(struct worker_job *job)
     struct call *c = container_of(job, struct call, job);
 
     c->callback.stats(c->user, &c->err, &c->stats);
-    call_free(c);
+    virt_call_free(c);
 }
 
 void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *user)
 {
-    struct call *c = call_new(v, uuid, "read the migration's progress", work_stats, user);
+    struct call *c = virt_call_new(v, uuid, "read the migration's progress", work_stats, user);
 
     c->job.done = done_stats;
     c->callback.stats = done;
@@ -427,159 +419,14 @@ static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
 
 void virt_migrate(struct virt *v, const struct virt_migration *m, virt_done_fn done, void *user)
 {
-    struct call *c = call_new(v, m->uuid, "migrate the VM", work_migrate, user);
+    struct call *c = virt_call_new(v, m->uuid, "migrate the VM", work_migrate, user);
 
     c->callback.done = done;
     c->migration = malloc(sizeof(*m));
     if (!c->migration || worker_new(v->loop, "ferry-migrate", &c->own_worker) < 0)
-        abort(); /* see call_new(); the number of moves is bounded */
+        abort(); /* see virt_call_new(); the number of moves is bounded */
     *c->migration = *m;
     worker_post(c->own_worker, &c->job);
-}
-
-/* --- commands ------------------------------------------------------------------------------ */
-
-static void work_abort(struct call *c, virConnectPtr conn, virDomainPtr dom)
-{
-    (void)conn;
-    if (virDomainAbortJob(dom) < 0)
-        virt_fault(c);
-}
-
-void virt_abort_job(struct virt *v, const char *uuid, virt_done_fn done, void *user)
-{
-    post_simple(v, uuid, "abort libvirt's job", true, 0, work_abort, done, user);
-}
-
-static void work_downtime(struct call *c, virConnectPtr conn, virDomainPtr dom)
-{
-    (void)conn;
-    if (virDomainMigrateSetMaxDowntime(dom, c->number, 0) < 0)
-        virt_fault(c);
-}
-
-void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done,
-                       void *user)
-{
-    post_simple(v, uuid, "set the downtime limit", false, downtime_ms, work_downtime, done, user);
-}
-
-/* libvirt's own "no limit": what QEMU takes at most. */
-enum { SPEED_UNLIMITED_MIB_S = 1 << 20 };
-
-static void work_speed(struct call *c, virConnectPtr conn, virDomainPtr dom)
-{
-    (void)conn;
-    if (virDomainMigrateSetMaxSpeed(dom, c->number ? c->number : SPEED_UNLIMITED_MIB_S, 0) < 0)
-        virt_fault(c);
-}
-
-void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done,
-                    void *user)
-{
-    post_simple(v, uuid, "set the migration's speed", false, speed_mib_s, work_speed, done, user);
-}
-
-static void work_resume(struct call *c, virConnectPtr conn, virDomainPtr dom)
-{
-    int state = 0;
-
-    (void)conn;
-    if (virDomainResume(dom) == 0)
-        return;
-    virt_fault(c);
-    if (virDomainGetState(dom, &state, NULL, 0) == 0 &&
-        (state == VIR_DOMAIN_RUNNING || state == VIR_DOMAIN_BLOCKED))
-        error_clear(&c->err); /* it runs already: what was wanted */
-}
-
-void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user)
-{
-    post_simple(v, uuid, "resume the VM", false, 0, work_resume, done, user);
-}
-
-static void work_autostart(struct call *c, virConnectPtr conn, virDomainPtr dom)
-{
-    (void)conn;
-    if (virDomainSetAutostart(dom, 1) < 0)
-        virt_fault(c);
-}
-
-void virt_set_autostart(struct virt *v, const char *uuid, virt_done_fn done, void *user)
-{
-    post_simple(v, uuid, "set the VM's autostart", false, 0, work_autostart, done, user);
-}
-
-static void undefine(struct call *c, virDomainPtr dom)
-{
-    if (virDomainIsPersistent(dom) != 1)
-        return;
-    virDomainSetAutostart(dom, 0);
-    if (virDomainUndefineFlags(dom, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_NVRAM |
-                                        VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
-                                        VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA) < 0)
-        virt_fault(c);
-}
-
-static void work_destroy(struct call *c, virConnectPtr conn, virDomainPtr dom)
-{
-    (void)conn;
-    if (virDomainIsActive(dom) == 1 && virDomainDestroy(dom) < 0 && virDomainIsActive(dom) == 1)
-        virt_fault(c);
-    else
-        undefine(c, dom);
-    if (c->err.code == -ENOENT)
-        error_clear(&c->err); /* a transient domain is gone with its process */
-}
-
-void virt_destroy(struct virt *v, const char *uuid, virt_done_fn done, void *user)
-{
-    post_simple(v, uuid, "remove the VM's copy", true, 0, work_destroy, done, user);
-}
-
-static void work_undefine(struct call *c, virConnectPtr conn, virDomainPtr dom)
-{
-    (void)conn;
-    if (virDomainIsActive(dom) == 1)
-        error_set(&c->err, -EBUSY, c->what, NULL, "the VM is active");
-    else
-        undefine(c, dom);
-}
-
-void virt_undefine(struct virt *v, const char *uuid, virt_done_fn done, void *user)
-{
-    post_simple(v, uuid, "remove the VM's definition", true, 0, work_undefine, done, user);
-}
-
-static void work_qmp(struct call *c, virConnectPtr conn, virDomainPtr dom)
-{
-    char *reply = NULL;
-
-    (void)conn;
-    if (virDomainQemuMonitorCommand(dom, c->text, &reply, 0) < 0)
-        virt_fault(c);
-    free(c->text);
-    c->text = reply;
-}
-
-static void done_qmp(struct worker_job *job)
-{
-    struct call *c = container_of(job, struct call, job);
-
-    c->callback.reply(c->user, &c->err, c->text ? c->text : "");
-    call_free(c);
-}
-
-void virt_qmp(struct virt *v, const char *uuid, const char *command, virt_reply_fn done, void *user)
-{
-    struct call *c = call_new(v, uuid, "talk to QEMU's monitor", work_qmp, user);
-
-    c->job.done = done_qmp;
-    c->callback.reply = done;
-    c->text = strdup(command);
-    if (!c->text)
-        abort(); /* see call_new() */
-    worker_post(v->worker, &c->job);
 }
 
 /* --- start and end ------------------------------------------------------------------------- */

@@ -21,9 +21,11 @@ struct virt;
 enum virt_domain_state {
     VIRT_DOMAIN_BUSY, /* a libvirt job runs on it: ask again */
     VIRT_DOMAIN_RUNNING,
-    VIRT_DOMAIN_PAUSED,
-    VIRT_DOMAIN_ENDED, /* shut off for its own reasons: guest shutdown, destroyed, crashed */
-    VIRT_DOMAIN_GONE,  /* not known, or shut off because it migrated */
+    VIRT_DOMAIN_PAUSED,    /* by a migration, and libvirt has nothing left to do with it */
+    VIRT_DOMAIN_SUSPENDED, /* for another reason: by a user, by a full disk */
+    VIRT_DOMAIN_ENDED,     /* shut off for its own reasons: guest shutdown, destroyed, crashed */
+    VIRT_DOMAIN_OFF,  /* shut off or not known, and libvirt cannot say why (it was restarted) */
+    VIRT_DOMAIN_GONE, /* shut off because it migrated */
 };
 
 struct virt_ops {
@@ -86,9 +88,13 @@ void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, v
 /* Of memory; 0 = no limit. */
 void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done,
                     void *user);
+/* Success, too, when it runs or has run and was shut down by its guest. -ENOENT: no such domain; -ESRCH:
+ * it is off for another reason. */
 void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user);
-/* Starts it with the host from now on. */
-void virt_set_autostart(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* Boots a defined domain that is off. */
+void virt_start(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* Whether it starts with the host. */
+void virt_set_autostart(struct virt *v, const char *uuid, bool on, virt_done_fn done, void *user);
 /* Stops it at once and removes its definition (with autostart); success when there is none. */
 void virt_destroy(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 /* Removes definition and autostart of a domain that is not active; success when there is none. */

@@ -123,11 +123,11 @@ class Result:
 class Move:
     """A `ferry --json move` under way."""
 
-    def __init__(self, bed, name, source, target):
+    def __init__(self, bed, name, source, target, *words):
         self.bed, self.name, self.source, self.target = bed, name, source, target
         self.before = {m["id"] for m in bed.moves(source)}
         self.child = subprocess.Popen(
-            bed.site(source).enter([built("tools/ferry/ferry"), "--json", "move", name, "--to", target]),
+            bed.site(source).enter([built("tools/ferry/ferry"), "--json", "move", name, "--to", target, *words]),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._id = None
 
@@ -257,6 +257,16 @@ class Bed:
         self.lab.ferryds[site].kill()
         self.altered.add(site)
 
+    def start_libvirtd_again(self, name):
+        """After a kill. Not by start_libvirtd(): the first one's parent lives on, it has QEMU to care for."""
+        site = self.site(name)
+        site.libvirtd.start(site.enter(["libvirtd", "--listen"]), env=site.environment(), preexec=site.groups.join)
+        until(site.can_connect, f"libvirtd of {name} does not come up again")
+
+    def reset_connections(self, site):
+        """Every connection of that site's ferryd to its peer gets a RST."""
+        self.site(site).run(["ss", "-K", "dst", self.site(self.other(site)).address], "reset the connections")
+
     def reload(self, site):
         """SIGHUP, and wait until it has been read."""
         before = self.ferryd_log(site).count("configuration read again")
@@ -323,8 +333,8 @@ class Bed:
         """This guest is no longer what it was made of: no other case gets it."""
         self.made[guest.name] = None
 
-    def move(self, guest, source="site-a", target="site-b"):
-        return Move(self, guest.name, source, target)
+    def move(self, guest, source="site-a", target="site-b", *words):
+        return Move(self, guest.name, source, target, *words)
 
     def other(self, site):
         return self.lab.other(site).name
@@ -457,6 +467,16 @@ def expect_failed(result, words, status=1):
     return report
 
 
+def running_by_libvirt(bed, name):
+    """The sites whose libvirtd says that it runs; one that cannot be asked says nothing."""
+    found = []
+    for site in bed.lab.sites.values():
+        with contextlib.suppress(LabError, ValueError):
+            if site.domains().get(name) == "running":
+                found.append(site.name)
+    return found
+
+
 class NeverTwo:
     """Looks all the time whether two copies run, by the word of the two libvirtds."""
 
@@ -497,12 +517,51 @@ class NeverTwo:
             expect_equal(self.seen, 0, "looks that found two running copies")
 
 
+# --- file systems that are too small, or break ---
+
+
+@contextlib.contextmanager
+def small_folder(bed, site, folder, mib):
+    """A file system of that size over a folder of a site."""
+    bed.site(site).run(["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=711", "tmpfs", folder], "mount a small folder")
+    try:
+        yield
+    finally:
+        bed.site(site).run(["umount", "-l", folder], "unmount it")
+
+
+def small_images(bed, site, mib):
+    """The same over the images folder."""
+    return small_folder(bed, site, IMAGES, mib)
+
+
+@contextlib.contextmanager
+def brittle_images(bed, site, mib):
+    """A file system over the images folder whose device shrinks under it when break_it() is called: what
+    lies beyond its end fails with EIO from then on."""
+    device = bed.lab.dir / "device"
+    make = f"""truncate -s {mib}M {device}
+        mkfs.ext4 -q -F -O ^has_journal -E lazy_itable_init=0 {device}
+        mount -o loop,errors=continue {device} {IMAGES}
+        chmod 711 {IMAGES}; rmdir {IMAGES}/lost+found"""
+    shrink = f"truncate -s 64K {device}; losetup -c $(losetup -n -O NAME -j {device})"
+
+    def break_it():
+        bed.site(site).run(["sh", "-ec", shrink], "shrink the device")
+
+    bed.site(site).run(["sh", "-ec", make], "make a brittle file system", "are there loop devices?")
+    try:
+        yield break_it
+    finally:
+        bed.site(site).run(["umount", "-l", IMAGES], "unmount it")
+
+
 # --- running cases ---
 
 
 def _stop(number, _frame):
     if number == signal.SIGALRM:
-        raise SystemExit(f"FAIL: the test is not done after {TEST_LIMIT_S} s")
+        raise SystemExit("FAIL: the test is not done in its time")
     raise SystemExit(128 + number)
 
 
@@ -512,11 +571,15 @@ def _title(case):
 
 def run(name, cases, conf=None, ferryd=True):
     """Runs the cases whose function name contains a word of the command line (all without words)."""
+    words = sys.argv[1:]
+    return run_all(name, [c for c in cases if not words or any(w in c.__name__ for w in words)], conf, TEST_LIMIT_S,
+                   ferryd)
+
+
+def run_all(name, chosen, conf, limit_s, ferryd=True):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, _stop)
-    signal.alarm(TEST_LIMIT_S)
-    words = sys.argv[1:]
-    chosen = [c for c in cases if not words or any(w in c.__name__ for w in words)]
+    signal.alarm(limit_s)
     failed = []
     bed = Bed(name, conf, ferryd)
     sys.stdout.reconfigure(line_buffering=True)

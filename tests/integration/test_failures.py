@@ -11,8 +11,9 @@ import signal
 import sys
 
 import ferrylab
-from ferrylab import (IMAGES, PHASES, expect, expect_committed, expect_disks_only, expect_equal, expect_failed,
-                      expect_moved, expect_nothing_at, expect_stayed, expect_words, until, wait_finished)
+from ferrylab import (IMAGES, PHASES, brittle_images, expect, expect_committed, expect_disks_only, expect_equal, expect_failed,
+                      expect_moved, expect_nothing_at, expect_stayed, expect_words, small_images, until,
+                      wait_finished)
 
 # A stripe without a sign of life for 2 s counts as dead, 5 s without any stripe end a move.
 CONF = {"link.outage_limit_s": 5, "link.stripe_timeout_s": 2}
@@ -97,16 +98,6 @@ def wrong_fingerprint(bed):
 
 
 # --- space ---
-
-
-@contextlib.contextmanager
-def small_images(bed, site, mib):
-    """A file system of that size over the images folder."""
-    bed.site(site).run(["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=711", "tmpfs", IMAGES], "mount a small folder")
-    try:
-        yield
-    finally:
-        bed.site(site).run(["umount", "-l", IMAGES], "unmount it")
 
 
 def no_space_at_start(bed):
@@ -249,27 +240,6 @@ def target_qemu_killed(bed):
             os.kill(pid, signal.SIGKILL)
         report = gave_up(bed, guest, move, ["site-b"])
         expect_mend(report)
-
-
-@contextlib.contextmanager
-def brittle_images(bed, site, mib):
-    """A file system over the images folder whose device shrinks under it when break_it() is called: what
-    lies beyond its end fails with EIO from then on."""
-    device = bed.lab.dir / "device"
-    make = f"""truncate -s {mib}M {device}
-        mkfs.ext4 -q -F -O ^has_journal -E lazy_itable_init=0 {device}
-        mount -o loop,errors=continue {device} {IMAGES}
-        chmod 711 {IMAGES}; rmdir {IMAGES}/lost+found"""
-    shrink = f"truncate -s 64K {device}; losetup -c $(losetup -n -O NAME -j {device})"
-
-    def break_it():
-        bed.site(site).run(["sh", "-ec", shrink], "shrink the device")
-
-    bed.site(site).run(["sh", "-ec", make], "make a brittle file system", "are there loop devices?")
-    try:
-        yield break_it
-    finally:
-        bed.site(site).run(["umount", "-l", IMAGES], "unmount it")
 
 
 def target_disk_fails(bed):

@@ -35,6 +35,10 @@ def check_report(bed, report, guest, rtt_ms, idle):
                  (guest.name, record["uuid"], "site-a", "site-b", ""), "report: who, from, to, reason")
     expect(0 < report["downtime_ms"] <= report["total_ms"],
            f"report: downtime {report['downtime_ms']} ms of {report['total_ms']} ms")
+    parts = report["downtime_parts_ms"]
+    expect_equal(list(parts), ["stop", "tail", "flush", "load", "reply", "commit", "resume"], "the downtime's parts")
+    expect(abs(sum(parts.values()) - report["downtime_ms"]) < 2 and min(parts.values()) >= 0,
+           f"report: the parts {parts} are not the downtime of {report['downtime_ms']} ms")
     disk, memory, link = report["disk"], report["memory"], report["link"]
     expect(disk["bytes"] >= 59 * MIB, f"report: disk.bytes {disk['bytes']} is less than the files on the disk")
     expect(disk["wire_bytes"] > MIB and memory["wire_bytes"] > MIB and memory["bytes"] > 20 * MIB,

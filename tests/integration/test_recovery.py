@@ -86,6 +86,37 @@ def memory_target(bed):
     killed_in_phase(bed, "memory", "target")
 
 
+def autostart(bed):
+    """During a move a restarted host would not start the old copy; without a commit it does so again"""
+    guest, source, target = prepared(bed)
+    link = bed.site(source).path(f"/etc/libvirt/qemu/autostart/{guest.name}.xml")
+    bed.virsh(source, "autostart", guest.name)
+    for end in ("cancelled", "killed"):
+        expect(link.is_symlink(), "virsh autostart makes no link")
+        bed.line(rate=SLOW_MBIT)
+        move = bed.move(guest, source, target)
+        move.wait_phase("copying")
+        expect(not link.is_symlink(), "the VM would start with its host in the middle of a move")
+        if end == "killed":
+            bed.kill(source)
+            bed.line(rate=FAST_MBIT)
+            bed.start(source)
+        else:
+            bed.ferry(source, "cancel", move.id)
+            bed.line(rate=FAST_MBIT)
+        move.end()
+        wait_finished(bed, move.id)
+        expect(link.is_symlink(), f"the VM does not start with its host any more after a move that was {end}")
+    move = bed.move(guest, source, target)
+    expect_equal(move.end().status, 0, "exit status of the move that commits")
+    wait_finished(bed, move.id)
+    expect(not link.is_symlink(), "the old copy would start with its host")
+    expect(bed.site(target).path(f"/etc/libvirt/qemu/autostart/{guest.name}.xml").is_symlink(),
+           "the VM does not start with its new host")
+    bed.virsh(target, "autostart", "--disable", guest.name)
+    expect_moved(bed, guest, target)
+
+
 # Where ferryd dies -> where the VM must run in the end. The decision is the source's journal together with
 # what its libvirtd has read: before it has the reply it runs on at the source, from then on at the target.
 FAILPOINTS = (
@@ -127,5 +158,5 @@ def at_failpoint(role, name, where):
 
 
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("recovery", [copying_source, copying_target, memory_source, memory_target,
+    sys.exit(ferrylab.run("recovery", [copying_source, copying_target, memory_source, memory_target, autostart,
                                        *[at_failpoint(*words) for words in FAILPOINTS]]))

@@ -177,9 +177,7 @@ def lost_with_libvirtd(bed):
         site = bed.site("site-a")
         site.libvirtd.kill()
         bed.resume("site-a")
-        # Not by start_libvirtd(): the first one's parent lives on, it has QEMU to care for.
-        site.libvirtd.start(site.enter(["libvirtd", "--listen"]), env=site.environment(), preexec=site.groups.join)
-        until(site.can_connect, "libvirtd does not come up again")
+        bed.start_libvirtd_again("site-a")
         move.end()
         views = wait_finished(bed, move.id)
         if views["site-a"]["outcome"] == "committed":

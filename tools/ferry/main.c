@@ -31,8 +31,8 @@ enum { POLL_MS = 250, TIDY_POLLS = 12 };
 struct invocation {
     struct client *client;
     bool json;
-    bool all, detach;
-    const char *to, *run_at;
+    bool all, detach, hold;
+    const char *to, *run_at, *at;
     const char *argument; /* DOMAIN, ID or SITE */
 };
 
@@ -44,13 +44,13 @@ struct command {
     int (*run)(struct invocation *in);
 };
 
-static const struct command commands[9]; /* below, with its end marker */
+static const struct command commands[10]; /* below, with its end marker */
 
 static void print_help(FILE *to)
 {
     fprintf(to, "usage: ferry [--socket PATH] [--json] COMMAND\n");
     for (const struct command *c = commands; c->name; c++)
-        fprintf(to, "  %-44s %s\n", c->usage, c->meaning);
+        fprintf(to, "  %-54s %s\n", c->usage, c->meaning);
     fprintf(to, "Exit status: 0 done or committed; 1 failed, the VM runs at the source; 2 usage; 3 "
                 "refused by\n"
                 "preflight; 4 in doubt; 5 no ferryd; 6 not authorised.\n");
@@ -175,8 +175,9 @@ static int run_move(struct invocation *in)
         return EXIT_USAGE;
     }
     if (client_call(in->client, "/v1/moves", true,
-                    json_pack("{s:s, s:s}", "domain", in->argument, "to", in->to), &answer,
-                    &err) < 0)
+                    json_pack("{s:s, s:s, s:b, s:s*}", "domain", in->argument, "to", in->to, "hold",
+                              in->hold, "at", in->at),
+                    &answer, &err) < 0)
         return fail(in, &err);
     snprintf(id, sizeof(id), "%s", member(answer, "id"));
     if (in->detach) {
@@ -274,15 +275,29 @@ static int run_cancel(struct invocation *in)
     return post(in, "/cancel", NULL);
 }
 
+static int run_switchover(struct invocation *in)
+{
+    return post(in, "/switchover", NULL);
+}
+
 static int run_resolve(struct invocation *in)
 {
+    int status;
+
     if (!in->run_at || (strcmp(in->run_at, "source") != 0 && strcmp(in->run_at, "target") != 0)) {
         fprintf(stderr, "ferry: resolve needs --run-at source or --run-at target; before you say "
                         "it, make sure with\n"
                         "your own eyes that the VM does not run at the other side\n");
         return EXIT_USAGE;
     }
-    return post(in, "/resolve", json_pack("{s:s}", "run_at", in->run_at));
+    status = post(in, "/resolve", json_pack("{s:s}", "run_at", in->run_at));
+    if (status == 0)
+        fprintf(
+            stderr,
+            "ferry: by your word it runs at the %s. The other side is told when it can be reached; "
+            "if the VM\nruns there, too, it exists twice now: look once more, and stop that one.\n",
+            in->run_at);
+    return status;
 }
 
 static int run_peers(struct invocation *in)
@@ -325,12 +340,14 @@ static int run_identity(struct invocation *in)
 }
 
 static const struct command commands[] = {
-    {"move", "move DOMAIN --to SITE [--detach]", "move a running VM", ARGUMENT_NEEDED, run_move},
+    {"move", "move DOMAIN --to SITE [--detach] [--hold | --at HH:MM]", "move a running VM",
+     ARGUMENT_NEEDED, run_move},
     {"list", "list [--all]", "moves running now, and past ones", ARGUMENT_NONE, run_list},
     {"show", "show ID", "one move in full", ARGUMENT_NEEDED, run_show},
     {"watch", "watch ID", "follow a move to its end", ARGUMENT_NEEDED, run_watch},
     {"cancel", "cancel ID", "give a move up; the VM stays at the source", ARGUMENT_NEEDED,
      run_cancel},
+    {"switchover", "switchover ID", "let a held move switch over", ARGUMENT_NEEDED, run_switchover},
     {"resolve", "resolve ID --run-at source|target", "end a move in doubt, by your own word",
      ARGUMENT_NEEDED, run_resolve},
     {"peers", "peers", "the sites this one knows", ARGUMENT_NONE, run_peers},
@@ -373,6 +390,8 @@ int main(int argc, char **argv)
         {"json", no_argument, NULL, 'j'},
         {"to", required_argument, NULL, 't'},
         {"detach", no_argument, NULL, 'd'},
+        {"hold", no_argument, NULL, 'H'},
+        {"at", required_argument, NULL, 'A'},
         {"all", no_argument, NULL, 'a'},
         {"run-at", required_argument, NULL, 'r'},
         {"version", no_argument, NULL, 'v'},
@@ -396,6 +415,12 @@ int main(int argc, char **argv)
             break;
         case 'd':
             in.detach = true;
+            break;
+        case 'H':
+            in.hold = true;
+            break;
+        case 'A':
+            in.at = optarg;
             break;
         case 'a':
             in.all = true;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/base/macros.h"
@@ -50,6 +51,12 @@ static void eta_text(double seconds, char buf[32])
         snprintf(buf, 32, "%.0f s", seconds);
     else
         snprintf(buf, 32, "%.0f min", seconds / 60);
+}
+
+/* The phase, for people. */
+static const char *stage(const json_t *move)
+{
+    return json_is_true(json_object_get(move, "held")) ? "held" : text(move, "phase");
 }
 
 /* Disk and memory together, as one share of the whole. */
@@ -110,7 +117,7 @@ void progress_show(const json_t *move)
     eta_text(number(move, NULL, "eta_s"), eta);
     detail(move, more, sizeof(more));
     n = snprintf(line, sizeof(line), "%s -> %s  %-9s [%s] %3.0f%%  %s/s  ETA %s  %s",
-                 text(move, "domain"), text(move, "to"), text(move, "phase"), bar, share * 100,
+                 text(move, "domain"), text(move, "to"), stage(move), bar, share * 100,
                  size(number(move, "link", "bytes_per_s"), rate), eta, more);
     columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
     printf("\r\033[K%.*s", MIN(n, columns - 1), line);
@@ -125,6 +132,31 @@ void progress_end(void)
     drawn = false;
 }
 
+/* In the order in which they follow each other. */
+static void print_downtime(const json_t *parts)
+{
+    const char *name;
+    json_t *value;
+
+    if (!parts)
+        return;
+    printf("  down:  ");
+    json_object_foreach((json_t *)parts, name, value) printf(
+        "%s %s %.0f ms", strcmp(name, "stop") == 0 ? "" : ",", name, json_number_value(value));
+    printf("\n");
+}
+
+static void print_hold(const json_t *move)
+{
+    time_t at = (time_t)(number(move, NULL, "switchover_at_ms") / 1000);
+    char when[32] = "";
+    struct tm day;
+
+    if (at && localtime_r(&at, &day))
+        strftime(when, sizeof(when), "until %H:%M, or ", &day);
+    printf("  held:   disks are mirrored, %suntil `ferry switchover %s`\n", when, text(move, "id"));
+}
+
 void progress_report(const json_t *move)
 {
     const char *outcome = text(move, "outcome");
@@ -135,6 +167,8 @@ void progress_report(const json_t *move)
     if (number(move, NULL, "downtime_ms") >= 0)
         printf(", downtime %.0f ms", number(move, NULL, "downtime_ms"));
     printf("  (move %s)\n", text(move, "id"));
+    if (json_is_true(json_object_get(move, "held")))
+        print_hold(move);
     if (strcmp(outcome, "committed") != 0 && strcmp(outcome, "running") != 0) {
         printf("  why:    %s\n", text(move, "reason"));
         if (strcmp(outcome, "aborted") == 0)
@@ -156,6 +190,7 @@ void progress_report(const json_t *move)
            number(move, "memory", "iterations"));
     printf("  link:   RTT %.1f ms, %s in all, %.0f outages\n", number(move, "link", "rtt_ms"),
            size(number(move, "link", "wire_bytes"), a), number(move, "link", "outages"));
+    print_downtime(json_object_get(move, "downtime_parts_ms"));
     printf("  guest:  %.0f writes acknowledged, p50 %.0f us, p99 %.0f us, max %.0f us\n",
            number(move, "guest_write_latency_us", "count"),
            number(move, "guest_write_latency_us", "p50"),
@@ -175,7 +210,7 @@ void progress_table(const json_t *moves, bool all)
         if (!all && json_is_true(json_object_get(m, "finished")))
             continue;
         printf("%-10s %-20s %-12s %-12s %-10s %-10s %.1f s\n", text(m, "id"), text(m, "domain"),
-               text(m, "from"), text(m, "to"), text(m, "phase"), text(m, "outcome"),
+               text(m, "from"), text(m, "to"), stage(m), text(m, "outcome"),
                number(m, NULL, "total_ms") / 1000);
     }
 }

@@ -13,7 +13,7 @@ from . import witness
 VERIFY_TIMEOUT_S = 120
 
 
-def _beating(guest):
+def beating(guest):
     """Names of the sites where the heartbeat advances."""
     def beats():
         return {s.name: witness.last_heartbeat(s, guest.name) for s in guest.lab.sites.values()}
@@ -45,14 +45,14 @@ def verify(guest):
     """A dict of findings; its "ok" is the verdict, its "problems" the reasons in words."""
     record = guest.record()
     running = [site.name for site in guest.running_at()]
-    beating = _beating(guest)
+    beats_at = beating(guest)
     result = {"guest": guest.name, "site": running[0] if len(running) == 1 else None,
-              "copies": len(running), "running": running, "beating": beating, "problems": []}
+              "copies": len(running), "running": running, "beating": beats_at, "problems": []}
     problems = result["problems"]
     if len(running) != 1:
         problems.append(f"{len(running)} copies run")
-    if beating != running:
-        problems.append(f"heartbeats come from {beating or 'nowhere'}, libvirt says {running or 'nowhere'}")
+    if beats_at != running:
+        problems.append(f"heartbeats come from {beats_at or 'nowhere'}, libvirt says {running or 'nowhere'}")
     if len(running) == 1:
         promised = _promised(guest)
         found = guest.ask("verify", VERIFY_TIMEOUT_S)

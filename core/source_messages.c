@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a move at the source hears from its target, as events of the commit protocol; and the downtime, which
+ * is known once the target says that it runs. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/move_source.h"
+#include "core/move_source_private.h"
+
+static void on_target_failed(struct move_source *ms, const json_t *msg)
+{
+    struct error why;
+
+    error_from_json(json_object_get(msg, "error"), &why);
+    error_prefix(&why, ms->move->peer);
+    if (ms->sw.state == SOURCE_ABORTING && ms->reason_is_libvirts)
+        error_clear(&ms->move->reason); /* the cause itself replaces libvirt's echo of it */
+    ms->reason_is_libvirts = false;
+    move_source_fail(ms, &why);
+}
+
+/* What the target says of its spans is as good as its clock; nothing but the report depends on it. */
+static void split_downtime(struct move_source *ms, const json_t *msg)
+{
+    static const json_int_t hour_us = INT64_C(3600) * 1000 * 1000;
+    const json_t *said = json_object_get(msg, "spans_us");
+    json_int_t flush = json_integer_value(json_object_get(said, "flush"));
+    json_int_t load = json_integer_value(json_object_get(said, "load"));
+    json_int_t resume = json_integer_value(json_object_get(said, "resume"));
+    struct downtime_spans spans = {(uint64_t)flush, (uint64_t)load, (uint64_t)resume};
+    struct move *m = ms->move;
+
+    if (!said || flush < 0 || load < 0 || resume < 0 || MAX(flush, MAX(load, resume)) > hour_us)
+        return;
+    ms->marks.stopped_ns = m->phase_ns[MOVE_STOPPED];
+    ms->marks.resumed_word_ns = clock_now_ns();
+    m->downtime_known = downtime_split(&ms->marks, &spans, m->progress.rtt_us, &m->downtime);
+}
+
+static void on_target_resumed(struct move_source *ms, const json_t *msg)
+{
+    struct move *m = ms->move;
+
+    if (m->phase_ns[MOVE_STOPPED] && m->downtime_ms < 0) {
+        uint64_t one_way_ns =
+            m->progress.rtt_us * 1000 / 2; /* the word took that long to come here */
+        uint64_t span_ns = clock_now_ns() - m->phase_ns[MOVE_STOPPED];
+
+        m->downtime_ms = (int64_t)((span_ns - MIN(one_way_ns, span_ns)) / NS_PER_MS);
+        split_downtime(ms, msg);
+    }
+    move_set_phase(m, MOVE_RESUMED);
+    move_source_step(ms, SOURCE_ON_TARGET_RESUMED);
+}
+
+static void on_ready(struct move_source *ms)
+{
+    struct error err = {0};
+
+    if (ms->sw.state != SOURCE_MOVING || ms->migrating || ms->channels_open)
+        return;
+    if (source_channels_open(ms, &err) < 0)
+        move_source_fail(ms, &err);
+}
+
+void move_source_on_message(struct move *m, struct link_session *ls, const char *type,
+                            const json_t *msg)
+{
+    struct move_source *ms = m->source;
+    struct error why;
+
+    if (!ms) { /* finished: a target that still asks gets the recorded end */
+        if (strcmp(type, "ask") == 0)
+            peering_send(ls, json_pack("{s:s, s:s}", "type",
+                                       m->outcome == MOVE_OUTCOME_COMMITTED ? "commit" : "abort",
+                                       "move", m->id));
+        return;
+    }
+    if (strcmp(type, "ready") == 0) {
+        on_ready(ms);
+    } else if (strcmp(type, "refused") == 0 && ms->sw.state == SOURCE_MOVING &&
+               !ms->channels_open) {
+        error_from_json(json_object_get(msg, "error"), &why);
+        error_prefix(&why, m->peer);
+        move_source_refuse(ms, &why);
+    } else if (strcmp(type, "failed") == 0) {
+        on_target_failed(ms, msg);
+    } else if (strcmp(type, "prepared") == 0) {
+        move_set_phase(m, MOVE_PREPARED);
+    } else if (strcmp(type, "resumed") == 0) {
+        on_target_resumed(ms, msg);
+    } else if (strcmp(type, "aborted") == 0) {
+        move_source_step(ms, SOURCE_ON_TARGET_ABORTED);
+    } else if (strcmp(type, "unknown") == 0) {
+        move_source_step(ms, SOURCE_ON_TARGET_UNKNOWN);
+    } else if (strcmp(type, "ask") == 0) {
+        if (ms->ls != ls && !ms->ls) {
+            ms->ls = ls;
+            peering_hold(ls);
+        }
+        move_source_step(ms, SOURCE_ON_TARGET_ASKS);
+    } else {
+        log_warning("move %s: the peer says '%s', which is not known here", m->id, type);
+    }
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a move starts at the source: the VM described, the order checked, the peer called, the record, PREPARE. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/move_source.h"
+#include "core/move_source_private.h"
+
+void move_source_prepare(struct move_source *ms, const struct error *err)
+{
+    struct move *m = ms->move;
+
+    if (ms->sw.state != SOURCE_MOVING || !ms->ls)
+        return;
+    if (err->code) {
+        move_source_refuse(ms, err);
+        return;
+    }
+    ms->prepare_sent = true;
+    peering_send(ms->ls, json_pack("{s:s, s:s, s:o, s:b, s:b}", "type", "prepare", "move", m->id,
+                                   "info", domain_info_to_json(&m->info), "persistent",
+                                   m->persistent, "autostart", m->autostart));
+}
+
+static void on_moving_durable(void *user)
+{
+    struct move *m = user;
+
+    m->pending--;
+    source_domain_disarm(m->source);
+}
+
+static int preflight(struct move_source *ms, const struct virt_description *d, struct error *err)
+{
+    const struct config_peer *peer = config_peer_by_name(ms->service->config, ms->move->peer);
+    struct move *m = ms->move;
+
+    if (!peer)
+        return error_set(err, -ENOENT, "find the target",
+                         "see `ferry peers`; add a [peer] section and reload",
+                         "no peer is named '%s'", m->peer);
+    if (!(peer->permissions & PEER_MAY_MOVE_FROM_HERE))
+        return error_set(err, -EPERM, "use the target",
+                         "add move-from-here to allow = in its [peer] section",
+                         "VMs may not be moved from here to %s", m->peer);
+    if (!peer->link.address[0])
+        return error_set(err, -EINVAL, "call the target",
+                         "add address = HOST:PORT to its [peer] section",
+                         "%s has no address in the configuration", m->peer);
+    if (!d->running)
+        return error_set(err, -EINVAL, "look at the VM", "resume it first: virsh resume",
+                         "%s is paused", d->info.name);
+    if (move_of_domain(ms->service, d->info.name, d->info.uuid, m))
+        return error_set(err, -EBUSY, "start a move", "see `ferry list`",
+                         "another move of %s is not finished", d->info.name);
+    m->info = d->info;
+    m->persistent = d->persistent;
+    m->autostart = d->autostart;
+    m->progress.memory_total = d->memory_bytes;
+    for (unsigned i = 0; i < d->info.disk_count; i++)
+        m->progress.disk_total += d->info.disks[i].size_bytes;
+    return move_paths_of(ms->service->config, m, &ms->paths, err);
+}
+
+static void on_described(void *user, const struct error *err, const struct virt_description *d)
+{
+    struct move_source *ms = user;
+    struct error why = *err;
+
+    if (ms->sw.state != SOURCE_MOVING) { /* cancelled meanwhile */
+        move_source_call_returned(ms);
+        return;
+    }
+    if (!why.code && preflight(ms, d, &why) == 0 &&
+        peering_dial(ms->service->peering, ms->move->peer, &ms->ls, &why) == 0) {
+        ms->move->pending++;
+        move_journal(ms->move, "moving", false, on_moving_durable);
+    } else {
+        move_source_refuse(ms, &why);
+    }
+    move_source_call_returned(ms);
+}
+
+int move_source_start(struct service *s, const char *domain, const char *peer,
+                      const struct move_wishes *wishes, struct move **ret, struct error *err)
+{
+    int r = move_new(s, JOURNAL_SOURCE, NULL, peer, ret, err);
+
+    if (r < 0)
+        return r;
+    snprintf((*ret)->info.name, sizeof((*ret)->info.name), "%s", domain);
+    if (wishes) {
+        (*ret)->hold = wishes->hold;
+        (*ret)->switchover_at_ms = wishes->switchover_at_ms;
+    }
+    r = move_source_new(*ret, err);
+    if (r < 0) {
+        (*ret)->finished = true;
+        return r;
+    }
+    (*ret)->pending++;
+    virt_describe(s->virt, domain, on_described, (*ret)->source);
+    return 0;
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands to libvirt about one domain, each a short call on the common worker: see virt.h. */
+#include <errno.h>
+#include <string.h>
+
+#include <libvirt/libvirt-qemu.h>
+#include <libvirt/virterror.h>
+
+#include "core/base/macros.h"
+#include "core/virt_private.h"
+
+static void work_abort(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainAbortJob(dom) < 0)
+        virt_fault(c);
+}
+
+void virt_abort_job(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    virt_post(v, uuid, "abort libvirt's job", true, 0, work_abort, done, user);
+}
+
+static void work_downtime(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainMigrateSetMaxDowntime(dom, c->number, 0) < 0)
+        virt_fault(c);
+}
+
+void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done,
+                       void *user)
+{
+    virt_post(v, uuid, "set the downtime limit", false, downtime_ms, work_downtime, done, user);
+}
+
+/* libvirt's own "no limit": what QEMU takes at most. */
+enum { SPEED_UNLIMITED_MIB_S = 1 << 20 };
+
+static void work_speed(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainMigrateSetMaxSpeed(dom, c->number ? c->number : SPEED_UNLIMITED_MIB_S, 0) < 0)
+        virt_fault(c);
+}
+
+void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done,
+                    void *user)
+{
+    virt_post(v, uuid, "set the migration's speed", false, speed_mib_s, work_speed, done, user);
+}
+
+/* Why a domain could not be resumed: because there is nothing to resume any more? Worker. */
+static void explain_no_resume(struct call *c, virDomainPtr dom)
+{
+    int state = 0, reason = 0;
+
+    if (virDomainGetState(dom, &state, &reason, 0) < 0)
+        return;
+    if (state == VIR_DOMAIN_RUNNING || state == VIR_DOMAIN_BLOCKED ||
+        (state == VIR_DOMAIN_SHUTOFF && reason == VIR_DOMAIN_SHUTOFF_SHUTDOWN))
+        error_clear(&c->err); /* it runs already, or has: what was wanted */
+    else if (state == VIR_DOMAIN_SHUTOFF || state == VIR_DOMAIN_CRASHED)
+        c->err.code = -ESRCH;
+}
+
+static void work_resume(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainResume(dom) == 0)
+        return;
+    virt_fault(c);
+    explain_no_resume(c, dom);
+}
+
+void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    virt_post(v, uuid, "resume the VM", false, 0, work_resume, done, user);
+}
+
+static void work_start(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainCreate(dom) < 0 && virDomainIsActive(dom) != 1)
+        virt_fault(c);
+}
+
+void virt_start(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    virt_post(v, uuid, "start the VM", false, 0, work_start, done, user);
+}
+
+static void work_autostart(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainSetAutostart(dom, (int)c->number) < 0)
+        virt_fault(c);
+}
+
+void virt_set_autostart(struct virt *v, const char *uuid, bool on, virt_done_fn done, void *user)
+{
+    virt_post(v, uuid, "set the VM's autostart", false, on, work_autostart, done, user);
+}
+
+static void undefine(struct call *c, virDomainPtr dom)
+{
+    if (virDomainIsPersistent(dom) != 1)
+        return;
+    virDomainSetAutostart(dom, 0);
+    if (virDomainUndefineFlags(dom, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_NVRAM |
+                                        VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
+                                        VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA) < 0)
+        virt_fault(c);
+}
+
+static void work_destroy(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainIsActive(dom) == 1 && virDomainDestroy(dom) < 0 && virDomainIsActive(dom) == 1)
+        virt_fault(c);
+    else
+        undefine(c, dom);
+    if (c->err.code == -ENOENT)
+        error_clear(&c->err); /* a transient domain is gone with its process */
+}
+
+void virt_destroy(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    virt_post(v, uuid, "remove the VM's copy", true, 0, work_destroy, done, user);
+}
+
+static void work_undefine(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainIsActive(dom) == 1)
+        error_set(&c->err, -EBUSY, c->what, NULL, "the VM is active");
+    else
+        undefine(c, dom);
+}
+
+void virt_undefine(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    virt_post(v, uuid, "remove the VM's definition", true, 0, work_undefine, done, user);
+}
+
+static void work_qmp(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    char *reply = NULL;
+
+    (void)conn;
+    if (virDomainQemuMonitorCommand(dom, c->text, &reply, 0) < 0)
+        virt_fault(c);
+    free(c->text);
+    c->text = reply;
+}
+
+static void done_qmp(struct worker_job *job)
+{
+    struct call *c = container_of(job, struct call, job);
+
+    c->callback.reply(c->user, &c->err, c->text ? c->text : "");
+    virt_call_free(c);
+}
+
+void virt_qmp(struct virt *v, const char *uuid, const char *command, virt_reply_fn done, void *user)
+{
+    struct call *c = virt_call_new(v, uuid, "talk to QEMU's monitor", work_qmp, user);
+
+    c->job.done = done_qmp;
+    c->callback.reply = done;
+    c->text = strdup(command);
+    if (!c->text)
+        abort(); /* see virt_call_new() */
+    worker_post(v->worker, &c->job);
+}
