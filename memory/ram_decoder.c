@@ -247,15 +247,12 @@ static ssize_t expand(ZSTD_DCtx *zstd, const uint8_t *in, size_t len, uint8_t *o
 {
     ZSTD_inBuffer from = {in, len, 0};
     ZSTD_outBuffer to = {out, cap, 0};
-    size_t before_in, before_out;
 
-    do {
-        before_in = from.pos;
-        before_out = to.pos;
+    while (from.pos < len) { /* what gives no progress is an error before long, says zstd */
         if (ZSTD_isError(ZSTD_decompressStream(zstd, &to, &from)))
             return -EPROTO;
-    } while (from.pos != before_in || to.pos != before_out);
-    return from.pos == len ? (ssize_t)to.pos : -EPROTO;
+    }
+    return (ssize_t)to.pos;
 }
 
 static int expand_parts(struct ram_decoder *d, const uint8_t *body,
