@@ -2,8 +2,9 @@
 /*
  * Slots for pages: what both halves of the RAM codec remember, in step.
  *
- * The memory is reserved at once and occupied as slots are written. Which page lies in which slot is
- * the encoder's business (page_index.h); the decoder is told.
+ * The memory is occupied at once, so that a move does not run out of it half way, and its page faults (a
+ * tenth of a codec's time) are over before RAM comes: make stores off the loop thread. Which page lies in
+ * which slot is the encoder's business (page_index.h); the decoder is told.
  */
 #ifndef FERRY_MEMORY_PAGE_STORE_H
 #define FERRY_MEMORY_PAGE_STORE_H

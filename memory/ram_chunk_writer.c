@@ -5,11 +5,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
-#include <xxhash.h>
 #include <zstd.h>
 
 #include "core/base/limits.h"
-#include "memory/page_content.h"
+#include "memory/ram_checksum.h"
 #include "memory/ram_codec_format.h"
 
 enum {
@@ -34,9 +33,9 @@ struct run {
 
 struct ram_chunk_writer {
     ZSTD_CCtx *pages_zstd, *control_zstd;
-    XXH3_state_t *hash; /* of what the chunk decodes to */
-    uint64_t checksum;  /* of the chunk before */
-    struct run run;     /* count 0: none */
+    XXH3_state_t *sum; /* of what the chunk decodes to */
+    uint64_t checksum; /* of the chunk before */
+    struct run run;    /* count 0: none */
     uint64_t next_number;
     uint32_t next_slot;
     size_t decoded;
@@ -68,13 +67,13 @@ int ram_chunk_writer_new(int level, struct ram_chunk_writer **ret)
         return -ENOMEM;
     w->pages_zstd = ZSTD_createCCtx();
     w->control_zstd = ZSTD_createCCtx();
-    w->hash = XXH3_createState();
-    if (!w->pages_zstd || !w->control_zstd || !w->hash || !set_up_zstd(w->pages_zstd, level) ||
+    w->sum = XXH3_createState();
+    if (!w->pages_zstd || !w->control_zstd || !w->sum || !set_up_zstd(w->pages_zstd, level) ||
         !set_up_zstd(w->control_zstd, level)) {
         ram_chunk_writer_free(w);
         return -ENOMEM;
     }
-    XXH3_64bits_reset_withSeed(w->hash, 0);
+    XXH3_64bits_reset_withSeed(w->sum, 0);
     w->level = w->level_wanted = level;
     *ret = w;
     return 0;
@@ -86,7 +85,7 @@ void ram_chunk_writer_free(struct ram_chunk_writer *w)
         return;
     ZSTD_freeCCtx(w->pages_zstd);
     ZSTD_freeCCtx(w->control_zstd);
-    XXH3_freeState(w->hash);
+    XXH3_freeState(w->sum);
     free(w);
 }
 
@@ -144,7 +143,7 @@ void ram_chunk_writer_add_literal(struct ram_chunk_writer *w, const uint8_t *dat
         w->run = (struct run){.op = RAM_LITERAL};
     }
     w->run.count += len;
-    XXH3_64bits_update(w->hash, data, len);
+    ram_checksum_bytes(w->sum, data, len);
     add_data(w, RAM_LITERAL, data, len);
     account(w, RAM_LITERAL, len, len);
 }
@@ -196,31 +195,24 @@ static int compress(ZSTD_CCtx *zstd, const void *data, size_t len, ZSTD_EndDirec
     return 0;
 }
 
-static void hash_header(struct ram_chunk_writer *w, const struct ram_record *r, unsigned flag)
-{
-    uint8_t head[RAM_PAGE_HEADER_BYTES];
-
-    put_be64(head, r->id->number * RAM_PAGE_BYTES | flag | RAM_FLAG_CONTINUE);
-    XXH3_64bits_update(w->hash, head, sizeof(head));
-}
-
 int ram_chunk_writer_add(struct ram_chunk_writer *w, const struct ram_record *r)
 {
     size_t head = r->id->continues ? RAM_PAGE_HEADER_BYTES : 0;
+    uint64_t word = r->id->number * RAM_PAGE_BYTES | RAM_FLAG_CONTINUE;
     int res = 0;
 
     assert(!ram_chunk_writer_is_full(w));
     add_to_run(w, r);
     add_data(w, r->op, r->data, r->data_len);
     if (r->op == RAM_ZERO) {
-        hash_header(w, r, RAM_FLAG_ZERO);
-        XXH3_64bits_update(w->hash, "", 1);
+        ram_checksum_header(w->sum, word | RAM_FLAG_ZERO);
+        ram_checksum_bytes(w->sum, "", 1);
         account(w, RAM_ZERO, 1, RAM_ZERO_RECORD_BYTES);
         return 0;
     }
     if (head > 0)
-        hash_header(w, r, RAM_FLAG_PAGE);
-    XXH3_64bits_update(w->hash, r->page, RAM_PAGE_BYTES);
+        ram_checksum_header(w->sum, word | RAM_FLAG_PAGE);
+    ram_checksum_page(w->sum, r->hash);
     if (r->op == RAM_PLAIN) {
         memcpy(w->plain + w->plain_fill, r->page, RAM_PAGE_BYTES);
         w->plain_fill += RAM_PAGE_BYTES;
@@ -305,7 +297,7 @@ static void begin_next(struct ram_chunk_writer *w)
 {
     w->decoded = w->operations_fill = w->data_fill = 0;
     w->pages_out_fill = w->plain_fill = w->pages_in = 0;
-    XXH3_64bits_reset_withSeed(w->hash, w->checksum);
+    XXH3_64bits_reset_withSeed(w->sum, w->checksum);
 }
 
 int ram_chunk_writer_close(struct ram_chunk_writer *w, struct buffer *out)
@@ -331,7 +323,7 @@ int ram_chunk_writer_close(struct ram_chunk_writer *w, struct buffer *out)
         r = buffer_append(out, w->plain, w->plain_fill);
     if (r < 0)
         return r;
-    w->checksum = XXH3_64bits_digest(w->hash);
+    w->checksum = XXH3_64bits_digest(w->sum);
     header.decoded_bytes = (uint32_t)w->decoded;
     header.operation_bytes = (uint32_t)w->operations_fill;
     header.data_bytes = (uint32_t)w->data_fill;

@@ -28,6 +28,7 @@ struct ram_record {
     enum ram_operation op;      /* any but LITERAL */
     const struct ram_page *id;  /* for the header */
     const uint8_t *page;        /* what it decodes to; NULL: ZERO */
+    uint64_t hash;              /* ram_checksum_of_page() */
     uint32_t slot;              /* RAM_NO_SLOT: none */
     const uint8_t *data;        /* of CONSTANT, DELTA, DISK */
     size_t data_len;            /* at most PAGE_DELTA_MAX_BYTES */

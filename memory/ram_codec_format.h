@@ -10,7 +10,7 @@
  *   +--------+--------+--------+------------------+------------------+ 12
  *   | data bytes      | control bytes   | pages bytes  | plain bytes  |
  *   +-----------------+-----------------+--------------+--------------+ 28
- *   | checksum: XXH3-64 of the decoded bytes, seeded with the previous chunk's |
+ *   | checksum of what it decodes to (ram_checksum.h)                          |
  *   +--------------------------------------------------------------------------+ 36
  *   | control: the operations, then their data (zstd; or as they are: CONTROL_RAW) |
  *   | pages: the pages of ZSTD and XOR operations, in order (zstd)                 |
@@ -53,7 +53,7 @@ enum {
     RAM_CHUNK_CONTROL_RAW = 1 << 0, /* flag */
     RAM_CHUNK_HEADER_BYTES = 36,
     RAM_WINDOW_LOG_MAX = 21, /* 2 MiB: what a decoder holds for each of its two streams */
-    RAM_WINDOW_LOG = 20,     /* what this encoder uses */
+    RAM_WINDOW_LOG = 19,     /* what this encoder uses */
     RAM_DISK_REFERENCE_BYTES = 1 + 8 + 16,
     RAM_VARINT_MAX_BYTES = 10,
 };

@@ -10,12 +10,12 @@
 
 #include <errno.h>
 #include <string.h>
-#include <xxhash.h>
 #include <zstd.h>
 
 #include "core/base/limits.h"
 #include "memory/page_content.h"
 #include "memory/page_store.h"
+#include "memory/ram_checksum.h"
 #include "memory/ram_codec_format.h"
 #include "memory/ram_parser.h"
 
@@ -23,6 +23,7 @@ struct ram_decoder {
     ZSTD_DCtx *pages_zstd, *control_zstd;
     struct page_store store;
     struct buffer wire; /* the beginning of a chunk */
+    XXH3_state_t *sum;  /* of the chunk under work */
     uint64_t checksum;  /* of the chunk before */
     uint64_t next_number;
     uint32_t next_slot;
@@ -61,7 +62,8 @@ int ram_decoder_new(const struct ram_codec_config *config, struct ram_decoder **
         return -ENOMEM;
     d->pages_zstd = ZSTD_createDCtx();
     d->control_zstd = ZSTD_createDCtx();
-    r = set_up_zstd(d->pages_zstd) && set_up_zstd(d->control_zstd) ? 0 : -ENOMEM;
+    d->sum = XXH3_createState();
+    r = d->sum && set_up_zstd(d->pages_zstd) && set_up_zstd(d->control_zstd) ? 0 : -ENOMEM;
     if (r == 0)
         r = page_store_init(&d->store, config->store_bytes);
     if (r < 0) {
@@ -78,6 +80,7 @@ void ram_decoder_free(struct ram_decoder *d)
         return;
     ZSTD_freeDCtx(d->pages_zstd);
     ZSTD_freeDCtx(d->control_zstd);
+    XXH3_freeState(d->sum);
     page_store_done(&d->store);
     buffer_done(&d->wire);
     free(d);
@@ -146,11 +149,13 @@ static bool write_bytes(struct work *w, const void *data, size_t len)
 static bool write_header(struct ram_decoder *d, struct work *w, const struct operation *o,
                          unsigned flag)
 {
+    uint64_t word = d->next_number * RAM_PAGE_BYTES | flag | RAM_FLAG_CONTINUE;
     uint8_t head[RAM_PAGE_HEADER_BYTES];
 
     if (o->header == RAM_HEADER_NONE)
         return true;
-    put_be64(head, d->next_number * RAM_PAGE_BYTES | flag | RAM_FLAG_CONTINUE);
+    put_be64(head, word);
+    ram_checksum_header(d->sum, word);
     d->next_number = (d->next_number + 1) & RAM_PAGE_NUMBER_MASK;
     return write_bytes(w, head, sizeof(head));
 }
@@ -160,13 +165,19 @@ static bool write_literal(struct ram_decoder *d, struct work *w, const struct op
     const uint8_t *data = o->count <= SIZE_MAX ? wire_bytes(&w->data, (size_t)o->count) : NULL;
 
     account(d, RAM_LITERAL, o->count, (size_t)o->count);
-    return data && write_bytes(w, data, (size_t)o->count);
+    if (!data || !write_bytes(w, data, (size_t)o->count))
+        return false;
+    ram_checksum_bytes(d->sum, data, (size_t)o->count);
+    return true;
 }
 
 static bool write_zero(struct ram_decoder *d, struct work *w, const struct operation *o)
 {
     account(d, RAM_ZERO, 1, RAM_ZERO_RECORD_BYTES);
-    return write_header(d, w, o, RAM_FLAG_ZERO) && write_bytes(w, "", 1);
+    if (!write_header(d, w, o, RAM_FLAG_ZERO) || !write_bytes(w, "", 1))
+        return false;
+    ram_checksum_bytes(d->sum, "", 1);
+    return true;
 }
 
 static bool write_constant(struct work *w)
@@ -225,6 +236,8 @@ static bool carry_out(struct ram_decoder *d, struct work *w, const struct operat
                               : !write_header(d, w, o, RAM_FLAG_PAGE) ||
                                     !write_page(d, w, o, o->slot + (uint32_t)i))
             return false;
+        if (o->op != RAM_ZERO)
+            ram_checksum_page(d->sum, ram_checksum_of_page(w->at - RAM_PAGE_BYTES));
     }
     return true;
 }
@@ -295,6 +308,7 @@ static int decode_chunk(struct ram_decoder *d, const uint8_t *raw, const struct 
     start = buffer_reserve(out, h->decoded_bytes);
     if (!start)
         return -ENOMEM;
+    XXH3_64bits_reset_withSeed(d->sum, d->checksum);
     w.at = start;
     w.end = start + h->decoded_bytes;
     while (wire_left(&w.operations) > 0) {
@@ -304,7 +318,7 @@ static int decode_chunk(struct ram_decoder *d, const uint8_t *raw, const struct 
     if (w.at != w.end || wire_left(&w.data) > 0 || wire_left(&w.pages) > 0 ||
         wire_left(&w.plain) > 0)
         return -EPROTO;
-    if (XXH3_64bits_withSeed(start, h->decoded_bytes, d->checksum) != h->checksum)
+    if (XXH3_64bits_digest(d->sum) != h->checksum)
         return -EBADMSG;
     d->checksum = h->checksum;
     buffer_commit(out, h->decoded_bytes);

@@ -21,11 +21,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "memory/page_content.h"
 #include "memory/page_index.h"
 #include "memory/page_store.h"
+#include "memory/ram_checksum.h"
 #include "memory/ram_chunk_writer.h"
 #include "memory/ram_parser.h"
 
@@ -147,9 +147,9 @@ static int add_page(struct ram_encoder *e, const uint8_t *page, struct buffer *o
     uint8_t delta[PAGE_DELTA_MAX_BYTES], difference[RAM_PAGE_BYTES];
     const uint8_t *base = NULL;
     uint32_t own, equal;
-    uint64_t hash;
     int r;
 
+    record.hash = ram_checksum_of_page(page);
     if (page_content_is_constant(page)) {
         record.op = RAM_CONSTANT;
         record.data = page;
@@ -173,11 +173,10 @@ static int add_page(struct ram_encoder *e, const uint8_t *page, struct buffer *o
             return add_record(e, &record, out);
         }
     }
-    hash = XXH3_64bits(page, RAM_PAGE_BYTES);
     if (record.data_len > 0) {
         record.op = RAM_DELTA;
         record.data = delta;
-    } else if ((equal = find_equal(e, page, hash)) != PAGE_INDEX_NONE) {
+    } else if ((equal = find_equal(e, page, record.hash)) != PAGE_INDEX_NONE) {
         record.op = RAM_DUPLICATE;
         record.slot = equal;
         return add_record(e, &record, out);
@@ -190,7 +189,7 @@ static int add_page(struct ram_encoder *e, const uint8_t *page, struct buffer *o
     }
     record.slot = own != PAGE_INDEX_NONE ? own : page_index_take(e->index);
     r = add_record(e, &record, out);
-    put_in_store(e, record.slot, page, hash, own != PAGE_INDEX_NONE);
+    put_in_store(e, record.slot, page, record.hash, own != PAGE_INDEX_NONE);
     return r;
 }
 
