@@ -406,9 +406,11 @@ static void on_moving_durable(void *user)
     m->pending--;
     if (ms->sw.state == SOURCE_MOVING && ms->ls) {
         ms->prepare_sent = true;
-        peering_send(ms->ls, json_pack("{s:s, s:s, s:o, s:b, s:b}", "type", "prepare", "move",
-                                       m->id, "info", domain_info_to_json(&m->info), "persistent",
-                                       m->persistent, "autostart", m->autostart));
+        peering_send(ms->ls,
+                     json_pack("{s:s, s:s, s:o, s:b, s:b, s:o*}", "type", "prepare", "move", m->id,
+                               "info", domain_info_to_json(&m->info), "persistent", m->persistent,
+                               "autostart", m->autostart, "memory_codec",
+                               memory_codec_offer(ms->service->config, m->progress.memory_total)));
     }
 }
 
@@ -567,12 +569,14 @@ static void on_target_resumed(struct move_source *ms)
     move_source_step(ms, SOURCE_ON_TARGET_RESUMED);
 }
 
-static void on_ready(struct move_source *ms)
+static void on_ready(struct move_source *ms, const json_t *msg)
 {
     struct error err = {0};
 
     if (ms->sw.state != SOURCE_MOVING || ms->migrating || ms->channels_open)
         return;
+    memory_codec_agree(ms->service->config, ms->move->progress.memory_total,
+                       json_object_get(msg, "memory_codec"), &ms->codec);
     if (source_channels_open(ms, &err) < 0)
         move_source_fail(ms, &err);
 }
@@ -591,7 +595,7 @@ void move_source_on_message(struct move *m, struct link_session *ls, const char 
         return;
     }
     if (strcmp(type, "ready") == 0) {
-        on_ready(ms);
+        on_ready(ms, msg);
     } else if (strcmp(type, "refused") == 0 && ms->sw.state == SOURCE_MOVING &&
                !ms->channels_open) {
         error_from_json(json_object_get(msg, "error"), &why);

@@ -385,7 +385,8 @@ static void done_create(struct worker_job *job)
     if (mt->sw.state == TARGET_RECEIVING) {
         if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
             target_channels_open(mt, &f->err) == 0)
-            send_word(mt, "ready");
+            send_message(mt, json_pack("{s:s, s:o*}", "type", "ready", "memory_codec",
+                                       TAKE_PTR(mt->codec_answer)));
         if (f->err.code) {
             disk_files_remove(&f->info, f->move->id);
             refuse(mt, &f->err);
@@ -454,6 +455,8 @@ static int check_prepare(struct move_target *mt, const char *peer, const json_t 
     m->info = info;
     m->persistent = json_is_true(json_object_get(msg, "persistent"));
     m->autostart = json_is_true(json_object_get(msg, "autostart"));
+    mt->codec_answer =
+        memory_codec_answer(mt->service->config, json_object_get(msg, "memory_codec"), &mt->codec);
     for (unsigned i = 0; i < info.disk_count; i++)
         m->progress.disk_total += info.disks[i].size_bytes;
     return move_paths_of(mt->service->config, m, &mt->paths, err);

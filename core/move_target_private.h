@@ -4,6 +4,7 @@
 #define FERRY_CORE_MOVE_TARGET_PRIVATE_H
 
 #include "core/disk_target.h"
+#include "core/memory_codec.h"
 #include "core/move.h"
 #include "core/relay.h"
 #include "core/rpc_relay.h"
@@ -25,6 +26,9 @@ struct move_target {
     struct move_paths paths;
     struct rpc_relay *rpc;
     struct relay *memory;
+    struct memory_codec codec;
+    json_t *codec_answer;     /* until `ready` takes it */
+    struct ram_pipe *decoder; /* until the memory channel takes it */
     struct ram_parser *parser;
     uint64_t parsed_bytes; /* of the RAM stream, seen by the parser */
     struct disk_target *disks[LIMIT_DISKS_PER_MOVE];
