@@ -147,6 +147,21 @@ static void print_operations(const struct ram_codec_stats *s)
            s->chunks);
 }
 
+static void print_json(size_t len, const struct figures *codec, const struct figures *plain,
+                       const struct ram_codec_stats *s)
+{
+    printf("{\"bytes\": %zu, \"codec\": {\"wire_bytes\": %zu, \"encode_s\": %.6f, \"decode_s\": "
+           "%.6f}, \"zstd\": {\"wire_bytes\": %zu, \"encode_s\": %.6f, \"decode_s\": %.6f}, "
+           "\"operations\": {",
+           len, codec->wire_bytes, codec->encode_s, codec->decode_s, plain->wire_bytes,
+           plain->encode_s, plain->decode_s);
+    for (unsigned op = 0; op < RAM_OPERATIONS; op++)
+        printf("%s\"%s\": {\"count\": %lu, \"bytes\": %lu, \"wire_bytes\": %lu}", op ? ", " : "",
+               ram_operation_name(op), s->operation[op].count, s->operation[op].stream_bytes,
+               s->operation[op].wire_bytes);
+    printf("}}\n");
+}
+
 int bench_stream(const uint8_t *data, size_t len, const struct bench_options *options)
 {
     struct figures codec = {1e9, 1e9, 0}, plain = codec;
@@ -172,6 +187,10 @@ int bench_stream(const uint8_t *data, size_t len, const struct bench_options *op
     }
     if (r < 0)
         return r;
+    if (options->json) {
+        print_json(len, &codec, &plain, &stats);
+        return 0;
+    }
     print_figures("codec", len, &codec);
     print_figures("zstd -1", len, &plain);
     printf("codec against zstd -1: bytes %.3f, encode %.2f, decode %.2f\n",

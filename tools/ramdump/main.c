@@ -14,13 +14,14 @@
 #include "tools/ramdump/ramdump.h"
 
 static const char USAGE[] =
-    "usage: ramdump [--bench [--store MIB] [--level N] [--rounds N]] FILE\n"
+    "usage: ramdump [--bench [--store MIB] [--level N] [--rounds N] [--json]] FILE\n"
     "Prints a migration stream recorded from QEMU (migrate exec: or unix:, into a file) in "
     "readable form.\n"
     "  --bench     instead, encode and decode it: speed and bytes, beside zstd -1\n"
     "  --store     page store of each end in MiB (default 256)\n"
     "  --level     zstd's (default 1)\n"
-    "  --rounds    repetitions; the fastest counts (default 3)\n";
+    "  --rounds    repetitions; the fastest counts (default 3)\n"
+    "  --json      one JSON document\n";
 
 static int map_file(const char *path, uint8_t **ret_data, size_t *ret_len)
 {
@@ -43,9 +44,13 @@ static int map_file(const char *path, uint8_t **ret_data, size_t *ret_len)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"bench", no_argument, NULL, 'b'},       {"store", required_argument, NULL, 's'},
-        {"level", required_argument, NULL, 'l'}, {"rounds", required_argument, NULL, 'r'},
-        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
+        {"bench", no_argument, NULL, 'b'},
+        {"store", required_argument, NULL, 's'},
+        {"level", required_argument, NULL, 'l'},
+        {"rounds", required_argument, NULL, 'r'},
+        {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     struct bench_options bench = {
         .store_bytes = 256u << 20, .level = RAM_LEVEL_DEFAULT, .rounds = 3};
@@ -67,6 +72,9 @@ int main(int argc, char **argv)
             break;
         case 'r':
             bench.rounds = (unsigned)strtoul(optarg, NULL, 10);
+            break;
+        case 'j':
+            bench.json = true;
             break;
         case 'h':
             fputs(USAGE, stdout);

@@ -3,6 +3,7 @@
 #ifndef FERRY_TOOLS_RAMDUMP_RAMDUMP_H
 #define FERRY_TOOLS_RAMDUMP_RAMDUMP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ struct bench_options {
     uint64_t store_bytes;
     int level;
     unsigned rounds; /* the fastest counts */
+    bool json;
 };
 
 /* Encodes and decodes the stream, compares, and prints speeds and bytes beside plain zstd's. */
