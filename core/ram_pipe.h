@@ -6,7 +6,7 @@
  *
  * Three jobs rotate: one collects input, one is at the worker (or back and waiting), one is drained.
  * Input is passed on as soon as the worker is free, however little it is, and a job always sends all that
- * can be sent: a quiet stream is not delayed, a busy one is worked on in large pieces. What is held is
+ * can be sent: a quiet stream is not delayed, a busy one is worked on in larger pieces. What is held is
  * bounded: RAM_PIPE_INPUT_BYTES twice, and the output of two jobs, which end at RAM_PIPE_OUTPUT_BYTES.
  *
  * The codec itself is only touched on the worker's thread; it is made there as well, at once, because a
@@ -26,7 +26,8 @@
 struct ram_pipe;
 
 enum {
-    RAM_PIPE_INPUT_BYTES = 1 << 20, /* of one job: 8 ms of a 1 Gbit/s link */
+    /* Of one job: a chunk's worth. More would only stand in the way of the stopped guest's last pages. */
+    RAM_PIPE_INPUT_BYTES = 256 << 10,
     RAM_PIPE_OUTPUT_BYTES = 2 << 20,
 };
 

@@ -45,7 +45,8 @@ struct ram_chunk_writer {
     size_t pages_share[RAM_OPERATIONS];   /* pages in this chunk, of those compressed */
     int level, level_wanted;
     struct ram_codec_stats stats;
-    uint8_t operations[CHUNK_TARGET_BYTES + OPERATION_MAX_BYTES];
+    uint8_t
+        operations[CHUNK_TARGET_BYTES + 2 * OPERATION_MAX_BYTES]; /* the last run, and one more */
     uint8_t data[CHUNK_TARGET_BYTES + RAM_LITERAL_MAX_BYTES];
     uint8_t pages_out[PAGES_OUT_BYTES];
     uint8_t plain[CHUNK_TARGET_BYTES + RAM_PAGE_BYTES];

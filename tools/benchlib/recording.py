@@ -30,7 +30,8 @@ def record(guest, path, mbit):
                 _qmp(site, guest, "migrate-set-capabilities",
                      capabilities=[{"capability": "return-path", "state": False}])
                 _qmp(site, guest, "migrate", uri=f"unix:{socket}")
-                if not wait_until(lambda: _qmp(site, guest, "query-migrate")["status"] != "active", 120, 0.5):
+                ends = ("completed", "failed", "cancelled")
+                if not wait_until(lambda: _qmp(site, guest, "query-migrate")["status"] in ends, 120, 0.5):
                     raise LabError("the recording does not end", "its memory changes faster than that line carries")
                 if _qmp(site, guest, "query-migrate")["status"] != "completed":
                     raise LabError("QEMU did not complete the recording")
