@@ -4,7 +4,8 @@
  * stream and the chunks are cut, whatever the store's size and the level; and damaged streams and chunks
  * end in the same bytes or in a clean error.
  *
- * FERRY_SEED runs one seed, FERRY_SEEDS so many, FERRY_MUTATIONS so many mutations (a million: 10 min).
+ * FERRY_SEED runs one seed, FERRY_SEEDS so many, FERRY_MUTATIONS so many mutations of a recorded stream and
+ * of seeded ones (a million takes the better part of an hour).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <zstd.h>
 
 #include "core/base/limits.h"
 #include "memory/ram_decoder.h"
@@ -93,7 +95,7 @@ static void expect_same(uint64_t seed, const uint8_t *data, size_t len, const st
 /* Passes the stream through a pair and expects it back. */
 static void pass(uint64_t seed, const uint8_t *data, size_t len, struct totals *totals)
 {
-    static const uint64_t stores[] = {0, 4096, 40 * 4096, 300 * 4096, 8 << 20};
+    static const uint64_t stores[] = {0, 4096, 40 * 4096, 200 * 4096, 600 * 4096};
     static const size_t pieces[] = {1, 7, 100, 5000, 70000, 1 << 20};
     struct random random = {seed ^ 0x5eed};
     size_t most_in = pieces[random_below(&random, len < 200000 ? 6 : 5) + (len < 200000 ? 0 : 1)];
@@ -174,28 +176,79 @@ static void test_every_cut(void **state)
     guest_done(&g);
 }
 
-/* A damaged stream is a stream like any other: it must come out as it went in. */
-static void test_damaged_streams(void **state)
+/*
+ * QEMU 7.2's own stream of a guest of the lab that counts in its pages; cut to every part of the recording with
+ * its first pages, the pages that came three times, and the tail.
+ */
+static void load_recorded(struct buffer *ret)
 {
-    uint64_t count = number_of("FERRY_MUTATIONS", 600) / 2;
+    static const char name[] = "recorded/counter.zst";
+    const char *slash = strrchr(__FILE__, '/');
+    char path[4096];
+    uint8_t raw[512 * 1024];
+    size_t len, room = 4 << 20;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "%.*s%s", (int)(slash - __FILE__ + 1), __FILE__, name);
+    f = fopen(path, "rb");
+    if (!f)
+        fail_msg("%s is missing", path);
+    len = fread(raw, 1, sizeof(raw), f);
+    fclose(f);
+    assert_non_null(buffer_reserve(ret, room));
+    len = ZSTD_decompress(ret->base, room, raw, len);
+    assert_false(ZSTD_isError(len));
+    buffer_commit(ret, len);
+}
+
+static void test_recorded(void **state)
+{
+    struct buffer stream = {0};
+    struct totals totals = {0};
 
     (void)state;
-    for (uint64_t seed = 1; seed <= count; seed++) {
-        struct random random = {seed};
+    load_recorded(&stream);
+    for (uint64_t seed = 1; seed <= 20; seed++)
+        pass(seed, buffer_data(&stream), buffer_len(&stream), &totals);
+    assert_true(totals.count[RAM_DELTA] > 0 && totals.count[RAM_ZSTD] > 0);
+    buffer_done(&stream);
+}
+
+/* A damaged stream is a stream like any other: it must come out as it went in. */
+static void pass_damaged(uint64_t seed, const struct buffer *stream)
+{
+    struct random random = {seed};
+    size_t len = piece(&random, 120000, buffer_len(stream));
+    uint8_t *data = malloc(len);
+
+    assert_non_null(data);
+    memcpy(data, buffer_data(stream), len);
+    for (uint64_t n = 1 + random_below(&random, 20); n > 0; n--) {
+        /* the first bytes are where the structure is */
+        size_t most = random_below(&random, 2) ? len : MIN(len, 4500u);
+
+        data[random_below(&random, most)] = (uint8_t)random_next(&random);
+    }
+    pass(seed, data, len, NULL);
+    free(data);
+}
+
+static void test_damaged_streams(void **state)
+{
+    uint64_t count = number_of("FERRY_MUTATIONS", 3000) / 2;
+    struct buffer recorded = {0};
+
+    (void)state;
+    load_recorded(&recorded);
+    for (uint64_t seed = 1; seed <= count;) {
         struct guest g;
-        size_t len;
 
-        guest_migrate(&g, 1 + random_below(&random, 20));
-        len = buffer_len(&g.stream);
-        for (uint64_t n = 1 + random_below(&random, 20); n > 0; n--) {
-            /* the first bytes are where the structure is */
-            size_t at = random_below(&random, random_below(&random, 2) ? len : MIN(len, 4500u));
-
-            g.stream.base[g.stream.head + at] = (uint8_t)random_next(&random);
-        }
-        pass(seed, buffer_data(&g.stream), 1 + random_below(&random, len), NULL);
+        guest_migrate(&g, seed);
+        for (unsigned i = 0; i < 100 && seed <= count; i++, seed++)
+            pass_damaged(seed, seed % 2 ? &recorded : &g.stream);
         guest_done(&g);
     }
+    buffer_done(&recorded);
 }
 
 static void test_garbage(void **state)
@@ -239,25 +292,30 @@ static void mutate_chunks(uint64_t seed, const uint8_t *data, size_t len, const 
 
 static void test_damaged_chunks(void **state)
 {
-    uint64_t count = number_of("FERRY_MUTATIONS", 600) / 2;
+    uint64_t count = number_of("FERRY_MUTATIONS", 3000) / 2;
     const uint64_t store_bytes = 100 * 4096;
+    struct buffer recorded = {0};
 
     (void)state;
+    load_recorded(&recorded);
     for (uint64_t seed = 1; seed <= count;) {
-        struct pair p;
+        const struct buffer *stream = &recorded;
         struct guest g;
+        struct pair p;
 
         guest_migrate(&g, seed);
+        if (seed / 100 % 2)
+            stream = &g.stream;
         pair_new(&p, store_bytes);
-        assert_int_equal(ram_encoder_feed(p.encoder, buffer_data(&g.stream),
-                                          MIN(buffer_len(&g.stream), 500000u), &p.wire),
+        assert_int_equal(ram_encoder_feed(p.encoder, buffer_data(stream),
+                                          MIN(buffer_len(stream), 300000u), &p.wire),
                          0);
         for (unsigned i = 0; i < 100 && seed <= count; i++, seed++)
-            mutate_chunks(seed, buffer_data(&g.stream), buffer_len(&g.stream), &p.wire,
-                          store_bytes);
+            mutate_chunks(seed, buffer_data(stream), buffer_len(stream), &p.wire, store_bytes);
         pair_free(&p);
         guest_done(&g);
     }
+    buffer_done(&recorded);
 }
 
 /* Chunks lost, repeated or exchanged: the chained checksum sees it. */
@@ -292,9 +350,13 @@ static void test_chunks_out_of_order(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_guests),          cmocka_unit_test(test_every_cut),
-        cmocka_unit_test(test_damaged_streams), cmocka_unit_test(test_garbage),
-        cmocka_unit_test(test_damaged_chunks),  cmocka_unit_test(test_chunks_out_of_order),
+        cmocka_unit_test(test_guests),
+        cmocka_unit_test(test_every_cut),
+        cmocka_unit_test(test_recorded),
+        cmocka_unit_test(test_damaged_streams),
+        cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_damaged_chunks),
+        cmocka_unit_test(test_chunks_out_of_order),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
