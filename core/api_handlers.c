@@ -202,6 +202,24 @@ void api_handle(struct service *s, const char *method, const char *url, const js
 
 /* --- metrics ------------------------------------------------------------------------------- */
 
+static void put_codec_metrics(FILE *f, const struct move *m)
+{
+    const struct ram_pipe_stats *s = &m->progress.codec;
+
+    for (unsigned op = 0; op < RAM_OPERATIONS; op++) {
+        const char *name = ram_operation_name((enum ram_operation)op);
+
+        fprintf(f, "ferry_move_memory_operation_bytes{move=\"%s\",operation=\"%s\"} %llu\n", m->id,
+                name, (unsigned long long)s->codec.operation[op].stream_bytes);
+        if (m->role == JOURNAL_SOURCE)
+            fprintf(f,
+                    "ferry_move_memory_operation_wire_bytes{move=\"%s\",operation=\"%s\"} %llu\n",
+                    m->id, name, (unsigned long long)s->codec.operation[op].wire_bytes);
+    }
+    fprintf(f, "ferry_move_memory_codec_cpu_seconds{move=\"%s\"} %.3f\n", m->id,
+            (double)s->cpu_ns / 1e9);
+}
+
 static void put_move_metrics(FILE *f, const struct move *m)
 {
     const struct move_progress *p = &m->progress;
@@ -210,6 +228,10 @@ static void put_move_metrics(FILE *f, const struct move *m)
             (unsigned long long)p->disk_wire);
     fprintf(f, "ferry_move_memory_wire_bytes{move=\"%s\"} %llu\n", m->id,
             (unsigned long long)p->memory_wire);
+    fprintf(f, "ferry_move_memory_bytes{move=\"%s\"} %llu\n", m->id,
+            (unsigned long long)p->memory_stream);
+    if (p->memory_codec)
+        put_codec_metrics(f, m);
     fprintf(f, "ferry_move_log_fill_bytes{move=\"%s\"} %llu\n", m->id,
             (unsigned long long)p->log_fill);
 }
@@ -225,7 +247,14 @@ static void count_outcomes(struct service *s, unsigned counts[4])
 char *api_metrics(struct service *s)
 {
     static const char *const families[] = {
-        "ferry_move_disk_wire_bytes", "ferry_move_memory_wire_bytes", "ferry_move_log_fill_bytes"};
+        "ferry_move_disk_wire_bytes",
+        "ferry_move_memory_wire_bytes",
+        "ferry_move_memory_bytes",
+        "ferry_move_memory_operation_bytes",
+        "ferry_move_memory_operation_wire_bytes",
+        "ferry_move_memory_codec_cpu_seconds",
+        "ferry_move_log_fill_bytes",
+    };
     unsigned counts[4] = {0};
     char *text = NULL, *links;
     size_t len = 0;

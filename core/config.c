@@ -259,6 +259,10 @@ static int set_memory(struct config *c, const char *key, const char *value)
         return set_number(&c->downtime_ms, value, 1, 60000);
     if (strcmp(key, "switchover_deadline_s") == 0)
         return set_number(&c->switchover_deadline_s, value, 1, 3600);
+    if (strcmp(key, "codec") == 0)
+        return set_bool(&c->codec, value);
+    if (strcmp(key, "page_store") == 0)
+        return set_bytes(&c->page_store_bytes, value, 0, LIMIT_RAM_STORE_BYTES);
     return -1;
 }
 
@@ -371,6 +375,8 @@ static void set_defaults(struct config *c)
         .old_disks = OLD_DISKS_KEEP,
         .downtime_ms = 30,
         .switchover_deadline_s = 15,
+        .codec = true,
+        .page_store_bytes = 256u << 20,
     };
     link_config_default(&c->link);
 }

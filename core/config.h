@@ -60,6 +60,8 @@ struct config {
     /* [memory] */
     unsigned downtime_ms;           /* wanted downtime: QEMU's limit for the last round */
     unsigned switchover_deadline_s; /* a stopped guest waits no longer than this for the target */
+    bool codec;                     /* offer and take the RAM codec */
+    uint64_t page_store_bytes;      /* of one move's codec, at each end */
     /* [peer NAME] */
     struct config_peer peers[CONFIG_PEERS_MAX];
     unsigned peer_count;

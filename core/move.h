@@ -13,6 +13,7 @@
 #include <jansson.h>
 
 #include "core/downtime.h"
+#include "core/ram_pipe.h"
 #include "core/service.h"
 #include "netlink/shaper.h"
 
@@ -43,7 +44,9 @@ struct move_progress {
     uint64_t bulk_speed;              /* limit set on the copy, bytes/s; 0 = none */
     const char *bulk_reason;          /* why */
     uint64_t memory_total, memory_remaining, memory_wire, memory_stream;
-    uint64_t dirty_rate; /* bytes/s */
+    bool memory_codec;           /* used: what follows holds */
+    struct ram_pipe_stats codec; /* of the RAM codec's half at this site */
+    uint64_t dirty_rate;         /* bytes/s */
     uint64_t iterations;
     uint64_t rtt_us;
     uint64_t link_wire; /* of the session since the move began */

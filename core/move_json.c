@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/base/clock.h"
+#include "core/memory_codec.h"
 
 /* --- small values -------------------------------------------------------------------------- */
 
@@ -170,6 +171,9 @@ static void add_measurements(const struct move *m, json_t *view)
                   "wire_bytes", (json_int_t)p->memory_wire, "iterations", (json_int_t)p->iterations,
                   "total_bytes", (json_int_t)p->memory_total, "remaining_bytes",
                   (json_int_t)p->memory_remaining, "dirty_bytes_per_s", (json_int_t)p->dirty_rate));
+    if (p->memory_codec)
+        json_object_set_new(json_object_get(view, "memory"), "codec",
+                            memory_codec_to_json(&p->codec, m->role == JOURNAL_SOURCE));
     json_object_set_new(view, "link",
                         json_pack("{s:f, s:I, s:i, s:I}", "rtt_ms", (double)p->rtt_us / 1000.0,
                                   "wire_bytes", (json_int_t)p->link_wire, "outages",

@@ -6,6 +6,7 @@
 
 #include "core/disk_source.h"
 #include "core/local_socket.h"
+#include "core/memory_codec.h"
 #include "core/move.h"
 #include "core/relay.h"
 #include "core/rpc_relay.h"
@@ -41,6 +42,8 @@ struct move_source {
     struct local_listener *rpc_listener, *memory_listener;
     struct rpc_relay *rpc;
     struct relay *memory;
+    struct memory_codec codec;
+    struct ram_pipe *encoder; /* until the memory channel takes it */
     struct ram_parser *parser;
     struct disk_source *disks;
     struct congestion *congestion;

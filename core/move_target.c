@@ -30,7 +30,7 @@ void move_target_step(struct move_target *mt, enum switchover_target_event event
 
 /* --- messages ------------------------------------------------------------------------------ */
 
-static void send_message(struct move_target *mt, json_t *msg)
+void move_target_send(struct move_target *mt, json_t *msg)
 {
     struct link_session *ls = mt->ls ? mt->ls : peering_any(mt->service->peering, mt->move->peer);
 
@@ -43,7 +43,7 @@ static void send_message(struct move_target *mt, json_t *msg)
 
 void move_target_send_word(struct move_target *mt, const char *type)
 {
-    send_message(mt, json_pack("{s:s}", "type", type));
+    move_target_send(mt, json_pack("{s:s}", "type", type));
 }
 
 static void send_resumed(struct move_target *mt)
@@ -56,14 +56,15 @@ static void send_resumed(struct move_target *mt)
                             json_pack("{s:I, s:I, s:I}", "flush", (json_int_t)spans.flush_us,
                                       "load", (json_int_t)spans.load_us, "resume",
                                       (json_int_t)spans.resume_us));
-    send_message(mt, msg);
+    move_target_send(mt, msg);
 }
 
 void move_target_fail(struct move_target *mt, const struct error *why)
 {
     if (mt->sw.state == TARGET_RECEIVING || mt->sw.state == TARGET_PREPARING) {
         move_set_reason(mt->move, why);
-        send_message(mt, json_pack("{s:s, s:o}", "type", "failed", "error", error_to_json(why)));
+        move_target_send(mt,
+                         json_pack("{s:s, s:o}", "type", "failed", "error", error_to_json(why)));
     }
     move_target_step(mt, TARGET_ON_FAILURE);
 }
@@ -314,7 +315,7 @@ void move_target_refuse(struct move_target *mt, const struct error *why)
 {
     move_set_reason(mt->move, why);
     mt->move->refused = true;
-    send_message(mt, json_pack("{s:s, s:o}", "type", "refused", "error", error_to_json(why)));
+    move_target_send(mt, json_pack("{s:s, s:o}", "type", "refused", "error", error_to_json(why)));
     mt->sw.state = TARGET_ABORTED;
     move_target_finish(mt, MOVE_OUTCOME_ABORTED);
 }
@@ -378,6 +379,8 @@ static int check_prepare(struct move_target *mt, const char *peer, const json_t 
     m->info = info;
     m->persistent = json_is_true(json_object_get(msg, "persistent"));
     m->autostart = json_is_true(json_object_get(msg, "autostart"));
+    mt->codec_answer =
+        memory_codec_answer(mt->service->config, json_object_get(msg, "memory_codec"), &mt->codec);
     for (unsigned i = 0; i < info.disk_count; i++)
         m->progress.disk_total += info.disks[i].size_bytes;
     return move_paths_of(mt->service->config, m, &mt->paths, err);
@@ -508,8 +511,8 @@ void move_target_on_stopped(struct move *m)
               "see /var/log/libvirt/qemu/ there, and start the move again",
               "its QEMU ended before it could run");
     move_set_reason(m, &why);
-    send_message(m->target,
-                 json_pack("{s:s, s:o}", "type", "failed", "error", error_to_json(&why)));
+    move_target_send(m->target,
+                     json_pack("{s:s, s:o}", "type", "failed", "error", error_to_json(&why)));
     move_target_step(m->target, TARGET_ON_COPY_LOST);
 }
 

@@ -4,6 +4,7 @@
 #define FERRY_CORE_MOVE_TARGET_PRIVATE_H
 
 #include "core/disk_target.h"
+#include "core/memory_codec.h"
 #include "core/move.h"
 #include "core/relay.h"
 #include "core/rpc_relay.h"
@@ -26,6 +27,9 @@ struct move_target {
     struct move_paths paths;
     struct rpc_relay *rpc;
     struct relay *memory;
+    struct memory_codec codec;
+    json_t *codec_answer;     /* until `ready` takes it */
+    struct ram_pipe *decoder; /* until the memory channel takes it */
     struct ram_parser *parser;
     uint64_t parsed_bytes; /* of the RAM stream, seen by the parser */
     struct disk_target *disks[LIMIT_DISKS_PER_MOVE];
@@ -39,6 +43,8 @@ void move_target_step(struct move_target *mt, enum switchover_target_event event
 void move_target_fail(struct move_target *mt, const struct error *why);
 void move_target_call_returned(struct move_target *mt);
 
+/* To the peer, about this move; @msg is stolen. */
+void move_target_send(struct move_target *mt, json_t *msg);
 void move_target_send_word(struct move_target *mt, const char *type);
 void move_target_refuse(struct move_target *mt, const struct error *why);
 void move_target_finish(struct move_target *mt, enum move_outcome outcome);

@@ -180,8 +180,11 @@ static void on_memory_failed(void *user, const struct error *err)
 {
     struct move_source *ms = user;
 
-    if (ms->sw.state == SOURCE_MOVING)
-        log_info("move %s: memory channel: %s", ms->move->id, err->why);
+    if (ms->sw.state != SOURCE_MOVING)
+        return;
+    log_info("move %s: memory channel: %s", ms->move->id, err->why);
+    if (err->code != -ECONNRESET && err->code != -EPIPE) /* those libvirt and the session explain */
+        move_source_fail(ms, err);
 }
 
 static const struct relay_ops memory_ops = {
@@ -210,6 +213,8 @@ static void on_memory_accept(void *user, int fd)
         ms->move->pending++;
         virt_set_speed(ms->service->virt, ms->move->info.uuid, 0, on_limit_set, ms);
     }
+    if (ms->encoder)
+        relay_set_pipe(ms->memory, RAM_PIPE_ENCODER, TAKE_PTR(ms->encoder));
     relay_set_paused(ms->memory, true);
     relay_attach(ms->memory, ms->service->loop, fd);
     source_hold_begin(ms);
@@ -385,7 +390,9 @@ int source_channels_open(struct move_source *ms, struct error *err)
     int r = move_paths_make(s, &ms->paths, err);
 
     ms->channels_open = true;
-    if (r == 0 && (ram_parser_new(&ms->parser) < 0 || congestion_new(&ms->congestion) < 0))
+    if (r == 0 && (ram_parser_new(&ms->parser) < 0 || congestion_new(&ms->congestion) < 0 ||
+                   (ms->codec.used &&
+                    ram_pipe_new(s->loop, RAM_PIPE_ENCODER, &ms->codec.config, &ms->encoder) < 0)))
         r = error_set(err, -ENOMEM, "open the move's channels", NULL, "out of memory");
     if (r == 0)
         r = local_listener_new(s->loop, ms->paths.rpc, 0, 0, on_rpc_accept, ms, &ms->rpc_listener,
@@ -403,6 +410,19 @@ int source_channels_open(struct move_source *ms, struct error *err)
     return 0;
 }
 
+static void measure_memory(struct move_source *ms)
+{
+    struct move_progress *p = &ms->move->progress;
+
+    if (!ms->memory)
+        return;
+    p->memory_stream = relay_read_bytes(ms->memory);
+    p->memory_wire = relay_sent_bytes(ms->memory);
+    p->memory_codec = relay_pipe(ms->memory) != NULL;
+    if (p->memory_codec)
+        ram_pipe_get_stats(relay_pipe(ms->memory), &p->codec);
+}
+
 void source_channels_close(struct move_source *ms)
 {
     if (!ms->channels_open)
@@ -411,7 +431,9 @@ void source_channels_close(struct move_source *ms)
     local_listener_free(TAKE_PTR(ms->rpc_listener));
     local_listener_free(TAKE_PTR(ms->memory_listener));
     rpc_relay_free(TAKE_PTR(ms->rpc));
+    measure_memory(ms);
     relay_free(TAKE_PTR(ms->memory));
+    ram_pipe_free(TAKE_PTR(ms->encoder));
     disk_source_free(TAKE_PTR(ms->disks));
     ram_parser_free(TAKE_PTR(ms->parser));
     congestion_free(TAKE_PTR(ms->congestion));
@@ -512,10 +534,9 @@ void source_channels_tick(struct move_source *ms, uint64_t now_ns)
     if (!ms->channels_open)
         return;
     measure_link(ms, now_ns);
-    if (ms->memory) {
-        p->memory_wire = relay_sent_bytes(ms->memory);
-        p->memory_stream = p->memory_wire;
-    }
+    measure_memory(ms);
+    if (ms->memory && relay_pipe(ms->memory))
+        ram_pipe_adapt(relay_pipe(ms->memory), now_ns, relay_waits_for_link(ms->memory));
     if (ms->disks) {
         disk_source_get_stats(ms->disks, &d);
         p->disk_payload = d.payload_bytes;

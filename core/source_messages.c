@@ -56,12 +56,14 @@ static void on_target_resumed(struct move_source *ms, const json_t *msg)
     move_source_step(ms, SOURCE_ON_TARGET_RESUMED);
 }
 
-static void on_ready(struct move_source *ms)
+static void on_ready(struct move_source *ms, const json_t *msg)
 {
     struct error err = {0};
 
     if (ms->sw.state != SOURCE_MOVING || ms->migrating || ms->channels_open)
         return;
+    memory_codec_agree(ms->service->config, ms->move->progress.memory_total,
+                       json_object_get(msg, "memory_codec"), &ms->codec);
     if (source_channels_open(ms, &err) < 0)
         move_source_fail(ms, &err);
 }
@@ -80,7 +82,7 @@ void move_source_on_message(struct move *m, struct link_session *ls, const char 
         return;
     }
     if (strcmp(type, "ready") == 0) {
-        on_ready(ms);
+        on_ready(ms, msg);
     } else if (strcmp(type, "refused") == 0 && ms->sw.state == SOURCE_MOVING &&
                !ms->channels_open) {
         error_from_json(json_object_get(msg, "error"), &why);

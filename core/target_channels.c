@@ -149,6 +149,8 @@ static int add_memory(struct move_target *mt, struct stream *stream)
     r = relay_new(stream, &memory_ops, mt, &mt->memory);
     if (r < 0)
         return r;
+    if (mt->decoder)
+        relay_set_pipe(mt->memory, RAM_PIPE_DECODER, TAKE_PTR(mt->decoder));
     move_set_phase(mt->move, MOVE_MEMORY);
     r = relay_connect(mt->memory, mt->service->loop, mt->paths.memory);
     if (r < 0) {
@@ -230,6 +232,8 @@ int target_channels_open(struct move_target *mt, struct error *err)
     const struct domain_info *info = &mt->move->info;
     int r = ram_parser_new(&mt->parser);
 
+    if (r == 0 && mt->codec.used)
+        r = ram_pipe_new(mt->service->loop, RAM_PIPE_DECODER, &mt->codec.config, &mt->decoder);
     for (unsigned i = 0; i < info->disk_count && r == 0; i++) {
         r = disk_target_new(mt->service->loop, info->disks[i].alias, info->disks[i].size_bytes,
                             &disk_ops, mt, &mt->disks[i]);
@@ -277,7 +281,11 @@ void target_channels_tick(struct move_target *mt)
     }
 
     if (mt->memory) {
-        p->memory_stream = p->memory_wire = relay_delivered_bytes(mt->memory);
+        p->memory_stream = relay_delivered_bytes(mt->memory);
+        p->memory_wire = relay_received_bytes(mt->memory);
+        p->memory_codec = relay_pipe(mt->memory) != NULL;
+        if (p->memory_codec)
+            ram_pipe_get_stats(relay_pipe(mt->memory), &p->codec);
         ram_parser_get_stats(mt->parser, &ram);
         p->memory_total = ram.total_bytes;
     }
@@ -299,6 +307,8 @@ void target_channels_close(struct move_target *mt)
 {
     rpc_relay_free(TAKE_PTR(mt->rpc));
     relay_free(TAKE_PTR(mt->memory));
+    ram_pipe_free(TAKE_PTR(mt->decoder));
+    json_decref(TAKE_PTR(mt->codec_answer));
     ram_parser_free(TAKE_PTR(mt->parser));
     while (mt->disk_count > 0) {
         mt->disk_count--;

@@ -140,7 +140,8 @@ static void done_create(struct worker_job *job)
     if (mt->sw.state == TARGET_RECEIVING) {
         if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
             target_channels_open(mt, &f->err) == 0)
-            move_target_send_word(mt, "ready");
+            move_target_send(mt, json_pack("{s:s, s:o*}", "type", "ready", "memory_codec",
+                                           TAKE_PTR(mt->codec_answer)));
         if (f->err.code) {
             disk_files_remove(&f->info, f->move->id);
             move_target_refuse(mt, &f->err);

@@ -7,8 +7,10 @@
  */
 #include "memory/ram_parser.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "core/base/limits.h"
 #include "core/base/macros.h"
@@ -23,12 +25,11 @@ enum {
     SECTION_CONFIGURATION = 0x07,
     SECTION_COMMAND = 0x08,
     SECTION_FOOTER = 0x7e,
-    PAGE_BYTES = 4096,
-    FLAG_ZERO = 0x02,
+    FLAG_ZERO = RAM_FLAG_ZERO,
     FLAG_MEM_SIZE = 0x04,
-    FLAG_PAGE = 0x08,
+    FLAG_PAGE = RAM_FLAG_PAGE,
     FLAG_EOS = 0x10,
-    FLAG_CONTINUE = 0x20,
+    FLAG_CONTINUE = RAM_FLAG_CONTINUE,
     FLAG_XBZRLE = 0x40,
     FLAG_MASK = 0xfff,
     MACHINE_NAME_MAX_BYTES = 1024,
@@ -58,10 +59,13 @@ struct ram_parser {
     uint8_t item[512];
     size_t item_fill, item_want;
     uint64_t skip_bytes; /* of a body, before the state goes on */
+    enum ram_item done;  /* what the item that was run completed */
+    bool pause_follows;  /* after the skipped bytes */
     uint8_t section;     /* the current section's type */
     uint32_t ram_id;
     bool ram_known;
-    uint64_t page_flags;
+    uint64_t page_flags, page_number;
+    uint64_t block_hash;       /* of the current block's name */
     uint64_t block_bytes_left; /* of the MEM_SIZE list */
     unsigned blocks;
     uint64_t tail_offset;
@@ -135,10 +139,12 @@ static void on_start_name(struct ram_parser *p)
 static void after_block_name(struct ram_parser *p)
 {
     if (p->page_flags & FLAG_ZERO) {
+        p->done = RAM_ITEM_NONE;
         expect(p, STATE_ZERO_BYTE, 1);
     } else if (p->page_flags & FLAG_PAGE) {
+        p->done = RAM_ITEM_PAGE;
         p->stats.pages++;
-        p->skip_bytes = PAGE_BYTES;
+        p->skip_bytes = RAM_PAGE_BYTES;
         expect(p, STATE_PAGE_HEADER, 8);
     } else {
         expect(p, STATE_XBZRLE_HEADER, 3);
@@ -151,6 +157,7 @@ static void on_page_header(struct ram_parser *p)
     uint64_t kind = word & FLAG_MASK & ~(uint64_t)FLAG_CONTINUE;
 
     p->page_flags = word & FLAG_MASK;
+    p->page_number = word / RAM_PAGE_BYTES;
     if (kind == FLAG_EOS) {
         expect(p, STATE_FOOTER, 5);
     } else if (kind == FLAG_MEM_SIZE) {
@@ -161,8 +168,10 @@ static void on_page_header(struct ram_parser *p)
     } else if (kind == FLAG_ZERO || kind == FLAG_PAGE || kind == FLAG_XBZRLE) {
         if (p->page_flags & FLAG_CONTINUE)
             after_block_name(p);
-        else
+        else {
+            p->done = RAM_ITEM_NONE;
             expect(p, STATE_BLOCK_NAME_LENGTH, 1);
+        }
     } else {
         lose(p);
     }
@@ -174,6 +183,8 @@ static void on_block_name_length(struct ram_parser *p)
         lose(p);
     else
         expect(p, STATE_BLOCK_NAME, p->item[0]);
+    if (p->state == STATE_BLOCK_NAME && p->page_flags != FLAG_MEM_SIZE)
+        p->done = RAM_ITEM_NONE;
 }
 
 static void on_block_size(struct ram_parser *p)
@@ -197,6 +208,7 @@ static void on_footer(struct ram_parser *p)
         lose(p);
         return;
     }
+    p->done = RAM_ITEM_PAUSE;
     if (p->section == SECTION_END) {
         p->tail_offset = p->stats.bytes;
         expect(p, STATE_TAIL, 0);
@@ -229,6 +241,8 @@ static void run_item(struct ram_parser *p)
         break;
     case STATE_COMMAND:
         p->skip_bytes = get_be16(p->item + 2);
+        p->pause_follows = p->skip_bytes > 0;
+        p->done = p->pause_follows ? RAM_ITEM_OTHER : RAM_ITEM_PAUSE;
         expect(p, STATE_SECTION_TYPE, 1);
         break;
     case STATE_START_NAME_LENGTH:
@@ -251,16 +265,19 @@ static void run_item(struct ram_parser *p)
         on_block_name_length(p);
         break;
     case STATE_BLOCK_NAME:
-        if (p->page_flags == FLAG_MEM_SIZE)
+        if (p->page_flags == FLAG_MEM_SIZE) {
             expect(p, STATE_BLOCK_SIZE, 8);
-        else
+        } else {
+            p->block_hash = XXH3_64bits(p->item, p->item_want);
             after_block_name(p);
+        }
         break;
     case STATE_BLOCK_SIZE:
         on_block_size(p);
         break;
     case STATE_ZERO_BYTE:
         p->stats.zero_pages++;
+        p->done = RAM_ITEM_ZERO;
         expect(p, STATE_PAGE_HEADER, 8);
         break;
     case STATE_XBZRLE_HEADER:
@@ -277,33 +294,95 @@ static void run_item(struct ram_parser *p)
     }
 }
 
+size_t ram_parser_next(struct ram_parser *p, const uint8_t *data, size_t len, enum ram_item *ret)
+{
+    size_t taken = 0;
+
+    *ret = RAM_ITEM_NONE;
+    while (taken < len && *ret == RAM_ITEM_NONE) {
+        size_t n;
+
+        if (ram_parser_is_opaque(p)) {
+            n = len - taken;
+            *ret = RAM_ITEM_OTHER;
+        } else if (p->skip_bytes > 0) {
+            n = (size_t)MIN(p->skip_bytes, (uint64_t)(len - taken));
+            p->skip_bytes -= n;
+            *ret = p->skip_bytes == 0 && p->pause_follows ? RAM_ITEM_PAUSE : RAM_ITEM_OTHER;
+            p->pause_follows = p->pause_follows && p->skip_bytes > 0;
+        } else {
+            n = MIN(p->item_want - p->item_fill, len - taken);
+            memcpy(p->item + p->item_fill, data + taken, n);
+            p->item_fill += n;
+        }
+        taken += n;
+        p->stats.bytes += n;
+        if (p->item_fill == p->item_want && p->item_want > 0) {
+            p->item_fill = 0;
+            p->done = RAM_ITEM_OTHER;
+            run_item(p);
+            *ret = p->done;
+        }
+    }
+    return taken;
+}
+
 void ram_parser_feed(struct ram_parser *p, const void *data, size_t len)
 {
     const uint8_t *at = data;
+    enum ram_item item;
 
     while (len > 0) {
-        size_t n;
+        size_t n = ram_parser_next(p, at, len, &item);
 
-        if (p->state == STATE_TAIL || p->state == STATE_LOST) {
-            p->stats.bytes += len;
-            return;
-        }
-        if (p->skip_bytes > 0) {
-            n = (size_t)MIN(p->skip_bytes, (uint64_t)len);
-            p->skip_bytes -= n;
-        } else {
-            n = MIN(p->item_want - p->item_fill, len);
-            memcpy(p->item + p->item_fill, at, n);
-            p->item_fill += n;
-        }
         at += n;
         len -= n;
-        p->stats.bytes += n;
-        if (p->skip_bytes == 0 && p->item_fill == p->item_want && p->item_want > 0) {
-            p->item_fill = 0;
-            run_item(p);
-        }
     }
+}
+
+void ram_parser_take_page(struct ram_parser *p)
+{
+    assert(p->skip_bytes == RAM_PAGE_BYTES);
+    p->skip_bytes = 0;
+    p->stats.bytes += RAM_PAGE_BYTES;
+}
+
+void ram_parser_get_page(const struct ram_parser *p, struct ram_page *ret)
+{
+    *ret = (struct ram_page){
+        .number = p->page_number,
+        .key = p->block_hash ^ p->page_number * UINT64_C(0x9e3779b97f4a7c15),
+        .continues = p->page_flags & FLAG_CONTINUE,
+    };
+}
+
+bool ram_parser_is_opaque(const struct ram_parser *p)
+{
+    return p->state == STATE_TAIL || p->state == STATE_LOST;
+}
+
+const char *ram_parser_awaits(const struct ram_parser *p)
+{
+    static const char *const names[] = {
+        [STATE_FILE_HEADER] = "file header",
+        [STATE_SECTION_TYPE] = "section type",
+        [STATE_CONFIGURATION] = "configuration",
+        [STATE_COMMAND] = "command",
+        [STATE_START_NAME_LENGTH] = "section start",
+        [STATE_START_NAME] = "section name",
+        [STATE_SECTION_ID] = "section id",
+        [STATE_PAGE_HEADER] = "page header",
+        [STATE_BLOCK_NAME_LENGTH] = "block name length",
+        [STATE_BLOCK_NAME] = "block name",
+        [STATE_BLOCK_SIZE] = "block size",
+        [STATE_ZERO_BYTE] = "zero byte",
+        [STATE_XBZRLE_HEADER] = "xbzrle header",
+        [STATE_FOOTER] = "footer",
+        [STATE_TAIL] = "tail",
+        [STATE_LOST] = "unknown",
+    };
+
+    return p->skip_bytes > 0 ? "body" : names[p->state];
 }
 
 bool ram_parser_is_lost(const struct ram_parser *p)

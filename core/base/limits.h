@@ -61,6 +61,14 @@
 /* RAM blocks of a guest (each memory region with pages): QEMU machines have a dozen or two. */
 #define LIMIT_RAM_BLOCKS 1024u
 
+/* What one chunk of the RAM codec decodes to, and its operations with their data: what a decoder holds
+ * at a time. Encoders close a chunk at half of that. */
+#define LIMIT_RAM_CHUNK_BYTES (512u * 1024u)
+#define LIMIT_RAM_CONTROL_BYTES (1024u * 1024u)
+
+/* A page store: all of a large guest's RAM. A site offers no more than its configuration says. */
+#define LIMIT_RAM_STORE_BYTES (UINT64_C(1) << 40)
+
 /* --- core ------------------------------------------------------------------------------------- */
 
 /* Moves running at a time, in both roles together; bounds threads and memory. */

@@ -11,6 +11,7 @@
  *   reset     the latencies                                      quiesce, resume
  *   verify    pause, check every page and every acknowledged block, go on
  *   hash N    of disk N beyond the witness's region, for comparison with the image
+ *   cache N   read that part of disk N through the page cache, which keeps it
  *
  * Parameters come from the kernel's command line: witness.dirty= (MiB/s) witness.set= (MiB)
  * witness.fill= (MiB that never change) witness.change= (bytes of a page that change) witness.iops=

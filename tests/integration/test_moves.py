@@ -43,6 +43,10 @@ def check_report(bed, report, guest, rtt_ms, idle):
     expect(disk["bytes"] >= 59 * MIB, f"report: disk.bytes {disk['bytes']} is less than the files on the disk")
     expect(disk["wire_bytes"] > MIB and memory["wire_bytes"] > MIB and memory["bytes"] > 20 * MIB,
            f"report: too few bytes: {disk}, {memory}")
+    operations = memory["codec"]["operations"]
+    expect_equal(sum(o["bytes"] for o in operations.values()), memory["bytes"],
+                 f"report: the bytes of all operations together: {operations}")
+    expect(memory["wire_bytes"] < memory["bytes"], f"report: the codec saved nothing: {memory}")
     expect(memory["iterations"] >= 1, f"report: memory.iterations {memory['iterations']}")
     expect(link["wire_bytes"] >= disk["wire_bytes"] + memory["wire_bytes"],
            f"report: the link carried {link['wire_bytes']}, less than disk and memory: {disk}, {memory}")

@@ -87,7 +87,7 @@ static void test_all_settings(void **state)
         "[link]\nstripes = 16\nwindow = 64M\nsocket_buffer = 0\ncongestion_control = cubic\n"
         "stripe_timeout_s = 2\noutage_limit_s = 86400\n"
         "[storage]\ndirectories = /a /b  /c\nlog_memory = 1G\nold_disks = remove\n"
-        "[memory]\ndowntime_ms = 50\nswitchover_deadline_s = 5\n"
+        "[memory]\ndowntime_ms = 50\nswitchover_deadline_s = 5\ncodec = no\npage_store = 64M\n"
         "[peer b]\naddress = b.example:7077\nfingerprint = " FINGERPRINT_A "\n"
         "allow = move-here, drill\n"
         "[peer c]\nfingerprint = " FINGERPRINT_B "\n");
@@ -105,6 +105,8 @@ static void test_all_settings(void **state)
     assert_int_equal(c->log_memory_bytes, 1 << 30);
     assert_int_equal(c->old_disks, OLD_DISKS_REMOVE);
     assert_int_equal(c->downtime_ms, 50);
+    assert_false(c->codec);
+    assert_int_equal(c->page_store_bytes, 64 << 20);
     assert_int_equal(c->peer_count, 2);
     assert_string_equal(config_peer_by_fingerprint(c, FINGERPRINT_B)->link.name, "c");
     assert_int_equal(config_peer_by_name(c, "b")->permissions, PEER_MAY_MOVE_HERE | PEER_MAY_DRILL);
@@ -139,6 +141,8 @@ static void test_broken_things_are_named(void **state)
         {"[storage]\nlog_memory = 1M\n", "log_memory"},
         {"[storage]\nold_disks = burn\n", "old_disks"},
         {"[memory]\ndowntime_ms = 0\n", "downtime_ms"},
+        {"[memory]\ncodec = perhaps\n", "codec"},
+        {"[memory]\npage_store = 2T\n", "page_store"},
         {"[peer b]\nfingerprint = sha256:12\n", "fingerprint"},
         {"[peer b]\nallow = everything\n", "allow"},
         {"[peer ]\naddress = b:1\n", "address"},

@@ -65,12 +65,25 @@ class VirshMove:
             time_limit_s, lambda: source.run(["virsh", "domjobabort", guest.name], "abort the migration"))
         if status != 0:
             raise LabError(f"virsh migrate failed: {(err or out).strip()}")
-        return {}
+        words = target.run(["virsh", "domjobinfo", guest.name, "--completed", "--rawstats"],
+                           "ask for the migration's figures")
+        return {"memory": {"wire_bytes": _memory_bytes(words)}}
 
     def clean(self, guest, left):
         """What a finished move leaves at the site it left."""
         for path in guest.record()["disks"]:
             left.path(path).unlink(missing_ok=True)
+
+
+def _memory_bytes(words):
+    """QEMU's count of the bytes it sent for RAM."""
+    for line in words.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "Memory processed":
+            return int(value.split()[0])
+        if key.strip() == "memory_processed":
+            return int(value)
+    return None
 
 
 class FerryMove:

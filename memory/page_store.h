@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Slots for pages: what both halves of the RAM codec remember, in step.
+ *
+ * The memory is occupied at once, so that a move does not run out of it half way, and its page faults (a
+ * tenth of a codec's time) are over before RAM comes: make stores off the loop thread. Which page lies in
+ * which slot is the encoder's business (page_index.h); the decoder is told.
+ */
+#ifndef FERRY_MEMORY_PAGE_STORE_H
+#define FERRY_MEMORY_PAGE_STORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct page_store {
+    uint8_t *base;  /* owned; NULL when there are no slots */
+    uint32_t slots; /* of 4096 bytes */
+};
+
+/* @bytes are rounded down to whole pages. 0, -EINVAL (too large) or -ENOMEM. */
+int page_store_init(struct page_store *s, uint64_t bytes);
+void page_store_done(struct page_store *s);
+
+static inline uint8_t *page_store_at(const struct page_store *s, uint32_t slot)
+{
+    return s->base + (size_t)slot * 4096;
+}
+
+#endif
