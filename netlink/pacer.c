@@ -10,18 +10,22 @@
 #define EPOCH_LEAST_NS (100 * NS_PER_MS)
 #define EPOCH_SLACK_NS (20 * NS_PER_MS)
 /* A queue of this length stands; one below the lower mark is noise. */
-#define QUEUE_HIGH_NS (12 * NS_PER_MS)
+#define QUEUE_HIGH_NS (14 * NS_PER_MS)
 #define QUEUE_LOW_NS (5 * NS_PER_MS)
 #define YIELD_NS (5 * NS_PER_S)
 /* The span of a rate that is needed at once. */
 #define RECENT_NS (40 * NS_PER_MS)
 /* Below this a late wake-up looks like a queue. */
-#define SEARCH_LEAST_BYTES_S (125u * 1000u)
+#define SEARCH_LEAST_BYTES_S (UINT64_C(125) * 1000)
+/* Up to here a start may do as it likes: an overshoot is small. */
+#define SEARCH_FREE_BYTES_S (UINT64_C(6) * 1000 * 1000)
 
 enum {
     DRAIN_EPOCHS_MAX = 4,
     YIELD_AFTER_EPOCHS = 8,
-    RISE_EPOCHS_FAST = 3, /* after so many rises in a row the steps grow */
+    RISE_EPOCHS_FAST = 3,   /* after so many rises in a row the steps grow */
+    RISE_EPOCHS_SEARCH = 6, /* and after so many the rate is searched for anew */
+    SIGNS = 2,              /* samples in a row that show a queue: one is noise */
 };
 
 static uint64_t high_mark(const struct pacer_sample *s)
@@ -56,18 +60,25 @@ static void remember(struct pacer *p, const struct pacer_sample *s)
     p->history_next = (p->history_next + 1) % PACER_HISTORY;
 }
 
-/* A start doubles its rate every round trip, and what it overshoots by is under way before the first sign of
- * a queue is back: so the first sign counts, at once, and then the line gets time to drain. */
+/* A congestion control that starts doubles its rate every round trip, and what it overshoots by is under way
+ * before the first sign of a queue is back. So the start is held to half as much growth, and its first signs
+ * of a queue count, at once. */
 static void search(struct pacer *p, const struct pacer_sample *s, uint64_t queue_ns)
 {
     uint64_t rate = recent_rate(p, s);
 
-    if (!s->busy || queue_ns <= low_mark(s) || rate < SEARCH_LEAST_BYTES_S)
-        return;
-    p->capacity_bytes_s = rate;
-    p->rate_bytes_s = rate / 2;
-    p->drain_epochs = 0;
-    p->state = PACER_DRAIN;
+    p->signs = queue_ns > low_mark(s) && rate > SEARCH_LEAST_BYTES_S ? p->signs + 1 : 0;
+    if (!s->busy) {
+        p->rate_bytes_s = 0;
+    } else if (p->signs < SIGNS) {
+        p->rate_bytes_s = MAX(rate / 2 * 3, SEARCH_FREE_BYTES_S);
+    } else {
+        p->signs = 0;
+        p->capacity_bytes_s = p->ceiling_bytes_s = rate;
+        p->rate_bytes_s = rate / 100 * 70;
+        p->drain_epochs = 0;
+        p->state = PACER_DRAIN;
+    }
 }
 
 static void drain(struct pacer *p, const struct pacer_sample *s)
@@ -79,18 +90,36 @@ static void drain(struct pacer *p, const struct pacer_sample *s)
     p->state = PACER_CRUISE;
 }
 
-static uint64_t step_percent(unsigned rises)
+/* Small steps first, larger ones while nothing answers; and small ones again near the rate at which a queue
+ * stood the last time, until that rate proves to be history. */
+static void rise(struct pacer *p)
 {
-    if (rises < RISE_EPOCHS_FAST)
-        return 2;
-    return MIN(5 * (uint64_t)(rises - RISE_EPOCHS_FAST + 1), (uint64_t)25);
+    uint64_t near = p->ceiling_bytes_s / 100 * 98, step = 2;
+
+    p->rises++;
+    if (p->ceiling_bytes_s && p->rate_bytes_s >= near) {
+        p->rate_bytes_s += p->rate_bytes_s / 100;
+        if (p->rate_bytes_s > p->ceiling_bytes_s / 100 * 106)
+            p->ceiling_bytes_s = 0;
+        return;
+    }
+    if (p->rises > RISE_EPOCHS_SEARCH && !p->ceiling_bytes_s) {
+        p->state = PACER_SEARCH;
+        return;
+    }
+    if (p->rises > RISE_EPOCHS_FAST)
+        step = MIN(5 * (uint64_t)(p->rises - RISE_EPOCHS_FAST), (uint64_t)25);
+    p->rate_bytes_s += p->rate_bytes_s / 100 * step;
+    if (p->ceiling_bytes_s)
+        p->rate_bytes_s = MIN(p->rate_bytes_s, near);
 }
 
 static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
     if (p->queue_ns > high_mark(s)) {
         p->rises = 0;
-        p->rate_bytes_s = MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 95;
+        p->ceiling_bytes_s = p->capacity_bytes_s;
+        p->rate_bytes_s = MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 96;
         if (++p->high_epochs >= YIELD_AFTER_EPOCHS) {
             p->state = PACER_YIELD;
             p->until_ns = s->now_ns + YIELD_NS;
@@ -104,8 +133,8 @@ static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
         return;
     }
     /* Only a cap that is reached is worth raising. */
-    if (rate > p->rate_bytes_s / 100 * 92)
-        p->rate_bytes_s += p->rate_bytes_s / 100 * step_percent(p->rises++);
+    if (rate > p->rate_bytes_s / 100 * 85)
+        rise(p);
 }
 
 static void end_epoch(struct pacer *p, const struct pacer_sample *s)

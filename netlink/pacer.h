@@ -7,7 +7,8 @@
  * round trip exceeds its minimum, and caps their common sending rate just below what makes a queue stand.
  *
  *   SEARCH --queue stands--> DRAIN --queue gone--> CRUISE (up in small steps, down when a queue stands)
- *   (no cap)                                          |
+ *   (half again as fast                               |
+ *    as what arrives)                                 |
  *      ^------- after a while -------- YIELD <--------+ the queue stays though we send less: it is others'
  *                                      (no cap: the congestion control fights for its share)
  *
@@ -26,9 +27,10 @@ enum pacer_state { PACER_SEARCH, PACER_DRAIN, PACER_CRUISE, PACER_YIELD };
 struct pacer {
     enum pacer_state state;
     uint64_t rate_bytes_s; /* the cap; 0: none */
+    uint64_t ceiling_bytes_s;  /* at which a queue stood the last time; 0: forgotten */
     uint64_t capacity_bytes_s; /* the best rate delivered lately; 0: not known */
     uint64_t queue_ns;         /* standing in the last epoch */
-    unsigned rises, high_epochs, drain_epochs;
+    unsigned rises, high_epochs, drain_epochs, signs;
     uint64_t until_ns; /* YIELD */
     /* The running epoch. */
     uint64_t since_ns, since_bytes, least_queue_ns;

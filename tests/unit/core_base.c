@@ -60,7 +60,7 @@ static void test_buffer_is_a_queue(void **state)
 static void test_buffer_edges(void **state)
 {
     struct buffer b = {0};
-    static const uint8_t big[200000];
+    static const uint8_t big[400000];
 
     (void)state;
     assert_int_equal(buffer_len(&b), 0);
