@@ -73,9 +73,8 @@ struct connection {
     int poll_events;
     struct connection_tuning tuned;
     char system_congestion_control[16];
-    uint64_t acked_bytes; /* what the owner last saw of TCP's counters */
-    uint32_t retransmits, segments_out;
-    struct session *session; /* when attached */
+    uint32_t delivered_segments, retransmits, segments_out; /* what the owner last saw of TCP's */
+    struct session *session;                                /* when attached */
     struct stripe *stripe;
     struct buffer input;  /* before attachment: the greeting */
     struct buffer output; /* greetings, and the rest of a frame that the socket did not take */

@@ -15,7 +15,6 @@
 #include "core/base/clock.h"
 #include "netlink/tcp_info.h"
 
-
 enum { TICK_MS = 20 };
 
 /* Two pings without an answer, beside four round trips. */
@@ -298,8 +297,8 @@ int link_new(uv_loop_t *loop, const struct link_config *config, struct tls_ident
 
     if (!link)
         return error_set(err, -ENOMEM, "start the link", NULL, "out of memory");
-    *link = (struct link){
-        .loop = loop, .config = *config, .identity = id, .ops = ops, .user = user};
+    *link =
+        (struct link){.loop = loop, .config = *config, .identity = id, .ops = ops, .user = user};
     link->connection_config.socket_buffer_bytes = config->socket_buffer_bytes;
     memcpy(link->connection_config.congestion_control, config->congestion_control,
            sizeof(config->congestion_control));

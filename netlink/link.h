@@ -34,7 +34,8 @@ struct link_config {
     char site_name[WIRE_NAME_BYTES];
     char listen[LINK_ADDRESS_BYTES]; /* empty: accept nothing */
     unsigned stripes;                /* connections of a session this side dials */
-    uint32_t window_bytes; /* what a session may hold for its readers, and for its peer, all streams together */
+    uint32_t
+        window_bytes; /* what a session may hold for its readers, and for its peer, all streams together */
     uint32_t unsent_bytes;
     uint32_t socket_buffer_bytes; /* per connection, at most; 0 = the kernel's choice */
     char congestion_control[16];
@@ -81,17 +82,17 @@ bool link_session_is_up(const struct link_session *ls);
 
 struct link_session_info {
     struct session_stats stats;
-    unsigned outages;        /* times it was without any stripe */
-    bool was_up;             /* the peer was reached at least once */
-    uint64_t tcp_rtt_us;     /* now, mean of the stripes; 0 = unknown */
-    uint64_t tcp_min_rtt_us; /* smallest of the stripes that are open; 0 = unknown */
+    unsigned outages;                   /* times it was without any stripe */
+    bool was_up;                        /* the peer was reached at least once */
+    uint64_t tcp_rtt_us;                /* now, mean of the stripes; 0 = unknown */
+    uint64_t tcp_min_rtt_us;            /* smallest of the stripes that are open; 0 = unknown */
     uint64_t retransmits, segments_out; /* of all stripes it ever had */
     uint64_t sent_bytes_s, received_bytes_s; /* payload over the last second */
-    uint64_t pacing_bytes_s;   /* the cap that keeps the line's queue short; 0 = none */
-    uint64_t capacity_bytes_s; /* the best rate seen lately while busy; 0 = unknown */
-    uint64_t queue_ns;         /* that stands before the line's bottleneck */
-    const char *pacer;         /* its state, in a word */
-    int compression_level;     /* now; meaningful when frames are compressed */
+    uint64_t pacing_bytes_s;     /* the cap that keeps the line's queue short; 0 = none */
+    uint64_t capacity_bytes_s;   /* the best rate seen lately while busy; 0 = unknown */
+    uint64_t queue_ns;           /* that stands before the line's bottleneck */
+    const char *pacer;           /* its state, in a word */
+    int compression_level;       /* now; meaningful when frames are compressed */
     char congestion_control[16]; /* of the first stripe */
     char cipher[64];
 };

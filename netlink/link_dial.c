@@ -137,7 +137,8 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
                 r = status < 0 ? status : dial_missing(ls, LIMIT_SESSION_STRIPES);
             while (r < 0 && status == 0 && ls->address_next < ls->address_count);
             if (r < 0)
-                link_session_fail(ls, WIRE_REASON_NONE, status < 0 ? uv_strerror(status) : strerror(-r));
+                link_session_fail(ls, WIRE_REASON_NONE,
+                                  status < 0 ? uv_strerror(status) : strerror(-r));
         }
     }
     uv_freeaddrinfo(found);

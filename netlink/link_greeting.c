@@ -16,7 +16,8 @@
 
 static void fill_hello(struct link *link, struct wire_hello *h)
 {
-    *h = (struct wire_hello){.version = WIRE_VERSION, .window_bytes = link_first_window(&link->config)};
+    *h = (struct wire_hello){.version = WIRE_VERSION,
+                             .window_bytes = link_first_window(&link->config)};
     memcpy(h->instance_id, link->instance_id, WIRE_ID_BYTES);
     snprintf(h->name, sizeof(h->name), "%s", link->config.site_name);
 }
@@ -118,7 +119,8 @@ static int session_for_hello(struct link *link, struct connection *c, const stru
 /* The peer calls anew for a stripe that stands here: it does not hear us on that one. Its frames move. */
 static void replace_twin(struct link_session *ls, const struct connection *young, uint8_t index)
 {
-    struct error why = {.code = -ECONNRESET, .what = "hear the peer", .why = "replaced by a new connection"};
+    struct error why = {
+        .code = -ECONNRESET, .what = "hear the peer", .why = "replaced by a new connection"};
     struct connection *c, *next;
 
     for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
@@ -226,8 +228,8 @@ static int on_greeting(void *owner, struct connection *c, const struct wire_head
 /* A name with several addresses: the peer is unreachable only when none of them answers. */
 static bool try_elsewhere(struct link_session *ls, const struct error *why)
 {
-    bool unreachable = why->code == -ETIMEDOUT || why->code == -ECONNREFUSED || why->code == -EHOSTUNREACH ||
-                       why->code == -ENETUNREACH;
+    bool unreachable = why->code == -ETIMEDOUT || why->code == -ECONNREFUSED ||
+                       why->code == -EHOSTUNREACH || why->code == -ENETUNREACH;
 
     return unreachable && link_try_next_address(ls) && link_redial_first(ls) == 0;
 }

@@ -100,7 +100,8 @@ int link_listen(struct link *link, struct error *err)
     if (r != 0)
         return error_set(err, -EINVAL, "listen for peers", "check listen = in [site]", "%s: %s",
                          link->config.listen, gai_strerror(r));
-    for (const struct addrinfo *at = found; at && link->listener_count < LINK_LISTENERS_MAX; at = at->ai_next) {
+    for (const struct addrinfo *at = found; at && link->listener_count < LINK_LISTENERS_MAX;
+         at = at->ai_next) {
         struct listener *listener = &link->listeners[link->listener_count];
         int fd = open_socket(link, at);
 
@@ -122,8 +123,8 @@ int link_listen(struct link *link, struct error *err)
     while (link->listener_count > 0)
         close(link->listeners[--link->listener_count].fd);
     return error_set(err, fault ? fault : -EADDRNOTAVAIL, "listen for peers",
-                     "is the address this host's, and the port free?", "%s: %s", link->config.listen,
-                     strerror(fault ? -fault : EADDRNOTAVAIL));
+                     "is the address this host's, and the port free?", "%s: %s",
+                     link->config.listen, strerror(fault ? -fault : EADDRNOTAVAIL));
 }
 
 void link_stop_listening(struct link *link)

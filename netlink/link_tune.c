@@ -38,10 +38,12 @@ static bool look(struct link_session *ls, struct pacer_sample *sample)
         if (c->state != CONNECTION_OPEN)
             continue;
         tcp_info_read(c->fd, &info);
-        ls->delivered_bytes += info.acked_bytes - MIN(info.acked_bytes, c->acked_bytes);
-        ls->retransmits += info.retransmits - MIN(info.retransmits, c->retransmits);
-        ls->segments_out += info.segments_out - MIN(info.segments_out, c->segments_out);
-        c->acked_bytes = info.acked_bytes;
+        /* 32 bits that go round */
+        ls->delivered_bytes +=
+            (uint64_t)(info.delivered_segments - c->delivered_segments) * info.segment_bytes;
+        ls->retransmits += info.retransmits - c->retransmits;
+        ls->segments_out += info.segments_out - c->segments_out;
+        c->delivered_segments = info.delivered_segments;
         c->retransmits = info.retransmits;
         c->segments_out = info.segments_out;
         if (info.min_rtt_us == 0)
@@ -69,7 +71,8 @@ static void measure_goodput(struct link_session *ls, uint64_t now_ns)
         return;
     session_get_stats(ls->engine, &stats);
     ls->sent_bytes_s = (stats.goodput_sent_bytes - ls->goodput_sent_bytes) * NS_PER_S / elapsed_ns;
-    ls->received_bytes_s = (stats.goodput_received_bytes - ls->goodput_received_bytes) * NS_PER_S / elapsed_ns;
+    ls->received_bytes_s =
+        (stats.goodput_received_bytes - ls->goodput_received_bytes) * NS_PER_S / elapsed_ns;
     ls->goodput_sent_bytes = stats.goodput_sent_bytes;
     ls->goodput_received_bytes = stats.goodput_received_bytes;
     ls->goodput_since_ns = now_ns;
@@ -112,8 +115,9 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
         tuning.unsent_bytes = (uint32_t)MAX(MIN(unsent, (uint64_t)CONNECTION_UNSENT_MAX_BYTES),
                                             (uint64_t)UNSENT_LEAST_BYTES) &
                               ~0xfffu; /* coarse: not a system call every time */
-        session_set_frame_bytes(ls->engine, (uint32_t)MAX(MIN(frame, (uint64_t)LIMIT_FRAME_PAYLOAD_BYTES),
-                                                          (uint64_t)FRAME_LEAST_BYTES));
+        session_set_frame_bytes(ls->engine,
+                                (uint32_t)MAX(MIN(frame, (uint64_t)LIMIT_FRAME_PAYLOAD_BYTES),
+                                              (uint64_t)FRAME_LEAST_BYTES));
     }
     tuning.bulk = ls->bulk && ls->rtt_min_ns >= LONG_RTT_NS;
     tuning.pacing_bytes_s = ls->pacer.rate_bytes_s / ls->attached;

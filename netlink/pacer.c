@@ -44,7 +44,8 @@ static uint64_t recent_rate(const struct pacer *p, const struct pacer_sample *s)
     uint64_t bytes = 0, ns = 0;
 
     for (unsigned i = 0; i < PACER_HISTORY && ns < RECENT_NS; i++) {
-        const struct pacer_point *at = &p->history[(p->history_next + PACER_HISTORY - 1 - i) % PACER_HISTORY];
+        const struct pacer_point *at =
+            &p->history[(p->history_next + PACER_HISTORY - 1 - i) % PACER_HISTORY];
 
         if (!at->now_ns)
             break;
@@ -71,7 +72,7 @@ static void search(struct pacer *p, const struct pacer_sample *s, uint64_t queue
     if (!s->busy) {
         p->rate_bytes_s = 0;
     } else if (p->signs < SIGNS) {
-        p->rate_bytes_s = MAX(rate / 2 * 3, SEARCH_FREE_BYTES_S);
+        p->rate_bytes_s = MAX(MAX(rate / 2 * 3, SEARCH_FREE_BYTES_S), p->rate_bytes_s);
     } else {
         p->signs = 0;
         p->capacity_bytes_s = p->ceiling_bytes_s = rate;
@@ -118,8 +119,11 @@ static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
     if (p->queue_ns > high_mark(s)) {
         p->rises = 0;
-        p->ceiling_bytes_s = p->capacity_bytes_s;
-        p->rate_bytes_s = MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 96;
+        /* What is seen now left before the last cut: every other epoch shows its effect. */
+        if (p->high_epochs % 2 == 0) {
+            p->ceiling_bytes_s = p->capacity_bytes_s;
+            p->rate_bytes_s = MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 96;
+        }
         if (++p->high_epochs >= YIELD_AFTER_EPOCHS) {
             p->state = PACER_YIELD;
             p->until_ns = s->now_ns + YIELD_NS;
@@ -140,16 +144,18 @@ static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 static void end_epoch(struct pacer *p, const struct pacer_sample *s)
 {
     uint64_t elapsed_ns = s->now_ns - p->since_ns;
-    uint64_t rate =
-        (uint64_t)((double)(s->delivered_bytes - p->since_bytes) * (double)NS_PER_S / (double)elapsed_ns);
+    uint64_t rate = (uint64_t)((double)(s->delivered_bytes - p->since_bytes) * (double)NS_PER_S /
+                               (double)elapsed_ns);
 
     p->queue_ns = p->least_queue_ns;
     if (!p->busy)
         return;
-    memmove(p->recent_bytes_s + 1, p->recent_bytes_s, sizeof(p->recent_bytes_s) - sizeof(p->recent_bytes_s[0]));
+    memmove(p->recent_bytes_s + 1, p->recent_bytes_s,
+            sizeof(p->recent_bytes_s) - sizeof(p->recent_bytes_s[0]));
     p->recent_bytes_s[0] = rate;
     if (p->state != PACER_DRAIN)
-        p->capacity_bytes_s = MAX(MAX(p->recent_bytes_s[0], p->recent_bytes_s[1]), p->recent_bytes_s[2]);
+        p->capacity_bytes_s =
+            MAX(MAX(p->recent_bytes_s[0], p->recent_bytes_s[1]), p->recent_bytes_s[2]);
     switch (p->state) {
     case PACER_SEARCH: /* looked at with every sample */
         break;

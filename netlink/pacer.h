@@ -26,7 +26,7 @@ enum pacer_state { PACER_SEARCH, PACER_DRAIN, PACER_CRUISE, PACER_YIELD };
 
 struct pacer {
     enum pacer_state state;
-    uint64_t rate_bytes_s; /* the cap; 0: none */
+    uint64_t rate_bytes_s;     /* the cap; 0: none */
     uint64_t ceiling_bytes_s;  /* at which a queue stood the last time; 0: forgotten */
     uint64_t capacity_bytes_s; /* the best rate delivered lately; 0: not known */
     uint64_t queue_ns;         /* standing in the last epoch */

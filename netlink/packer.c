@@ -82,8 +82,8 @@ static void work(uv_work_t *request)
         setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), WORKER_NICE);
         nice_already = true;
     }
-    place->packed_len = pack_write(place->writer, place->level, place->packing->data, place->packing->length,
-                                   place->packed, sizeof(place->packed));
+    place->packed_len = pack_write(place->writer, place->level, place->packing->data,
+                                   place->packing->length, place->packed, sizeof(place->packed));
     place->took_ns = clock_now_ns() - start_ns;
 }
 

@@ -28,7 +28,8 @@ size_t stream_peek(const struct stream *st, const uint8_t **ret_data)
 static void widen_window(struct stream *st, size_t len)
 {
     struct session *s = st->session;
-    uint64_t span_ns = MAX(s->stats.rtt_ns / 2, NS_PER_MS), elapsed_ns = s->now_ns - st->consumed_since_ns;
+    uint64_t span_ns = MAX(s->stats.rtt_ns / 2, NS_PER_MS),
+             elapsed_ns = s->now_ns - st->consumed_since_ns;
     uint64_t wanted, left;
 
     st->consumed_bytes += len;
@@ -36,7 +37,8 @@ static void widen_window(struct stream *st, size_t len)
         return;
     wanted = MIN(8 * st->consumed_bytes, (uint64_t)s->config.window_max_bytes);
     if (elapsed_ns < 2 * span_ns && wanted > st->window) {
-        left = s->config.budget_bytes > s->granted_bytes ? s->config.budget_bytes - s->granted_bytes : 0;
+        left = s->config.budget_bytes > s->granted_bytes ? s->config.budget_bytes - s->granted_bytes
+                                                         : 0;
         wanted = MIN(wanted - st->window, left);
         st->window += wanted;
         s->granted_bytes += wanted;

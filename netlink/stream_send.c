@@ -197,15 +197,17 @@ void session_packed(struct packing *p, const void *packed, size_t len)
 size_t stream_room(const struct stream *st)
 {
     const struct session *s = st->session;
-    uint64_t held = st->send_end - st->send_acked, cap = s->config.unsent_bytes;
+    uint64_t held = st->send_end - st->send_acked, cap = s->config.unsent_bytes, room;
 
     if (st->dead || st->end_wanted || st->unsent_bytes >= cap || held >= LIMIT_STREAM_WINDOW_BYTES)
         return 0;
+    room = MIN(cap - st->unsent_bytes, LIMIT_STREAM_WINDOW_BYTES - held);
     /* Words must get through even when data fills what the session may hold. */
-    if (st->care != CARE_CONTROL && s->config.budget_bytes &&
-        s->held_bytes >= s->config.budget_bytes)
-        return 0;
-    return (size_t)MIN(cap - st->unsent_bytes, LIMIT_STREAM_WINDOW_BYTES - held);
+    if (st->care != CARE_CONTROL && s->config.budget_bytes)
+        room = s->held_bytes < s->config.budget_bytes
+                   ? MIN(room, s->config.budget_bytes - s->held_bytes)
+                   : 0;
+    return (size_t)room;
 }
 
 static int write_range(struct stream *st, const uint8_t *data, size_t len, size_t *ret_used)

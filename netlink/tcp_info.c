@@ -16,11 +16,13 @@ void tcp_info_read(int fd, struct stripe_tcp_info *ret)
     if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
         return;
     ret->rtt_us = info.tcpi_rtt;
-    ret->min_rtt_us = info.tcpi_min_rtt == UINT32_MAX ? 0 : info.tcpi_min_rtt; /* not measured yet */
+    ret->min_rtt_us =
+        info.tcpi_min_rtt == UINT32_MAX ? 0 : info.tcpi_min_rtt; /* not measured yet */
     ret->retransmits = info.tcpi_total_retrans;
     ret->segments_out = info.tcpi_segs_out;
     ret->delivery_rate_bytes_s = info.tcpi_delivery_rate;
-    ret->acked_bytes = info.tcpi_bytes_acked;
+    ret->delivered_segments = info.tcpi_delivered;
+    ret->segment_bytes = info.tcpi_snd_mss;
     len = sizeof(ret->congestion_control);
     getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, ret->congestion_control, &len);
 }

@@ -18,12 +18,24 @@ static void test_rates(void **state)
         const char *text;
         uint64_t bytes_s;
     } good[] = {
-        {"200M", 25000000},     {"200Mbit", 25000000},    {"200Mbit/s", 25000000}, {"1.5G", 187500000},
-        {"25MB", 25000000},     {"25MB/s", 25000000},     {"1MiB", 1048576},       {"1MiB/s", 1048576},
-        {"64k", 8000},          {"8000000", 1000000},     {"off", 0},              {"OFF", 0},
-        {"unlimited", 0},       {"0", 0},                 {"512KiB", 524288},      {"1T", 125000000000},
+        {"200M", 25000000},
+        {"200Mbit", 25000000},
+        {"200Mbit/s", 25000000},
+        {"1.5G", 187500000},
+        {"25MB", 25000000},
+        {"25MB/s", 25000000},
+        {"1MiB", 1048576},
+        {"1MiB/s", 1048576},
+        {"64k", 8000},
+        {"8000000", 1000000},
+        {"off", 0},
+        {"OFF", 0},
+        {"unlimited", 0},
+        {"0", 0},
+        {"512KiB", 524288},
+        {"1T", 125000000000},
     };
-    static const char *const bad[] = {"",     "fast", "-1M",  "200X", "200 M", "1e",   "inf", "nan",
+    static const char *const bad[] = {"",     "fast", "-1M",  "200X", "200 M", "1e",  "inf",  "nan",
                                       "100T", "1",    "7999", "M",    "200M ", "+5M", "5Mb/h"};
     uint64_t rate;
 
@@ -67,10 +79,11 @@ static void test_days(void **state)
     assert_int_equal(at(&t, 1, 9, 0), 100);
     assert_int_equal(at(&t, 5, 20, 0), 400);
     assert_int_equal(at(&t, 6, 0, 0), 0);
-    assert_int_equal(at(&t, 0, 23, 59), 0);  /* Sunday: Saturday's word holds */
-    assert_int_equal(at(&t, 1, 7, 0), 0);    /* and Monday morning */
-    assert_int_equal(at(&t, 2, 3, 0), 400);  /* Tuesday night: Monday evening's */
-    assert_int_equal(timetable_parse("Sat-Mon-10:00,50M Tue-10:00,off", &t), 0); /* over the week's end */
+    assert_int_equal(at(&t, 0, 23, 59), 0); /* Sunday: Saturday's word holds */
+    assert_int_equal(at(&t, 1, 7, 0), 0);   /* and Monday morning */
+    assert_int_equal(at(&t, 2, 3, 0), 400); /* Tuesday night: Monday evening's */
+    assert_int_equal(timetable_parse("Sat-Mon-10:00,50M Tue-10:00,off", &t),
+                     0); /* over the week's end */
     assert_int_equal(at(&t, 0, 12, 0), 50);
     assert_int_equal(at(&t, 3, 12, 0), 0);
     assert_int_equal(at(&t, 6, 9, 0), 0);
@@ -93,9 +106,10 @@ static void test_single_rate(void **state)
 
 static void test_bad_timetables(void **state)
 {
-    static const char *const bad[] = {"",           "8:00,200M",     "08:00",          "08:00,",
-                                      "24:00,200M", "08:60,200M",    "08:00,200M foo", "Foo-08:00,1M",
-                                      "Mon-,1M",    "Mon-Tue-Wed-08:00,1M", "08:00;200M", "08-00,200M"};
+    static const char *const bad[] = {
+        "",           "8:00,200M",      "08:00",        "08:00,",  "24:00,200M",
+        "08:60,200M", "08:00,200M foo", "Foo-08:00,1M", "Mon-,1M", "Mon-Tue-Wed-08:00,1M",
+        "08:00;200M", "08-00,200M"};
     struct timetable t;
     char many[512] = "";
 
@@ -120,8 +134,8 @@ static void test_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rates),       cmocka_unit_test(test_office_hours),
-        cmocka_unit_test(test_days),        cmocka_unit_test(test_single_rate),
+        cmocka_unit_test(test_rates),          cmocka_unit_test(test_office_hours),
+        cmocka_unit_test(test_days),           cmocka_unit_test(test_single_rate),
         cmocka_unit_test(test_bad_timetables), cmocka_unit_test(test_words),
     };
 

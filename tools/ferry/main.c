@@ -14,37 +14,20 @@
 #include <curl/curl.h>
 
 #include "core/base/macros.h"
-#include "tools/ferry/client.h"
+#include "tools/ferry/invocation.h"
 #include "tools/ferry/progress.h"
 
-enum {
-    EXIT_FAILED = 1,
-    EXIT_USAGE = 2,
-    EXIT_REFUSED = 3,
-    EXIT_IN_DOUBT = 4,
-    EXIT_NO_FERRYD = 5,
-    EXIT_DENIED = 6
-};
-
 enum { POLL_MS = 250, TIDY_POLLS = 12 };
-
-struct invocation {
-    struct client *client;
-    bool json;
-    bool all, detach, hold;
-    const char *to, *run_at, *at;
-    const char *argument; /* DOMAIN, ID or SITE */
-};
 
 struct command {
     const char *name;
     const char *usage;
     const char *meaning;
-    enum { ARGUMENT_NONE, ARGUMENT_OPTIONAL, ARGUMENT_NEEDED } argument;
+    enum { ARGUMENT_NONE, ARGUMENT_NEEDED, ARGUMENT_AND_RATE } argument;
     int (*run)(struct invocation *in);
 };
 
-static const struct command commands[10]; /* below, with its end marker */
+static const struct command commands[12]; /* below, with its end marker */
 
 static void print_help(FILE *to)
 {
@@ -56,14 +39,14 @@ static void print_help(FILE *to)
                 "preflight; 4 in doubt; 5 no ferryd; 6 not authorised.\n");
 }
 
-static void print_json(const json_t *j)
+void invocation_print_json(const json_t *j)
 {
     json_dumpf(j, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
     putchar('\n');
     fflush(stdout);
 }
 
-static int fail(const struct invocation *in, const struct error *err)
+int invocation_fail(const struct invocation *in, const struct error *err)
 {
     char line[1024];
 
@@ -71,7 +54,7 @@ static int fail(const struct invocation *in, const struct error *err)
         json_t *j = json_pack("{s:{s:i, s:s, s:s, s:s}}", "error", "code", err->code, "what",
                               err->what, "why", err->why, "mend", err->mend);
 
-        print_json(j);
+        invocation_print_json(j);
         json_decref(j);
     }
     fprintf(stderr, "ferry: %s\n", error_line(err, line, sizeof(line)));
@@ -81,14 +64,14 @@ static int fail(const struct invocation *in, const struct error *err)
                                   : EXIT_FAILED;
 }
 
-static void nap(void)
+void invocation_nap(void)
 {
     struct timespec t = {.tv_nsec = POLL_MS * 1000000L};
 
     nanosleep(&t, NULL);
 }
 
-static const char *member(const json_t *j, const char *key)
+const char *invocation_member(const json_t *j, const char *key)
 {
     const char *t = json_string_value(json_object_get(j, key));
 
@@ -115,7 +98,7 @@ static int get_move(struct invocation *in, const char *id, json_t **ret, struct 
 
 static int status_of(const json_t *move)
 {
-    const char *outcome = member(move, "outcome");
+    const char *outcome = invocation_member(move, "outcome");
 
     if (strcmp(outcome, "committed") == 0)
         return 0;
@@ -128,7 +111,7 @@ static int status_of(const json_t *move)
  * command meets no half-finished move: that is waited for, but not for long. */
 static bool is_over(const json_t *move, unsigned *polls_since_outcome)
 {
-    const char *outcome = member(move, "outcome");
+    const char *outcome = invocation_member(move, "outcome");
 
     if (strcmp(outcome, "running") == 0)
         return false;
@@ -147,14 +130,14 @@ static int follow(struct invocation *in, const char *id, bool lines, json_t **re
         json_decref(move);
         move = NULL;
         if (get_move(in, id, &move, &err) < 0)
-            return fail(in, &err);
+            return invocation_fail(in, &err);
         if (lines && in->json)
-            print_json(move);
+            invocation_print_json(move);
         else if (!in->json)
             progress_show(move);
         if (is_over(move, &polls_since_outcome))
             break;
-        nap();
+        invocation_nap();
     }
     progress_end();
     *ret = move;
@@ -175,14 +158,14 @@ static int run_move(struct invocation *in)
         return EXIT_USAGE;
     }
     if (client_call(in->client, "/v1/moves", true,
-                    json_pack("{s:s, s:s, s:b, s:s*}", "domain", in->argument, "to", in->to, "hold",
-                              in->hold, "at", in->at),
+                    json_pack("{s:s, s:s, s:b, s:s*, s:s*}", "domain", in->argument, "to", in->to,
+                              "hold", in->hold, "at", in->at, "bwlimit", in->bwlimit),
                     &answer, &err) < 0)
-        return fail(in, &err);
-    snprintf(id, sizeof(id), "%s", member(answer, "id"));
+        return invocation_fail(in, &err);
+    snprintf(id, sizeof(id), "%s", invocation_member(answer, "id"));
     if (in->detach) {
         if (in->json)
-            print_json(answer);
+            invocation_print_json(answer);
         else
             printf("%s\n", id);
         json_decref(answer);
@@ -193,7 +176,7 @@ static int run_move(struct invocation *in)
     if (status != 0)
         return status;
     if (in->json)
-        print_json(move);
+        invocation_print_json(move);
     else
         progress_report(move);
     status = status_of(move);
@@ -207,9 +190,9 @@ static int run_list(struct invocation *in)
     json_t *answer = NULL;
 
     if (client_call(in->client, "/v1/moves", false, NULL, &answer, &err) < 0)
-        return fail(in, &err);
+        return invocation_fail(in, &err);
     if (in->json)
-        print_json(answer);
+        invocation_print_json(answer);
     else
         progress_table(json_object_get(answer, "moves"), in->all);
     json_decref(answer);
@@ -223,12 +206,12 @@ static int run_show(struct invocation *in)
     const char *phase;
 
     if (get_move(in, in->argument, &move, &err) < 0)
-        return fail(in, &err);
+        return invocation_fail(in, &err);
     if (in->json) {
-        print_json(move);
+        invocation_print_json(move);
     } else {
         progress_report(move);
-        printf("  phase:  %s", member(move, "phase"));
+        printf("  phase:  %s", invocation_member(move, "phase"));
         json_object_foreach(json_object_get(move, "phases_ms"), phase, value)
             printf("%s %s at %.1f s", strcmp(phase, "preparing") ? "," : ":", phase,
                    json_number_value(value) / 1000);
@@ -260,12 +243,12 @@ static int post(struct invocation *in, const char *action, json_t *body)
 
     if (move_address(in->argument, action, path, &err) < 0) {
         json_decref(body);
-        return fail(in, &err);
+        return invocation_fail(in, &err);
     }
     if (client_call(in->client, path, true, body, &answer, &err) < 0)
-        return fail(in, &err);
+        return invocation_fail(in, &err);
     if (in->json)
-        print_json(answer);
+        invocation_print_json(answer);
     json_decref(answer);
     return 0;
 }
@@ -307,13 +290,14 @@ static int run_peers(struct invocation *in)
     size_t i;
 
     if (client_call(in->client, "/v1/peers", false, NULL, &answer, &err) < 0)
-        return fail(in, &err);
+        return invocation_fail(in, &err);
     if (in->json) {
-        print_json(answer);
+        invocation_print_json(answer);
     } else {
         printf("%-16s %-24s %-10s %s\n", "PEER", "ADDRESS", "CONNECTED", "MAY");
         json_array_foreach(json_object_get(answer, "peers"), i, p)
-            printf("%-16s %-24s %-10s%s%s%s\n", member(p, "name"), member(p, "address"),
+            printf("%-16s %-24s %-10s%s%s%s\n", invocation_member(p, "name"),
+                   invocation_member(p, "address"),
                    json_is_true(json_object_get(p, "connected")) ? "yes" : "no",
                    json_is_true(json_object_get(p, "may_move_here")) ? " move-here" : "",
                    json_is_true(json_object_get(p, "may_move_from_here")) ? " move-from-here" : "",
@@ -329,19 +313,19 @@ static int run_identity(struct invocation *in)
     json_t *answer = NULL;
 
     if (client_call(in->client, "/v1/identity", false, NULL, &answer, &err) < 0)
-        return fail(in, &err);
+        return invocation_fail(in, &err);
     if (in->json)
-        print_json(answer);
+        invocation_print_json(answer);
     else
-        printf("[peer %s]\nfingerprint = %s\n", member(answer, "name"),
-               member(answer, "fingerprint"));
+        printf("[peer %s]\nfingerprint = %s\n", invocation_member(answer, "name"),
+               invocation_member(answer, "fingerprint"));
     json_decref(answer);
     return 0;
 }
 
 static const struct command commands[] = {
-    {"move", "move DOMAIN --to SITE [--detach] [--hold | --at HH:MM]", "move a running VM",
-     ARGUMENT_NEEDED, run_move},
+    {"move", "move DOMAIN --to SITE [--bwlimit RATE] [--detach] [--hold | --at HH:MM]",
+     "move a running VM", ARGUMENT_NEEDED, run_move},
     {"list", "list [--all]", "moves running now, and past ones", ARGUMENT_NONE, run_list},
     {"show", "show ID", "one move in full", ARGUMENT_NEEDED, run_show},
     {"watch", "watch ID", "follow a move to its end", ARGUMENT_NEEDED, run_watch},
@@ -350,6 +334,12 @@ static const struct command commands[] = {
     {"switchover", "switchover ID", "let a held move switch over", ARGUMENT_NEEDED, run_switchover},
     {"resolve", "resolve ID --run-at source|target", "end a move in doubt, by your own word",
      ARGUMENT_NEEDED, run_resolve},
+    {"bwlimit", "bwlimit ID|SITE RATE",
+     "limit a move, or all that goes to a site: 200M, 25MB, off, timetable", ARGUMENT_AND_RATE,
+     run_bwlimit},
+    {"link", "link SITE [--probe]",
+     "the way to a peer: round trip, rates, loss; measured with --probe", ARGUMENT_NEEDED,
+     run_link},
     {"peers", "peers", "the sites this one knows", ARGUMENT_NONE, run_peers},
     {"identity", "identity", "what to paste into a peer's configuration", ARGUMENT_NONE,
      run_identity},
@@ -374,12 +364,12 @@ static int run_command(struct invocation *in, int argc, char **argv)
         print_help(stderr);
         return EXIT_USAGE;
     }
-    if (argc > 2 || (argc == 2 && c->argument == ARGUMENT_NONE) ||
-        (argc < 2 && c->argument == ARGUMENT_NEEDED)) {
+    if (argc - 1 != (int)c->argument) { /* none, one, two */
         fprintf(stderr, "usage: ferry %s\n", c->usage);
         return EXIT_USAGE;
     }
-    in->argument = argc == 2 ? argv[1] : NULL;
+    in->argument = argc >= 2 ? argv[1] : NULL;
+    in->rate = argc >= 3 ? argv[2] : NULL;
     return c->run(in);
 }
 
@@ -393,6 +383,8 @@ int main(int argc, char **argv)
         {"hold", no_argument, NULL, 'H'},
         {"at", required_argument, NULL, 'A'},
         {"all", no_argument, NULL, 'a'},
+        {"bwlimit", required_argument, NULL, 'b'},
+        {"probe", no_argument, NULL, 'p'},
         {"run-at", required_argument, NULL, 'r'},
         {"version", no_argument, NULL, 'v'},
         {"help", no_argument, NULL, 'h'},
@@ -424,6 +416,12 @@ int main(int argc, char **argv)
             break;
         case 'a':
             in.all = true;
+            break;
+        case 'b':
+            in.bwlimit = optarg;
+            break;
+        case 'p':
+            in.probe = true;
             break;
         case 'r':
             in.run_at = optarg;

@@ -23,6 +23,8 @@ static void finish(struct load *l, const char *why)
     uv_close((uv_handle_t *)&l->question, NULL);
     uv_close((uv_handle_t *)&l->deadline, NULL);
     uv_close((uv_handle_t *)&l->terminate, NULL);
+    if (l->options->listen_to_stdin)
+        uv_close((uv_handle_t *)&l->input, NULL);
     load_print_end(l);
     link_shutdown(l->link);
 }
@@ -229,6 +231,24 @@ static void on_terminate(uv_signal_t *handle, int number)
     finish(handle->data, "told to stop");
 }
 
+/* One line: "limit BYTES_S". */
+static void on_input(uv_poll_t *poll, int status, int events)
+{
+    struct load *l = poll->data;
+    char line[128];
+    ssize_t n = read(STDIN_FILENO, line, sizeof(line) - 1);
+
+    (void)status;
+    (void)events;
+    if (n <= 0) {
+        uv_poll_stop(poll);
+        return;
+    }
+    line[n] = '\0';
+    if (strncmp(line, "limit ", 6) == 0)
+        shaper_set_rate(&l->limit, strtoull(line + 6, NULL, 10), clock_now_ns());
+}
+
 /* --- start --------------------------------------------------------------------------------- */
 
 static int start(struct load *l, const struct load_options *o, bool sender)
@@ -290,6 +310,13 @@ int load_send(const struct load_options *o)
     if (link_dial(l.link, &o->peer, &l.session, &err) < 0) {
         fprintf(stderr, "linkload: %s\n", error_line(&err, line, sizeof(line)));
         return 1;
+    }
+    shaper_set_rate(&l.limit, o->limit_bytes_s, clock_now_ns());
+    session_set_shaper(link_session_engine(l.session), &l.limit);
+    if (o->listen_to_stdin) {
+        uv_poll_init(&l.loop, &l.input, STDIN_FILENO);
+        l.input.data = &l;
+        uv_poll_start(&l.input, UV_READABLE, on_input);
     }
     for (unsigned i = 0; i <= o->streams; i++) {
         char kind = i == 0 ? 'Q' : 'P';

@@ -3,6 +3,7 @@
 #ifndef FERRY_TOOLS_LINKLOAD_LOAD_PRIVATE_H
 #define FERRY_TOOLS_LINKLOAD_LOAD_PRIVATE_H
 
+#include "netlink/shaper.h"
 #include "tools/linkload/load.h"
 
 enum { LOAD_STREAMS_MAX = 256, LOAD_ANSWERS_MAX = 65536 };
@@ -28,6 +29,8 @@ struct load {
     struct pattern_block *pattern;
     uv_timer_t tick, question, deadline;
     uv_signal_t terminate;
+    uv_poll_t input;
+    struct shaper limit;
     bool sender, ending, done;
     bool wrong; /* a byte was not what it should be */
     const char *why;

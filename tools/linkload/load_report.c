@@ -43,7 +43,10 @@ static json_t *describe(const struct load *l, const char *event)
                      (json_int_t)info.stats.buffered_bytes, "resident_kib", resident_kib(),
                      "stripes", (int)info.stats.stripes, "outages", (int)info.outages);
     json_object_set_new(line, "rtt_min_ms", json_real((double)info.tcp_min_rtt_us / 1e3));
-    json_object_set_new(line, "answer_ms", l->answers && !l->done ? json_real((double)l->answer_us[l->answers - 1] / 1e3) : json_null());
+    json_object_set_new(line, "answer_ms",
+                        l->answers && !l->done
+                            ? json_real((double)l->answer_us[l->answers - 1] / 1e3)
+                            : json_null());
     json_object_set_new(line, "ping_ms", json_real((double)info.stats.rtt_ns / 1e6));
     json_object_set_new(line, "rtt_ms", json_real((double)info.tcp_rtt_us / 1e3));
     json_object_set_new(line, "queue_ms", json_real((double)info.queue_ns / 1e6));
@@ -51,7 +54,8 @@ static json_t *describe(const struct load *l, const char *event)
     json_object_set_new(line, "pacer", json_string(info.pacer ? info.pacer : ""));
     json_object_set_new(line, "granted_bytes", json_integer((json_int_t)info.stats.granted_bytes));
     json_object_set_new(line, "compression_level", json_integer(info.compression_level));
-    json_object_set_new(line, "packed_raw_bytes", json_integer((json_int_t)info.stats.packed_raw_bytes));
+    json_object_set_new(line, "packed_raw_bytes",
+                        json_integer((json_int_t)info.stats.packed_raw_bytes));
     json_object_set_new(line, "packed_bytes", json_integer((json_int_t)info.stats.packed_bytes));
     json_object_set_new(line, "resent_bytes", json_integer((json_int_t)info.stats.resent_bytes));
     json_object_set_new(line, "retransmits", json_integer((json_int_t)info.retransmits));

@@ -25,6 +25,8 @@ static const char USAGE[] =
     "  --question MS     a small urgent question so often (default: none)\n"
     "  --no-verify       receive: do not look at the bytes\n"
     "  --stall           receive: never read the payload\n"
+    "  --limit BYTES_S   send: at most so many; lines \"limit BYTES_S\" on standard input change "
+    "it\n"
     "  --set KEY=VALUE   outage_limit_s, stripe_timeout_s, socket_buffer, congestion_control,\n"
     "                    compression=off\n"
     "Prints a JSON line every 100 ms and one at the end.\n";
@@ -98,6 +100,10 @@ static int take_option(struct load_options *o, int option, const char *value)
     case 'z':
         o->stall = true;
         return 0;
+    case 'L':
+        o->limit_bytes_s = strtoull(value, NULL, 10);
+        o->listen_to_stdin = true;
+        return 0;
     case 'k':
         return set_option(o, value);
     default:
@@ -125,14 +131,23 @@ static int print_identity(const struct load_options *o)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"dir", required_argument, NULL, 'd'},      {"peer", required_argument, NULL, 'p'},
-        {"listen", required_argument, NULL, 'l'},   {"to", required_argument, NULL, 't'},
-        {"seconds", required_argument, NULL, 's'},  {"bytes", required_argument, NULL, 'b'},
-        {"streams", required_argument, NULL, 'n'},  {"pattern", required_argument, NULL, 'P'},
-        {"stripes", required_argument, NULL, 'S'},  {"window", required_argument, NULL, 'w'},
-        {"question", required_argument, NULL, 'q'}, {"no-verify", no_argument, NULL, 'V'},
-        {"stall", no_argument, NULL, 'z'},          {"set", required_argument, NULL, 'k'},
-        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
+        {"dir", required_argument, NULL, 'd'},
+        {"peer", required_argument, NULL, 'p'},
+        {"listen", required_argument, NULL, 'l'},
+        {"to", required_argument, NULL, 't'},
+        {"seconds", required_argument, NULL, 's'},
+        {"bytes", required_argument, NULL, 'b'},
+        {"streams", required_argument, NULL, 'n'},
+        {"pattern", required_argument, NULL, 'P'},
+        {"stripes", required_argument, NULL, 'S'},
+        {"window", required_argument, NULL, 'w'},
+        {"question", required_argument, NULL, 'q'},
+        {"no-verify", no_argument, NULL, 'V'},
+        {"stall", no_argument, NULL, 'z'},
+        {"limit", required_argument, NULL, 'L'},
+        {"set", required_argument, NULL, 'k'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     struct load_options o = {
         .folder = ".", .care = CARE_BULK, .streams = 1, .seconds = 10, .verify = true};

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pacer over a simulated bottleneck: a line of some rate and round trip with a queue in front, a sender
+ * that sends what it may and otherwise grows like a congestion control does. It must fill the line and keep
+ * the queue short, follow a change of the rate, and step aside for a queue that is not its own.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/base/clock.h"
+#include "core/base/macros.h"
+#include "netlink/pacer.h"
+
+enum { STEP_MS = 20, DELAY_STEPS_MAX = 64 };
+
+struct sim {
+    struct pacer pacer;
+    uint64_t now_ns, rtt_ns;
+    double line_bytes_s;    /* what the bottleneck carries */
+    double others_queue_ns; /* a queue that is there whatever we do */
+    double tcp_bytes_s;     /* what the congestion control would send */
+    double queue_bytes, queue_max_bytes, delivered_bytes;
+    /* What was sent and at what queue it arrived, a round trip ago. */
+    struct {
+        double bytes, queue_ns;
+    } way[DELAY_STEPS_MAX];
+    unsigned at;
+    double worst_queue_ns, sent_bytes;
+    bool busy;
+};
+
+static void sim_new(struct sim *s, double line_mbit, unsigned rtt_ms)
+{
+    *s = (struct sim){.now_ns = NS_PER_S,
+                      .rtt_ns = rtt_ms * NS_PER_MS,
+                      .line_bytes_s = line_mbit * 125000,
+                      .tcp_bytes_s = 60000.0 * 1000 / rtt_ms,
+                      .queue_max_bytes = line_mbit * 125000 / 20, /* 50 ms */
+                      .busy = true};
+}
+
+static void step(struct sim *s)
+{
+    unsigned delay = (unsigned)(s->rtt_ns / (STEP_MS * NS_PER_MS));
+    double span_s = STEP_MS / 1e3, rate = s->tcp_bytes_s, out;
+    struct pacer_sample sample;
+
+    if (s->pacer.rate_bytes_s)
+        rate = MIN(rate, (double)s->pacer.rate_bytes_s);
+    if (!s->busy)
+        rate = MIN(rate, 100000.0);
+    /* Doubles every round trip until the queue is full, then it is as fast as the line. */
+    s->tcp_bytes_s = s->queue_bytes >= s->queue_max_bytes
+                         ? s->line_bytes_s
+                         : MIN(s->tcp_bytes_s * (1 + 0.7 * span_s * 1e9 / (double)s->rtt_ns),
+                               2.5 * s->line_bytes_s);
+    s->queue_bytes += rate * span_s;
+    out = MIN(s->queue_bytes, s->line_bytes_s * span_s);
+    s->queue_bytes = MIN(s->queue_bytes - out, s->queue_max_bytes);
+    s->at = (s->at + 1) % DELAY_STEPS_MAX;
+    s->way[s->at].bytes = out;
+    s->way[s->at].queue_ns = s->queue_bytes / s->line_bytes_s * 1e9 + s->others_queue_ns;
+    s->worst_queue_ns = MAX(s->worst_queue_ns, s->way[s->at].queue_ns);
+    s->now_ns += STEP_MS * NS_PER_MS;
+    sample = (struct pacer_sample){.now_ns = s->now_ns, .rtt_min_ns = s->rtt_ns, .busy = s->busy};
+    s->delivered_bytes += s->way[(s->at + DELAY_STEPS_MAX - delay) % DELAY_STEPS_MAX].bytes;
+    sample.delivered_bytes = (uint64_t)s->delivered_bytes;
+    sample.rtt_ns =
+        s->rtt_ns + (uint64_t)s->way[(s->at + DELAY_STEPS_MAX - delay) % DELAY_STEPS_MAX].queue_ns;
+    pacer_take(&s->pacer, &sample);
+}
+
+/* Runs for a while; the share of the line that was used. */
+static double run(struct sim *s, double seconds)
+{
+    double before = s->delivered_bytes;
+
+    s->worst_queue_ns = 0;
+    for (int i = 0; i < seconds * 1000 / STEP_MS; i++)
+        step(s);
+    return (s->delivered_bytes - before) / seconds / s->line_bytes_s;
+}
+
+static void test_fills_and_keeps_the_queue_short(void **state)
+{
+    static const double rates[] = {10, 100, 1000, 10000};
+    static const unsigned rtts_ms[] = {20, 100, 214, 500};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rates); i++) {
+        for (size_t k = 0; k < ARRAY_SIZE(rtts_ms); k++) {
+            struct sim s;
+
+            sim_new(&s, rates[i], rtts_ms[k]);
+            run(&s, 40 * rtts_ms[k] / 1e3 + 5); /* to find the rate */
+            assert_true(run(&s, 30) > 0.93);
+            assert_true(s.worst_queue_ns < 55e6);
+        }
+    }
+}
+
+static void test_follows_the_line(void **state)
+{
+    struct sim s;
+
+    (void)state;
+    sim_new(&s, 200, 100);
+    run(&s, 8);
+    s.line_bytes_s *= 4;
+    run(&s, 8);
+    assert_true(run(&s, 5) > 0.9);
+    s.line_bytes_s /= 8;
+    run(&s, 12); /* the queue that the change leaves looks like somebody else's at first */
+    assert_true(run(&s, 5) > 0.85);
+    assert_true(s.worst_queue_ns < 60e6);
+}
+
+/* Somebody else's queue: sending less does not shorten it, so the cap goes. */
+static void test_yields_to_others(void **state)
+{
+    struct sim s;
+    bool yielded = false;
+
+    (void)state;
+    sim_new(&s, 1000, 100);
+    run(&s, 6);
+    s.others_queue_ns = 30e6;
+    for (int i = 0; i < 40 && !yielded; i++) {
+        run(&s, 0.1);
+        yielded = s.pacer.state == PACER_YIELD;
+    }
+    assert_true(yielded);
+    assert_int_equal(s.pacer.rate_bytes_s, 0);
+    s.others_queue_ns = 0;
+    run(&s, 12);
+    assert_true(run(&s, 5) > 0.9);
+}
+
+/* Little to send is no evidence of a slow line. */
+static void test_idle_learns_nothing(void **state)
+{
+    uint64_t rate;
+    struct sim s;
+
+    (void)state;
+    sim_new(&s, 1000, 100);
+    run(&s, 6);
+    rate = s.pacer.capacity_bytes_s;
+    s.busy = false;
+    run(&s, 10);
+    assert_int_equal(s.pacer.capacity_bytes_s, rate);
+    pacer_pause(&s.pacer);
+    s.busy = true;
+    run(&s, 1);
+    assert_true(run(&s, 2) > 0.85); /* and is no reason to start from nothing */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fills_and_keeps_the_queue_short),
+        cmocka_unit_test(test_follows_the_line),
+        cmocka_unit_test(test_yields_to_others),
+        cmocka_unit_test(test_idle_learns_nothing),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

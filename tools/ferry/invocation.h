@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One call of `ferry`: what was asked for, and what its commands share. */
+#ifndef FERRY_TOOLS_FERRY_INVOCATION_H
+#define FERRY_TOOLS_FERRY_INVOCATION_H
+
+#include <stdbool.h>
+
+#include "tools/ferry/client.h"
+
+enum {
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_REFUSED = 3,
+    EXIT_IN_DOUBT = 4,
+    EXIT_NO_FERRYD = 5,
+    EXIT_DENIED = 6
+};
+
+struct invocation {
+    struct client *client;
+    bool json;
+    bool all, detach, hold, probe;
+    const char *to, *run_at, *at, *bwlimit;
+    const char *argument; /* DOMAIN, ID or SITE */
+    const char *rate;     /* the second argument of bwlimit */
+};
+
+/* main.c: says what went wrong, as JSON too when asked for; the exit status that goes with it. */
+int invocation_fail(const struct invocation *in, const struct error *err);
+void invocation_print_json(const json_t *j);
+void invocation_nap(void);
+/* A member as text; "" when it is none. */
+const char *invocation_member(const json_t *j, const char *key);
+
+/* link.c */
+int run_link(struct invocation *in);
+int run_bwlimit(struct invocation *in);
+
+#endif
