@@ -3,7 +3,11 @@
 #include "memory/page_store.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "core/base/limits.h"
 #include "memory/ram_parser.h"
@@ -38,4 +42,20 @@ void page_store_done(struct page_store *s)
     if (s->base)
         munmap(s->base, (size_t)s->slots * RAM_PAGE_BYTES);
     *s = (struct page_store){0};
+}
+
+void page_store_put(const struct page_store *s, uint32_t slot, const uint8_t *page)
+{
+    uint8_t *at = page_store_at(s, slot);
+
+#ifdef __SSE2__
+    for (size_t i = 0; i < RAM_PAGE_BYTES; i += sizeof(__m128i)) {
+        __m128i part;
+
+        memcpy(&part, page + i, sizeof(part));
+        _mm_stream_si128((__m128i *)(void *)(at + i), part); /* slots are page aligned */
+    }
+#else
+    memcpy(at, page, RAM_PAGE_BYTES);
+#endif
 }

@@ -21,6 +21,10 @@ struct page_store {
 int page_store_init(struct page_store *s, uint64_t bytes);
 void page_store_done(struct page_store *s);
 
+/* Puts a page into its slot, past the caches where the processor can: it will not be looked at soon, and
+ * would only push out what zstd needs. */
+void page_store_put(const struct page_store *s, uint32_t slot, const uint8_t *page);
+
 static inline uint8_t *page_store_at(const struct page_store *s, uint32_t slot)
 {
     return s->base + (size_t)slot * 4096;

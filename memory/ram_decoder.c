@@ -220,7 +220,7 @@ static bool write_page(struct ram_decoder *d, struct work *w, const struct opera
         if (!page || !write_bytes(w, page, RAM_PAGE_BYTES))
             return false;
         if (stored)
-            memcpy(stored, page, RAM_PAGE_BYTES);
+            page_store_put(&d->store, slot, page);
         return true;
     default:
         return false;

@@ -124,7 +124,7 @@ static void put_in_store(struct ram_encoder *e, uint32_t slot, const uint8_t *pa
 {
     if (slot == PAGE_INDEX_NONE)
         return;
-    memcpy(page_store_at(&e->store, slot), page, RAM_PAGE_BYTES);
+    page_store_put(&e->store, slot, page);
     page_index_put(e->index, slot, e->id.key, hash, again);
 }
 

@@ -166,9 +166,9 @@ static void on_page_header(struct ram_parser *p)
         expect(p, p->block_bytes_left ? STATE_BLOCK_NAME_LENGTH : STATE_PAGE_HEADER,
                p->block_bytes_left ? 1 : 8);
     } else if (kind == FLAG_ZERO || kind == FLAG_PAGE || kind == FLAG_XBZRLE) {
-        if (p->page_flags & FLAG_CONTINUE)
+        if (p->page_flags & FLAG_CONTINUE) {
             after_block_name(p);
-        else {
+        } else {
             p->done = RAM_ITEM_NONE;
             expect(p, STATE_BLOCK_NAME_LENGTH, 1);
         }

@@ -48,8 +48,9 @@ def check_report(bed, report, guest, rtt_ms, idle):
                  f"report: the bytes of all operations together: {operations}")
     expect(memory["wire_bytes"] < memory["bytes"], f"report: the codec saved nothing: {memory}")
     expect(memory["iterations"] >= 1, f"report: memory.iterations {memory['iterations']}")
-    expect(link["wire_bytes"] >= disk["wire_bytes"] + memory["wire_bytes"],
-           f"report: the link carried {link['wire_bytes']}, less than disk and memory: {disk}, {memory}")
+    # The link compresses the disks' bytes on its way; the codec's are compressed already.
+    expect(link["wire_bytes"] >= memory["wire_bytes"],
+           f"report: the link carried {link['wire_bytes']}, less than the memory: {memory}")
     expect_equal(link["outages"], 0, "report: link.outages")
     expect(link["rtt_ms"] >= 0.9 * rtt_ms, f"report: link.rtt_ms {link['rtt_ms']} on a line of {rtt_ms} ms")
     latency = report["guest_write_latency_us"]
