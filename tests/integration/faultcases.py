@@ -47,6 +47,7 @@ class Watch:
         self.bed, self.name = bed, name
         self.files = [site.path(witness.heartbeat_path(name)) for site in bed.lab.sites.values()]
         self.found = []
+        self.looks = 0
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.look, daemon=True)
 
@@ -62,6 +63,7 @@ class Watch:
     def look(self):
         before, both = self.sizes(), 0
         while not self.ended.wait(0.05):
+            self.looks += 1
             after = self.sizes()
             # A handover grows one file and then the other; two copies grow both, again and again.
             both = both + 1 if all(a > b for a, b in zip(after, before)) else 0
@@ -77,9 +79,11 @@ class Watch:
         return self
 
     def __exit__(self, kind, *_):
+        watched = self.thread.is_alive()
         self.ended.set()
         self.thread.join(60)
         if kind is None:
+            expect(watched and self.looks > 5, f"nobody watched to the end: {self.looks} looks")
             expect(not self.found, f"two copies ran: {sorted(set(self.found))}, {len(self.found)} looks")
 
 

@@ -218,6 +218,9 @@ class Bed:
         for name, ferryd in self.lab.ferryds.items():
             if ferryd.daemon.log.exists():
                 print(f"  ferryd of {name}:\n{tail(ferryd.daemon.log, 40)}")
+            for log in sorted((self.site(name).root / "var/log/libvirt/qemu").glob("*.log")):
+                if not log.name.endswith(("-heartbeat.log", "-console.log")):
+                    print(f"  QEMU's {log.name} of {name}:\n{tail(log, 12)}")
 
     # --- ferryd ---
 
@@ -469,9 +472,10 @@ def expect_failed(result, words, status=1):
 
 def running_by_libvirt(bed, name):
     """The sites whose libvirtd says that it runs; one that cannot be asked says nothing."""
+    import libvirt  # as in lablib
     found = []
     for site in bed.lab.sites.values():
-        with contextlib.suppress(LabError, ValueError):
+        with contextlib.suppress(LabError, libvirt.libvirtError):  # it is down, or the domain went just then
             if site.domains().get(name) == "running":
                 found.append(site.name)
     return found
