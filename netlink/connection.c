@@ -8,7 +8,6 @@
 
 #include "core/base/clock.h"
 #include "core/base/wire.h"
-#include "netlink/tcp_info.h"
 
 enum {
     /* TLS and greetings: three round trips of a very long link, with losses. */
@@ -85,7 +84,7 @@ static void set_buffer(int fd, int forced, int allowed, uint32_t bytes)
 static void tune_socket(int fd, const struct connection_config *config)
 {
     set_number(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    set_number(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, CONNECTION_UNSENT_MAX_BYTES);
+    set_number(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, CONNECTION_UNSENT_FIRST_BYTES);
     if (config->socket_buffer_bytes) {
         set_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, config->socket_buffer_bytes);
         set_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, config->socket_buffer_bytes);
@@ -94,14 +93,22 @@ static void tune_socket(int fd, const struct connection_config *config)
 
 /* BBR fills a long link whatever is lost on it. But it takes the rate of a connection that has little to send
  * for the link's, and lets a few kilobytes of answers wait for hundreds of milliseconds: it is for bulk only. */
+static bool try_congestion_control(int fd, const char *name)
+{
+    return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name)) == 0;
+}
+
 static void set_congestion_control(struct connection *c, bool bulk)
 {
     const char *name = c->config->congestion_control;
 
-    if (strcmp(name, "auto") == 0)
-        name = bulk ? "bbr" : c->system_congestion_control;
-    if (name[0])
-        setsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
+    if (name[0] && strcmp(name, "auto") != 0)
+        try_congestion_control(c->fd, name);
+    else if (name[0] && bulk)
+        try_congestion_control(c->fd, "bbr");
+    else if (name[0] &&
+             !try_congestion_control(c->fd, "cubic")) /* BBR may be the system's choice */
+        try_congestion_control(c->fd, "reno");
 }
 
 void connection_tune(struct connection *c, const struct connection_tuning *t)
@@ -166,6 +173,7 @@ static int connection_new(uv_loop_t *loop, struct tls_identity *id,
     }
     c->fd = fd;
     c->config = config;
+    c->tuned.unsent_bytes = CONNECTION_UNSENT_FIRST_BYTES;
     c->ops = ops;
     c->owner = owner;
     c->server = server;
@@ -234,15 +242,12 @@ int connection_send(struct connection *c, const void *data, size_t len)
 
 int connection_attach(struct connection *c, struct session *session)
 {
-    struct stripe_tcp_info info;
     int r = session_stripe_add(session, clock_now_ns(), &c->stripe);
 
     if (r < 0)
         return r;
     c->session = session;
     c->state = CONNECTION_OPEN;
-    tcp_info_read(c->fd, &info);
-    memcpy(c->system_congestion_control, info.congestion_control, sizeof(info.congestion_control));
     set_congestion_control(c, false);
     uv_timer_stop(&c->deadline);
     return 0;

@@ -38,8 +38,8 @@ struct connection_config {
     char congestion_control[16];  /* "auto", "bbr", ...; empty: the kernel's choice */
 };
 
-/* What TCP may hold unsent, at most: an urgent frame waits behind it on its stripe. */
-enum { CONNECTION_UNSENT_MAX_BYTES = 256 * 1024 };
+/* What TCP may hold unsent: an urgent frame waits behind it on its stripe. */
+enum { CONNECTION_UNSENT_FIRST_BYTES = 32 * 1024, CONNECTION_UNSENT_MAX_BYTES = 256 * 1024 };
 
 /* What changes with the link's rate while a connection is open. */
 struct connection_tuning {
@@ -72,7 +72,6 @@ struct connection {
     int open_handles; /* freed when the last uv handle is closed */
     int poll_events;
     struct connection_tuning tuned;
-    char system_congestion_control[16];
     uint32_t delivered_segments, retransmits, segments_out; /* what the owner last saw of TCP's */
     struct session *session;                                /* when attached */
     struct stripe *stripe;

@@ -45,7 +45,7 @@ struct link_session {
     struct pacer pacer;
     bool bulk; /* more waits to be sent than the link takes */
     unsigned busy_ticks;
-    uint64_t busy_ns;
+    uint64_t busy_ns, unclean_ns, retransmits_seen;
     uint64_t delivered_bytes, retransmits, segments_out; /* of all connections it ever had */
     uint64_t rtt_ns, rtt_min_ns;
     uint64_t goodput_since_ns, goodput_sent_bytes, goodput_received_bytes;

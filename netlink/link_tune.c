@@ -16,6 +16,7 @@
 /* Bulk has begun when so many ticks in a row found more to send; it has ended after a while without. */
 #define BULK_TICKS 2u
 #define BULK_END_NS (1 * NS_PER_S)
+#define CLEAN_NS (2 * NS_PER_S)
 /* On a shorter way every congestion control fills the link, and pacing by timers costs. */
 #define LONG_RTT_NS (2 * NS_PER_MS)
 #define GOODPUT_SPAN_NS (1 * NS_PER_S)
@@ -92,10 +93,22 @@ static void note_bulk(struct link_session *ls, bool busy, uint64_t now_ns)
     }
 }
 
+/* Once the rate is found and nothing is lost, the cap alone keeps the line full, and any congestion control
+ * will do that leaves it alone. BBR would stop for a fifth of a second every ten, on all stripes together, to
+ * look at the round trip. */
+static bool runs_clean(struct link_session *ls, uint64_t now_ns)
+{
+    if (ls->retransmits != ls->retransmits_seen || ls->pacer.state != PACER_CRUISE) {
+        ls->retransmits_seen = ls->retransmits;
+        ls->unclean_ns = now_ns;
+    }
+    return now_ns - ls->unclean_ns > CLEAN_NS;
+}
+
 void link_session_tune(struct link_session *ls, uint64_t now_ns)
 {
     struct pacer_sample sample = {.now_ns = now_ns};
-    struct connection_tuning tuning = {.unsent_bytes = CONNECTION_UNSENT_MAX_BYTES};
+    struct connection_tuning tuning = {.unsent_bytes = CONNECTION_UNSENT_FIRST_BYTES};
     struct connection *c;
     uint64_t rate;
 
@@ -107,7 +120,7 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
     sample.busy = session_wants_output(ls->engine, now_ns);
     note_bulk(ls, sample.busy, now_ns);
     pacer_take(&ls->pacer, &sample);
-    rate = ls->pacer.rate_bytes_s ? ls->pacer.rate_bytes_s : ls->pacer.capacity_bytes_s;
+    rate = MAX(ls->pacer.rate_bytes_s, ls->pacer.capacity_bytes_s);
     if (rate) {
         uint64_t unsent = bytes_in(rate / ls->attached, UNSENT_NS);
         uint64_t frame = bytes_in(rate, FRAME_NS);
@@ -119,7 +132,7 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
                                 (uint32_t)MAX(MIN(frame, (uint64_t)LIMIT_FRAME_PAYLOAD_BYTES),
                                               (uint64_t)FRAME_LEAST_BYTES));
     }
-    tuning.bulk = ls->bulk && ls->rtt_min_ns >= LONG_RTT_NS;
+    tuning.bulk = ls->bulk && ls->rtt_min_ns >= LONG_RTT_NS && !runs_clean(ls, now_ns);
     tuning.pacing_bytes_s = ls->pacer.rate_bytes_s / ls->attached;
     TAILQ_FOREACH(c, &ls->connections, entry)
     {

@@ -120,7 +120,7 @@ def loopback(lab, args):
 # --- urgent words ---
 
 def urgent(lab, args):
-    sent, _ = _load(lab, args, "--question", 10)
+    sent, _ = _load(lab, args, "--question", 10, "--question-after", WARM_UP_S)
     end = sent[-1]
     rows = [(f"answer {name}", "ms", end[f"answer_{name}_ms"], CLEAN["rtt"], "the round trip")
             for name in ("p50", "p99", "max")]

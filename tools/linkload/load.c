@@ -330,7 +330,8 @@ int load_send(const struct load_options *o)
     for (unsigned i = 1; i <= o->streams; i++)
         say(&l.streams[i]);
     if (o->question_ms)
-        uv_timer_start(&l.question, on_question, o->question_ms, o->question_ms);
+        uv_timer_start(&l.question, on_question,
+                       o->question_ms + (uint64_t)(o->question_after_s * 1000), o->question_ms);
     if (o->seconds > 0)
         uv_timer_start(&l.deadline, on_deadline, (uint64_t)(o->seconds * 1000), 0);
     return run(&l);

@@ -21,13 +21,14 @@ struct load_options {
     enum pattern pattern;
     enum care care;
     unsigned streams;
-    double seconds;         /* send for this long; 0: until @bytes */
-    uint64_t bytes;         /* per stream; 0: until @seconds */
-    unsigned question_ms;   /* an urgent question every so often; 0: none */
-    bool verify;            /* receive: look at each byte */
-    bool stall;             /* receive: never read a payload stream */
-    uint64_t limit_bytes_s; /* send: a bandwidth limit; 0: none */
-    bool listen_to_stdin;   /* send: lines "limit BYTES_S" change it meanwhile */
+    double seconds;          /* send for this long; 0: until @bytes */
+    uint64_t bytes;          /* per stream; 0: until @seconds */
+    double question_after_s; /* when the questions begin */
+    unsigned question_ms;    /* an urgent question every so often; 0: none */
+    bool verify;             /* receive: look at each byte */
+    bool stall;              /* receive: never read a payload stream */
+    uint64_t limit_bytes_s;  /* send: a bandwidth limit; 0: none */
+    bool listen_to_stdin;    /* send: lines "limit BYTES_S" change it meanwhile */
 };
 
 /* Runs to the end. The process's exit status. */

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "core/base/clock.h"
+#include "core/base/macros.h"
 #include "tools/linkload/load_private.h"
 
 static void print_line(json_t *line)
@@ -30,6 +31,19 @@ static json_int_t resident_kib(void)
     return resident * 4;
 }
 
+/* The slowest answer since the last line. */
+static json_t *worst_since_tick(const struct load *l)
+{
+    static unsigned told;
+    uint32_t worst_us = 0;
+
+    if (l->done || told >= l->answers)
+        return json_null();
+    for (; told < l->answers; told++)
+        worst_us = MAX(worst_us, l->answer_us[told]);
+    return json_real((double)worst_us / 1e3);
+}
+
 static json_t *describe(const struct load *l, const char *event)
 {
     struct link_session_info info = {0};
@@ -43,10 +57,7 @@ static json_t *describe(const struct load *l, const char *event)
                      (json_int_t)info.stats.buffered_bytes, "resident_kib", resident_kib(),
                      "stripes", (int)info.stats.stripes, "outages", (int)info.outages);
     json_object_set_new(line, "rtt_min_ms", json_real((double)info.tcp_min_rtt_us / 1e3));
-    json_object_set_new(line, "answer_ms",
-                        l->answers && !l->done
-                            ? json_real((double)l->answer_us[l->answers - 1] / 1e3)
-                            : json_null());
+    json_object_set_new(line, "answer_ms", worst_since_tick(l));
     json_object_set_new(line, "ping_ms", json_real((double)info.stats.rtt_ns / 1e6));
     json_object_set_new(line, "rtt_ms", json_real((double)info.tcp_rtt_us / 1e3));
     json_object_set_new(line, "queue_ms", json_real((double)info.queue_ns / 1e6));

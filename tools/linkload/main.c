@@ -23,6 +23,7 @@ static const char USAGE[] =
     "  --stripes N       connections (default 4)\n"
     "  --window BYTES    what a session may hold for its readers\n"
     "  --question MS     a small urgent question so often (default: none)\n"
+    "  --question-after S  the first of them\n"
     "  --no-verify       receive: do not look at the bytes\n"
     "  --stall           receive: never read the payload\n"
     "  --limit BYTES_S   send: at most so many; lines \"limit BYTES_S\" on standard input change "
@@ -94,6 +95,9 @@ static int take_option(struct load_options *o, int option, const char *value)
     case 'q':
         o->question_ms = (unsigned)strtoul(value, NULL, 10);
         return 0;
+    case 'Q':
+        o->question_after_s = strtod(value, NULL);
+        return 0;
     case 'V':
         o->verify = false;
         return 0;
@@ -142,6 +146,7 @@ int main(int argc, char **argv)
         {"stripes", required_argument, NULL, 'S'},
         {"window", required_argument, NULL, 'w'},
         {"question", required_argument, NULL, 'q'},
+        {"question-after", required_argument, NULL, 'Q'},
         {"no-verify", no_argument, NULL, 'V'},
         {"stall", no_argument, NULL, 'z'},
         {"limit", required_argument, NULL, 'L'},
