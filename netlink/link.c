@@ -15,7 +15,7 @@
 #include "core/base/clock.h"
 #include "netlink/tcp_info.h"
 
-enum { TICK_MS = 20 };
+enum { TICK_MS = 20, SEND_ROUNDS = 4 };
 
 /* Two pings without an answer, beside four round trips. */
 #define SUSPECT_NS (2 * NS_PER_S)
@@ -243,30 +243,44 @@ static void on_output_time(uv_timer_t *timer)
     (void)timer; /* the loop wakes up; on_prepare() does the rest */
 }
 
+/* Sending makes room, writers fill it, and it is sent again: until the sockets are full or the turn is over.
+ * True: it is the turn that ended. */
+static bool send_queued(struct link_session *ls, uint64_t now_ns)
+{
+    struct connection *c, *next;
+
+    for (int round = 0; round < SEND_ROUNDS; round++) {
+        if (!ls->closing)
+            session_dispatch(ls->engine);
+        if (!session_wants_output(ls->engine, now_ns))
+            return false;
+        for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
+            next = TAILQ_NEXT(c, entry);
+            if (!(c->poll_events & UV_WRITABLE))
+                connection_pump(c);
+        }
+        if (!session_has_events(ls->engine))
+            return false;
+    }
+    return true;
+}
+
 /* Runs before the loop sleeps: whatever this turn's callbacks queued leaves now. */
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct link *link = prepare->data;
     uint64_t now_ns = clock_now_ns(), output_ns = UINT64_MAX;
     struct link_session *ls;
-    struct connection *c, *next;
+    bool more = false;
 
     TAILQ_FOREACH(ls, &link->sessions, entry)
     {
-        if (!ls->closing)
-            session_dispatch(ls->engine);
-        if (!session_wants_output(ls->engine, now_ns)) {
-            output_ns = MIN(output_ns, session_output_deadline(ls->engine));
-            continue;
-        }
-        for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
-            next = TAILQ_NEXT(c, entry);
-            if (!(c->poll_events & UV_WRITABLE))
-                connection_pump(c);
-        }
+        more = send_queued(ls, now_ns) || more;
         output_ns = MIN(output_ns, session_output_deadline(ls->engine));
     }
-    if (output_ns != UINT64_MAX) {
+    if (more) {
+        uv_timer_start(&link->output, on_output_time, 0, 0);
+    } else if (output_ns != UINT64_MAX) {
         uint64_t wait_ns = output_ns > now_ns ? output_ns - now_ns : 0;
 
         uv_timer_start(&link->output, on_output_time, wait_ns / NS_PER_MS + 1, 0);

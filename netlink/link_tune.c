@@ -83,9 +83,8 @@ static void measure_goodput(struct link_session *ls, uint64_t now_ns)
 static void note_bulk(struct link_session *ls, bool busy, uint64_t now_ns)
 {
     ls->busy_ticks = busy ? ls->busy_ticks + 1 : 0;
-    if (busy)
+    if (ls->busy_ticks >= BULK_TICKS) { /* less is a moment's, as under a bandwidth limit */
         ls->busy_ns = now_ns;
-    if (ls->busy_ticks >= BULK_TICKS) {
         ls->bulk = true;
     } else if (ls->bulk && now_ns - ls->busy_ns > BULK_END_NS) {
         ls->bulk = false;
@@ -105,6 +104,17 @@ static bool runs_clean(struct link_session *ls, uint64_t now_ns)
     return now_ns - ls->unclean_ns > CLEAN_NS;
 }
 
+/* Urgent bytes wait for what a socket holds unsent, and for one frame. */
+static void size_for_rate(struct link_session *ls, uint64_t rate, struct connection_tuning *ret)
+{
+    uint64_t unsent = bytes_in(rate / ls->attached, UNSENT_NS), frame = bytes_in(rate, FRAME_NS);
+
+    unsent = MAX(MIN(unsent, (uint64_t)CONNECTION_UNSENT_MAX_BYTES), (uint64_t)UNSENT_LEAST_BYTES);
+    frame = MAX(MIN(frame, (uint64_t)LIMIT_FRAME_PAYLOAD_BYTES), (uint64_t)FRAME_LEAST_BYTES);
+    ret->unsent_bytes = (uint32_t)unsent & ~0xfffu; /* coarse: not a system call every time */
+    session_set_frame_bytes(ls->engine, (uint32_t)frame);
+}
+
 void link_session_tune(struct link_session *ls, uint64_t now_ns)
 {
     struct pacer_sample sample = {.now_ns = now_ns};
@@ -120,20 +130,15 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
     sample.busy = session_wants_output(ls->engine, now_ns);
     note_bulk(ls, sample.busy, now_ns);
     pacer_take(&ls->pacer, &sample);
-    rate = MAX(ls->pacer.rate_bytes_s, ls->pacer.capacity_bytes_s);
-    if (rate) {
-        uint64_t unsent = bytes_in(rate / ls->attached, UNSENT_NS);
-        uint64_t frame = bytes_in(rate, FRAME_NS);
-
-        tuning.unsent_bytes = (uint32_t)MAX(MIN(unsent, (uint64_t)CONNECTION_UNSENT_MAX_BYTES),
-                                            (uint64_t)UNSENT_LEAST_BYTES) &
-                              ~0xfffu; /* coarse: not a system call every time */
-        session_set_frame_bytes(ls->engine,
-                                (uint32_t)MAX(MIN(frame, (uint64_t)LIMIT_FRAME_PAYLOAD_BYTES),
-                                              (uint64_t)FRAME_LEAST_BYTES));
+    if (ls->rtt_min_ns < LONG_RTT_NS) {
+        tuning.unsent_bytes = CONNECTION_UNSENT_MAX_BYTES;
+    } else {
+        rate = MAX(ls->pacer.rate_bytes_s, ls->pacer.capacity_bytes_s);
+        if (rate)
+            size_for_rate(ls, rate, &tuning);
+        tuning.bulk = ls->bulk && !runs_clean(ls, now_ns);
+        tuning.pacing_bytes_s = ls->pacer.rate_bytes_s / ls->attached;
     }
-    tuning.bulk = ls->bulk && ls->rtt_min_ns >= LONG_RTT_NS && !runs_clean(ls, now_ns);
-    tuning.pacing_bytes_s = ls->pacer.rate_bytes_s / ls->attached;
     TAILQ_FOREACH(c, &ls->connections, entry)
     {
         if (c->state == CONNECTION_OPEN)

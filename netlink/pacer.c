@@ -10,8 +10,8 @@
 #define EPOCH_LEAST_NS (100 * NS_PER_MS)
 #define EPOCH_SLACK_NS (20 * NS_PER_MS)
 /* A queue of this length stands; one below the lower mark is noise. */
-#define QUEUE_HIGH_NS (14 * NS_PER_MS)
-#define QUEUE_LOW_NS (5 * NS_PER_MS)
+#define QUEUE_HIGH_NS (9 * NS_PER_MS)
+#define QUEUE_LOW_NS (4 * NS_PER_MS)
 #define YIELD_NS (5 * NS_PER_S)
 /* The span of a rate that is needed at once. */
 #define RECENT_NS (40 * NS_PER_MS)

@@ -542,6 +542,11 @@ void session_dispatch(struct session *s)
     }
 }
 
+bool session_has_events(const struct session *s)
+{
+    return !s->closed_told && (!TAILQ_EMPTY(&s->events) || s->closed);
+}
+
 void session_get_stats(const struct session *s, struct session_stats *ret)
 {
     const struct stream *st;

@@ -142,6 +142,8 @@ uint64_t session_stripe_silence_ns(const struct stripe *stripe, uint64_t now_ns)
 
 /* Delivers noted events. Call after feed, pull, tick and after any stream call. */
 void session_dispatch(struct session *s);
+/* There is something to dispatch. */
+bool session_has_events(const struct session *s);
 
 /* Says goodbye on every stripe and closes (the owner pulls once more before it drops the stripes). */
 void session_close(struct session *s, enum wire_reason reason, const char *text);

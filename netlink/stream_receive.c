@@ -23,25 +23,25 @@ size_t stream_peek(const struct stream *st, const uint8_t **ret_data)
     return buffer_len(&st->receive);
 }
 
-/* Room for what the sender can have under way while credit travels: four times what is read in a round
- * trip, looked at twice in it, because a sender that starts doubles its rate meanwhile. */
+/* Room for what the sender can have under way while credit travels: four times what is read in that time,
+ * looked at twice in it, because a sender that starts doubles its rate meanwhile. */
 static void widen_window(struct stream *st, size_t len)
 {
     struct session *s = st->session;
-    uint64_t span_ns = MAX(s->stats.rtt_ns / 2, NS_PER_MS),
-             elapsed_ns = s->now_ns - st->consumed_since_ns;
-    uint64_t wanted, left;
+    uint64_t travel_ns = s->stats.rtt_ns + ACK_INTERVAL_NS, elapsed_ns = s->now_ns - st->consumed_since_ns;
+    double wanted;
+    uint64_t more, left;
 
     st->consumed_bytes += len;
-    if (elapsed_ns < span_ns)
+    if (elapsed_ns < travel_ns / 2)
         return;
-    wanted = MIN(8 * st->consumed_bytes, (uint64_t)s->config.window_max_bytes);
-    if (elapsed_ns < 2 * span_ns && wanted > st->window) {
-        left = s->config.budget_bytes > s->granted_bytes ? s->config.budget_bytes - s->granted_bytes
-                                                         : 0;
-        wanted = MIN(wanted - st->window, left);
-        st->window += wanted;
-        s->granted_bytes += wanted;
+    wanted = 4 * (double)st->consumed_bytes * (double)travel_ns / (double)elapsed_ns;
+    wanted = MIN(wanted, (double)s->config.window_max_bytes);
+    if (wanted > (double)st->window) {
+        left = s->config.budget_bytes > s->granted_bytes ? s->config.budget_bytes - s->granted_bytes : 0;
+        more = MIN((uint64_t)wanted - st->window, left);
+        st->window += more;
+        s->granted_bytes += more;
     }
     st->consumed_bytes = 0;
     st->consumed_since_ns = s->now_ns;
@@ -57,7 +57,7 @@ void stream_consume(struct stream *st, size_t len)
     window = st->window;
     /* Credit goes back in quarters of the window: often enough never to stall, seldom enough to be cheap. */
     if (st->receive_read + window >= st->receive_limit_told + window / 4)
-        st->ack_owed = true;
+        st->ack_owed = st->credit_owed = true;
 }
 
 bool stream_at_end(const struct stream *st)
@@ -68,14 +68,14 @@ bool stream_at_end(const struct stream *st)
 bool stream_ack_is_due(const struct stream *st, uint64_t now_ns)
 {
     return st->ack_owed && !st->dead &&
-           (st->fin_received || !st->ack_told_ns || now_ns - st->ack_told_ns >= ACK_INTERVAL_NS);
+           (st->fin_received || st->credit_owed || !st->ack_told_ns || now_ns - st->ack_told_ns >= ACK_INTERVAL_NS);
 }
 
 size_t stream_put_ack(struct stream *st, uint8_t *out)
 {
     struct wire_header h = {.type = WIRE_ACK, .stream = st->id, .length = 8};
 
-    st->ack_owed = false;
+    st->ack_owed = st->credit_owed = false;
     st->ack_told_ns = st->session->now_ns;
     st->receive_limit_told = MAX(st->receive_limit_told, st->receive_read + st->window);
     h.offset = st->receive_next + (st->fin_received ? 1 : 0);

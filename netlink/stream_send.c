@@ -28,7 +28,7 @@ enum {
     PACK_LEAST_BYTES = 4096,
     /* After so many frames in a row that did not shrink, one in PACK_PROBE_EVERY is tried. */
     PACK_GIVE_UP = 4,
-    PACK_PROBE_EVERY = 32,
+    PACK_PROBE_EVERY = 128,
 };
 
 /* --- ranges -------------------------------------------------------------------------------- */

@@ -40,7 +40,7 @@ static void test_rate_holds(void **state)
             shaper_set_rate(&s, rates[i], now_ns);
             send_for(&s, &now_ns, NS_PER_S, steps_ns[k]);
             for (int second = 0; second < 5; second++) {
-                double got = (double)send_for(&s, &now_ns, NS_PER_S, steps_ns[k]) * 1.038;
+                double got = (double)send_for(&s, &now_ns, NS_PER_S, steps_ns[k]) * 1.025;
 
                 assert_true(got > 0.93 * (double)rates[i] &&
                             got < 1.07 * (double)rates[i] + FRAME_BYTES);

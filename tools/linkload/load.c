@@ -23,7 +23,7 @@ static void finish(struct load *l, const char *why)
     uv_close((uv_handle_t *)&l->question, NULL);
     uv_close((uv_handle_t *)&l->deadline, NULL);
     uv_close((uv_handle_t *)&l->terminate, NULL);
-    if (l->options->listen_to_stdin)
+    if (l->listens)
         uv_close((uv_handle_t *)&l->input, NULL);
     load_print_end(l);
     link_shutdown(l->link);
@@ -313,8 +313,8 @@ int load_send(const struct load_options *o)
     }
     shaper_set_rate(&l.limit, o->limit_bytes_s, clock_now_ns());
     session_set_shaper(link_session_engine(l.session), &l.limit);
-    if (o->listen_to_stdin) {
-        uv_poll_init(&l.loop, &l.input, STDIN_FILENO);
+    l.listens = o->listen_to_stdin && uv_poll_init(&l.loop, &l.input, STDIN_FILENO) == 0; /* not from a file */
+    if (l.listens) {
         l.input.data = &l;
         uv_poll_start(&l.input, UV_READABLE, on_input);
     }

@@ -30,6 +30,7 @@ struct load {
     uv_timer_t tick, question, deadline;
     uv_signal_t terminate;
     uv_poll_t input;
+    bool listens; /* to standard input */
     struct shaper limit;
     bool sender, ending, done;
     bool wrong; /* a byte was not what it should be */
