@@ -56,7 +56,8 @@ int bandwidth_parse_rate(const char *text, uint64_t *ret)
     char *end = NULL;
     double value, factor;
 
-    if (strcasecmp(text, "off") == 0 || strcasecmp(text, "unlimited") == 0 || strcmp(text, "0") == 0) {
+    if (strcasecmp(text, "off") == 0 || strcasecmp(text, "unlimited") == 0 ||
+        strcmp(text, "0") == 0) {
         *ret = 0;
         return 0;
     }
@@ -121,8 +122,8 @@ static int parse_entry(const char *word, struct timetable_entry *ret)
     int used = 0;
 
     ret->days = take_days(&word);
-    if (strspn(word, "0123456789") != 2 || sscanf(word, "%2u:%2u,%n", &hour, &minute, &used) != 2 || used != 6 ||
-        hour > 23 || minute > 59)
+    if (strspn(word, "0123456789") != 2 || sscanf(word, "%2u:%2u,%n", &hour, &minute, &used) != 2 ||
+        used != 6 || hour > 23 || minute > 59)
         return -EINVAL;
     ret->minute = (uint16_t)(hour * 60 + minute);
     return bandwidth_parse_rate(word + used, &ret->rate_bytes_s);

@@ -20,8 +20,8 @@ enum { TIMETABLE_ENTRIES_MAX = 16 };
 
 struct timetable {
     struct timetable_entry {
-        uint8_t days; /* bit 0: Sunday, as tm_wday counts */
-        uint16_t minute; /* of the day */
+        uint8_t days;          /* bit 0: Sunday, as tm_wday counts */
+        uint16_t minute;       /* of the day */
         uint64_t rate_bytes_s; /* 0: no limit */
     } entries[TIMETABLE_ENTRIES_MAX];
     unsigned count; /* 0: never a limit */

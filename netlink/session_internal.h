@@ -91,7 +91,7 @@ struct stream {
     uint64_t fin_offset;
     TAILQ_HEAD(segment_list, segment) segments; /* in offset order, not overlapping */
     bool ack_owed;
-    bool credit_owed; /* the sender may be waiting for it */
+    bool credit_owed;     /* the sender may be waiting for it */
     uint64_t ack_told_ns; /* when the last acknowledgement went out */
     unsigned segment_count;
     uint64_t window;                            /* credit granted beyond what was read */

@@ -28,7 +28,8 @@ size_t stream_peek(const struct stream *st, const uint8_t **ret_data)
 static void widen_window(struct stream *st, size_t len)
 {
     struct session *s = st->session;
-    uint64_t travel_ns = s->stats.rtt_ns + ACK_INTERVAL_NS, elapsed_ns = s->now_ns - st->consumed_since_ns;
+    uint64_t travel_ns = s->stats.rtt_ns + ACK_INTERVAL_NS,
+             elapsed_ns = s->now_ns - st->consumed_since_ns;
     double wanted;
     uint64_t more, left;
 
@@ -38,7 +39,8 @@ static void widen_window(struct stream *st, size_t len)
     wanted = 4 * (double)st->consumed_bytes * (double)travel_ns / (double)elapsed_ns;
     wanted = MIN(wanted, (double)s->config.window_max_bytes);
     if (wanted > (double)st->window) {
-        left = s->config.budget_bytes > s->granted_bytes ? s->config.budget_bytes - s->granted_bytes : 0;
+        left = s->config.budget_bytes > s->granted_bytes ? s->config.budget_bytes - s->granted_bytes
+                                                         : 0;
         more = MIN((uint64_t)wanted - st->window, left);
         st->window += more;
         s->granted_bytes += more;
@@ -68,7 +70,8 @@ bool stream_at_end(const struct stream *st)
 bool stream_ack_is_due(const struct stream *st, uint64_t now_ns)
 {
     return st->ack_owed && !st->dead &&
-           (st->fin_received || st->credit_owed || !st->ack_told_ns || now_ns - st->ack_told_ns >= ACK_INTERVAL_NS);
+           (st->fin_received || st->credit_owed || !st->ack_told_ns ||
+            now_ns - st->ack_told_ns >= ACK_INTERVAL_NS);
 }
 
 size_t stream_put_ack(struct stream *st, uint8_t *out)

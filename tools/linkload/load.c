@@ -313,7 +313,8 @@ int load_send(const struct load_options *o)
     }
     shaper_set_rate(&l.limit, o->limit_bytes_s, clock_now_ns());
     session_set_shaper(link_session_engine(l.session), &l.limit);
-    l.listens = o->listen_to_stdin && uv_poll_init(&l.loop, &l.input, STDIN_FILENO) == 0; /* not from a file */
+    l.listens = o->listen_to_stdin &&
+                uv_poll_init(&l.loop, &l.input, STDIN_FILENO) == 0; /* not from a file */
     if (l.listens) {
         l.input.data = &l;
         uv_poll_start(&l.input, UV_READABLE, on_input);

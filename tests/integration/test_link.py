@@ -1,0 +1,117 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Goal: the link by itself: what `ferry link` and `ferry bwlimit` say and do, what they refuse, and that a load
+survives cuts of the line with every byte in its place, on a clean line and on one that loses packets."""
+
+import sys
+import time
+
+import ferrylab
+from benchlib.linkload import Load, rate_mbit
+from ferrylab import CONTROL_SOCKET, Failed, expect, expect_equal, expect_moved, expect_words, until, wait_finished
+
+SMALL = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
+LOAD_LIMIT_S = 120
+
+
+def probe_and_figures(bed):
+    """ferry link: nothing stands, then a probe, then the figures; the same in the metrics"""
+    result = bed.ferry("site-a", "link", "site-b")
+    expect_equal(result.status, 0, f"exit status of link ({result})")
+    document = result.document()
+    expect_equal((document["peer"], document["bwlimit_mbit_s"]), ("site-b", 0), "the quiet link")
+    result = bed.ferry("site-a", "link", "site-b", "--probe")
+    expect_equal(result.status, 0, f"exit status of link --probe ({result})")
+    document = result.document()
+    expect(document["connected"] and document["probe"]["done"], f"the probe left {document}")
+    for key in ("sent_mbit_s", "received_mbit_s"):
+        expect(0 < document["probe"][key] <= 1010, f"{key} of the probe is {document['probe'][key]} on 1 Gbit/s")
+    session = document["session"]
+    expect(session["rtt_min_ms"] > 0 and session["stripes"] == 4 and session["congestion_control"],
+           f"the session's figures are {session}")
+    expect_words(bed.ferry("site-a", "link", "site-b", as_json=False).out,
+                 ["round trip", "goodput", "stripes", "probe", "limit"], "ferry link")
+    text = bed.site("site-a").run(["curl", "-s", "--unix-socket", CONTROL_SOCKET, "http://ferryd/metrics"],
+                                  "read the metrics")
+    for name in ("ferry_link_rtt_seconds", "ferry_link_stripes", "ferry_link_sent_bytes_total", "ferry_link_up"):
+        expect(f'{name}{{peer="site-b"}}' in text, f"the metrics have no {name}")
+
+
+def unknown_names_and_rates(bed):
+    """Peers and rates that are none are refused in plain words"""
+    for words, status in ((("link", "nowhere"), 1), (("link", "../moves"), 1), (("bwlimit", "site-b", "fast"), 2),
+                          (("bwlimit", "site-b", "-5M"), 2), (("bwlimit", "beef", "5M"), 1), (("bwlimit", "site-b"), 2)):
+        result = bed.ferry("site-a", *words)
+        expect_equal(result.status, status, f"exit status of ferry {' '.join(words)} ({result})")
+        expect(result.err.strip(), f"ferry {' '.join(words)} says nothing: {result}")
+    guest = bed.guest(**SMALL)
+    result = bed.ferry("site-a", "move", guest.name, "--to", "site-b", "--bwlimit", "much")
+    expect_equal(result.status, 2, f"exit status of move --bwlimit much ({result})")
+
+
+def limits(bed):
+    """A site's limit holds a probe back, by hand and off again; a move's own limit can be lifted while it runs"""
+    result = bed.ferry("site-a", "bwlimit", "site-b", "40M")
+    expect_equal(result.status, 0, f"exit status of bwlimit ({result})")
+    expect_equal(result.document()["bwlimit_mbit_s"], 40, "the limit")
+    probe = bed.ferry("site-a", "link", "site-b", "--probe").document()["probe"]
+    expect(probe["sent_mbit_s"] <= 44, f"a limit of 40 Mbit/s let {probe['sent_mbit_s']} through")
+    document = bed.ferry("site-a", "bwlimit", "site-b", "timetable").document()
+    expect_equal((document["bwlimit_mbit_s"], document["bwlimit_source"]), (0, "timetable"), "the limit lifted")
+    guest = bed.guest(**SMALL)
+    move_id = bed.ferry("site-a", "move", guest.name, "--to", "site-b", "--bwlimit", "2M",
+                        "--detach").document()["id"]
+    until(lambda: bed.ferry("site-a", "show", move_id).document()["phase"] == "copying",
+          "the limited move does not copy")
+    result = bed.ferry("site-a", "bwlimit", move_id, "50M")
+    expect_equal(result.status, 0, f"exit status of bwlimit for a move ({result})")
+    expect_equal(bed.ferry("site-a", "bwlimit", move_id, "off").status, 0, "exit status of bwlimit off")
+    wait_finished(bed, move_id)
+    expect_moved(bed, guest)
+
+
+def _survives(bed, cuts, words=()):
+    """A load across cuts, longer and shorter than what ends a silent connection."""
+    with Load(bed.site("site-a"), bed.site("site-b")) as load:
+        sender = load.start(["--seconds", 60, "--question", 50, *words], words)
+        for seconds in cuts:
+            time.sleep(2)
+            before = load.lines("receive")[-1]["bytes"]
+            bed.cut()
+            time.sleep(seconds)
+            bed.mend()
+            until(lambda: sender.poll() is not None or load.lines("receive")[-1]["bytes"] > before + 2**20,
+                  "nothing flows after mending")
+            expect(sender.poll() is None, "the load ended early")
+        _, received = load.finish(LOAD_LIMIT_S)
+    expect(received[-1]["correct"], "bytes arrived wrong")
+    expect(received[-1]["bytes"] > 0 and rate_mbit(received, 0, 1e12) > 0, "nothing arrived")
+
+
+def cuts(bed):
+    """Cuts of 1, 4 and 9 seconds: every byte once, at its place"""
+    bed.line(rtt=100, rate=200)
+    _survives(bed, (1, 4, 9), ("--pattern", "text"))
+
+
+def cuts_and_losses(bed):
+    """The same on a line that loses one packet in two hundred, in one direction at a time"""
+    bed.line(rtt=60, rate=50, loss=0.5)
+    _survives(bed, (3, 7), ("--pattern", "random"))
+
+
+def wrong_certificate(bed):
+    """A peer whose certificate is another's is refused before anything is sent"""
+    with Load(bed.site("site-a"), bed.site("site-b")) as load:
+        load.prints["send"] = load.prints["receive"]  # the receiver expects itself
+        load.start(["--seconds", 2])
+        try:
+            load.finish(30)
+        except ferrylab.LabError:
+            return
+    raise Failed("a load between strangers went through")
+
+
+if __name__ == "__main__":
+    sys.exit(ferrylab.run("link", [probe_and_figures, unknown_names_and_rates, limits, cuts, cuts_and_losses,
+                                   wrong_certificate]))
