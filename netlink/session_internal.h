@@ -14,8 +14,10 @@
 /* What a stripe says of its own accord in one go: pings, acknowledgements, resets. */
 enum { SESSION_WORDS_BYTES = 8192 };
 
-/* Acknowledgements of one stream are at least this far apart. */
+/* Acknowledgements of one stream are at least this far apart, in time or in bytes: they must neither fill the
+ * way back nor let the sender keep what has long arrived. */
 #define ACK_INTERVAL_NS (4 * NS_PER_MS)
+#define ACK_BYTES (256u * 1024u)
 
 enum range_state {
     RANGE_OPEN,    /* the stream's last: what is written joins it */
@@ -91,8 +93,9 @@ struct stream {
     uint64_t fin_offset;
     TAILQ_HEAD(segment_list, segment) segments; /* in offset order, not overlapping */
     bool ack_owed;
-    bool credit_owed;     /* the sender may be waiting for it */
-    uint64_t ack_told_ns; /* when the last acknowledgement went out */
+    bool credit_owed; /* the sender may be waiting for it */
+    uint64_t ack_told_ns,
+        acked_told; /* when the last acknowledgement went out, and how far it said */
     unsigned segment_count;
     uint64_t window;                            /* credit granted beyond what was read */
     uint64_t consumed_bytes, consumed_since_ns; /* by the reader, in this round trip */

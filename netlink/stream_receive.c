@@ -69,9 +69,11 @@ bool stream_at_end(const struct stream *st)
 
 bool stream_ack_is_due(const struct stream *st, uint64_t now_ns)
 {
-    return st->ack_owed && !st->dead &&
-           (st->fin_received || st->credit_owed || !st->ack_told_ns ||
-            now_ns - st->ack_told_ns >= ACK_INTERVAL_NS);
+    if (!st->ack_owed || st->dead)
+        return false;
+    return st->fin_received || st->credit_owed || !st->ack_told_ns ||
+           st->receive_next - st->acked_told >= ACK_BYTES ||
+           now_ns - st->ack_told_ns >= ACK_INTERVAL_NS;
 }
 
 size_t stream_put_ack(struct stream *st, uint8_t *out)
@@ -80,6 +82,7 @@ size_t stream_put_ack(struct stream *st, uint8_t *out)
 
     st->ack_owed = st->credit_owed = false;
     st->ack_told_ns = st->session->now_ns;
+    st->acked_told = st->receive_next;
     st->receive_limit_told = MAX(st->receive_limit_told, st->receive_read + st->window);
     h.offset = st->receive_next + (st->fin_received ? 1 : 0);
     wire_put_header(out, &h);

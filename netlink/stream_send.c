@@ -26,9 +26,11 @@ enum {
     SMALL_FRAME_BYTES = 512,
     /* Below this a piece is worth neither the compressor's time nor the wait for more bytes. */
     PACK_LEAST_BYTES = 4096,
-    /* After so many frames in a row that did not shrink, one in PACK_PROBE_EVERY is tried. */
+    /* After so many frames in a row that did not shrink, most go without a try: 7 of 8, then 15 of 16 ... 127 of
+     * 128 while they still do not. */
     PACK_GIVE_UP = 4,
-    PACK_PROBE_EVERY = 128,
+    PACK_FIRST_SKIP = 8,
+    PACK_SKIP_DOUBLINGS = 4,
 };
 
 /* --- ranges -------------------------------------------------------------------------------- */
@@ -119,8 +121,14 @@ static bool worth_packing(struct stream *st, const struct range *r)
 {
     if (!st->session->ops->on_packable || st->care == CARE_CONTROL || r->length < PACK_LEAST_BYTES)
         return false;
-    if (st->pack_failures >= PACK_GIVE_UP && ++st->pack_skips % PACK_PROBE_EVERY != 0)
-        return false;
+    if (st->pack_failures >= PACK_GIVE_UP) {
+        unsigned wait = PACK_FIRST_SKIP
+                        << MIN(st->pack_failures - PACK_GIVE_UP, (unsigned)PACK_SKIP_DOUBLINGS);
+
+        if (++st->pack_skips < wait)
+            return false;
+        st->pack_skips = 0;
+    }
     return true;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* linkload: puts a known load on the link between two places, for tools/bench and the tests. */
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,6 +164,9 @@ int main(int argc, char **argv)
     snprintf(o.link.site_name, sizeof(o.link.site_name), "linkload");
     snprintf(o.peer.name, sizeof(o.peer.name), "peer");
     signal(SIGPIPE, SIG_IGN);
+    /* As ferryd does: frames from the heap, not from fresh pages of the kernel each time. */
+    mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 16 * 1024 * 1024);
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 'h') {
             fputs(USAGE, stdout);
