@@ -24,7 +24,7 @@ static int parse_rate(const json_t *rate, uint64_t *ret, struct error *err)
 
 int api_set_move_limit(struct move *m, const json_t *rate, struct error *err)
 {
-    uint64_t bytes_s;
+    uint64_t bytes_s = 0;
     int r;
 
     if (!rate)
@@ -38,7 +38,7 @@ int api_set_move_limit(struct move *m, const json_t *rate, struct error *err)
 static int set_limit(struct service *s, const char *peer, const json_t *body, struct error *err)
 {
     const json_t *rate = json_object_get(body, "rate");
-    uint64_t bytes_s;
+    uint64_t bytes_s = 0;
     int r;
 
     if (json_is_string(rate) && strcmp(json_string_value(rate), "timetable") == 0) {

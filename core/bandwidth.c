@@ -144,7 +144,7 @@ int timetable_parse(const char *text, struct timetable *ret)
     }
     if (strlen(text) >= sizeof(copy))
         return -E2BIG;
-    strcpy(copy, text);
+    snprintf(copy, sizeof(copy), "%s", text);
     for (char *word = strtok_r(copy, " \t", &save); word; word = strtok_r(NULL, " \t", &save)) {
         if (t.count == TIMETABLE_ENTRIES_MAX)
             return -E2BIG;

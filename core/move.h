@@ -70,13 +70,13 @@ struct move {
     int64_t downtime_ms;            /* -1 = none measured */
     struct downtime_parts downtime; /* of which; valid when downtime_known */
     bool downtime_known;
+    bool hold;     /* one step before the switchover, until released; see core/source_hold.c */
+    bool held;     /* it is there now */
+    bool refused;  /* by preflight, here or at the target: nothing was begun */
+    bool finished; /* nothing left for this site to do */
     enum move_outcome outcome;
-    bool hold; /* one step before the switchover, until released; see core/source_hold.c */
-    bool held; /* it is there now */
     int64_t switchover_at_ms; /* wall clock at which it is released; 0 = by word only */
-    bool refused;             /* by preflight, here or at the target: nothing was begun */
     struct shaper shaper;     /* a limit of its own; the source's streams keep to it */
-    bool finished;            /* nothing left for this site to do */
     struct error reason;
     struct move_progress progress;
     unsigned pending;           /* calls under way that will come back to this object */

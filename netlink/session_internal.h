@@ -67,17 +67,22 @@ struct stream {
     unsigned events;
     const struct stream_ops *ops;
     void *user;
-    bool released;   /* no owner any more */
-    bool dead;       /* reset by either side, or the session is over */
-    bool reset_told; /* on_reset was called or is not owed */
+    bool released;               /* no owner any more */
+    bool dead;                   /* reset by either side, or the session is over */
+    bool reset_told;             /* on_reset was called or is not owed */
+    bool reset_owed, reset_sent; /* we end it: RESET goes out, until the peer answers with one */
+    bool end_wanted;             /* the owner said end; the FIN's offset is send_end */
+    bool fin_sent, fin_acked;
+    bool want_writable; /* the owner met an empty room */
+    bool fin_received;  /* in order: receive_next is the stream's end */
+    bool fin_known;     /* the end's offset is known, perhaps out of order */
+    bool ack_owed;
+    bool credit_owed; /* the sender may be waiting for it */
 
     /* Sending. */
     uint64_t send_acked, send_end;
-    uint64_t unsent_bytes; /* of ranges never sent */
-    uint64_t send_limit;   /* the peer's credit */
-    bool end_wanted;       /* the owner said end; the FIN's offset is send_end */
-    bool fin_sent, fin_acked;
-    bool want_writable;                   /* the owner met an empty room */
+    uint64_t unsent_bytes;                /* of ranges never sent */
+    uint64_t send_limit;                  /* the peer's credit */
     TAILQ_HEAD(range_list, range) ranges; /* all that is not acknowledged */
     struct range *first_unsent;           /* every range before it was sent; NULL: all were */
     unsigned lost_ranges, range_count;
@@ -88,19 +93,14 @@ struct stream {
     struct buffer receive;
     uint64_t receive_read, receive_next;
     uint64_t receive_limit_told;
-    bool fin_received; /* in order: receive_next is the stream's end */
-    bool fin_known;    /* the end's offset is known, perhaps out of order */
     uint64_t fin_offset;
     TAILQ_HEAD(segment_list, segment) segments; /* in offset order, not overlapping */
-    bool ack_owed;
-    bool credit_owed; /* the sender may be waiting for it */
     uint64_t ack_told_ns,
         acked_told; /* when the last acknowledgement went out, and how far it said */
     unsigned segment_count;
     uint64_t window;                            /* credit granted beyond what was read */
     uint64_t consumed_bytes, consumed_since_ns; /* by the reader, in this round trip */
 
-    bool reset_owed, reset_sent; /* we end it: RESET goes out, until the peer answers with one */
     uint64_t reset_reason;
 };
 

@@ -182,6 +182,7 @@ void session_packed(struct packing *p, const void *packed, size_t len)
     if (!r) {
         free(p->frame);
     } else {
+        assert(s); /* ranges end with their session */
         r->packing = NULL;
         r->state = RANGE_CLOSED;
         if (len > 0 && len < r->length) {

@@ -131,7 +131,7 @@ int control_listen(struct control *c, const char *path)
         c->clients[i].fd = -1;
     if (strlen(path) >= sizeof(addr.sun_path))
         return -ENAMETOOLONG;
-    strcpy(addr.sun_path, path);
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
     unlink(path);
     c->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->listener < 0 || bind(c->listener, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
