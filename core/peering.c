@@ -292,11 +292,19 @@ static void on_session_closed(void *user, struct link_session *ls, const struct 
     contact_free(c);
 }
 
+static void on_session_freed(void *user)
+{
+    struct peering *p = user;
+
+    p->ops->on_session_freed(p->user);
+}
+
 static const struct link_ops link_ops = {
     .find_peer = on_find_peer,
     .on_session = on_session,
     .on_stream = on_stream,
     .on_session_closed = on_session_closed,
+    .on_session_freed = on_session_freed,
 };
 
 static void on_tick(uv_timer_t *timer)

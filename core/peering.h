@@ -30,6 +30,8 @@ struct peering_ops {
     /* The session ended; everything bound to it is dead. */
     void (*on_session_closed)(void *user, const char *peer, struct link_session *ls,
                               const struct error *why);
+    /* What a session held is free. */
+    void (*on_session_freed)(void *user);
 };
 
 /* @config may be replaced later by peering_reconfigure(); it must outlive its use. */

@@ -142,10 +142,17 @@ static void on_session_closed(void *user, const char *peer, struct link_session 
     }
 }
 
+static void on_session_freed(void *user)
+{
+    (void)user;
+    service_trim_memory(); /* frames in flight, windows: megabytes that a move's own end did not see */
+}
+
 static const struct peering_ops peering_ops = {
     .on_message = on_message,
     .on_stream = on_stream,
     .on_session_closed = on_session_closed,
+    .on_session_freed = on_session_freed,
 };
 
 /* --- from libvirt -------------------------------------------------------------------------- */

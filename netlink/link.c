@@ -98,10 +98,14 @@ int link_session_new(struct link *link, const struct link_peer *peer, bool initi
 
 void link_session_destroy(struct link_session *ls)
 {
-    TAILQ_REMOVE(&ls->link->sessions, ls, entry);
-    ls->link->session_count--;
+    struct link *link = ls->link;
+
+    TAILQ_REMOVE(&link->sessions, ls, entry);
+    link->session_count--;
     session_free(ls->engine);
     free(ls);
+    if (link->ops->on_session_freed)
+        link->ops->on_session_freed(link->user);
 }
 
 struct link_session *link_session_by_id(struct link *link, const uint8_t id[WIRE_ID_BYTES])

@@ -57,6 +57,8 @@ struct link_ops {
     /* The session is over (never called for link_session_close()); it is freed after this returns,
      * its streams with it. */
     void (*on_session_closed)(void *user, struct link_session *ls, const struct error *why);
+    /* A session and all that it held are freed, however it ended. May be NULL. */
+    void (*on_session_freed)(void *user);
 };
 
 /* Starts listening. @id and @ops must outlive the link. */

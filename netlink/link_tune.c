@@ -63,6 +63,19 @@ static bool look(struct link_session *ls, struct pacer_sample *sample)
     return true;
 }
 
+/* It is the line that holds things up, not a limit or a turn of the loop. */
+static bool sockets_are_full(const struct link_session *ls)
+{
+    const struct connection *c;
+
+    TAILQ_FOREACH(c, &ls->connections, entry)
+    {
+        if (c->state == CONNECTION_OPEN && !(c->poll_events & UV_WRITABLE))
+            return false;
+    }
+    return true;
+}
+
 static void measure_goodput(struct link_session *ls, uint64_t now_ns)
 {
     uint64_t elapsed_ns = now_ns - ls->goodput_since_ns;
@@ -127,7 +140,7 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
         pacer_pause(&ls->pacer);
         return;
     }
-    sample.busy = session_wants_output(ls->engine, now_ns);
+    sample.busy = session_wants_output(ls->engine, now_ns) && sockets_are_full(ls);
     note_bulk(ls, sample.busy, now_ns);
     pacer_take(&ls->pacer, &sample);
     if (ls->rtt_min_ns < LONG_RTT_NS) {

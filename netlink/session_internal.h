@@ -184,6 +184,10 @@ size_t stream_cut_late(struct stream *st, struct stripe *stripe, const uint8_t *
 bool stream_is_late(const struct stream *st);
 /* Some stripe still owes a copy; @all is the set of the session's slots. */
 bool stream_owes_copies(const struct stream *st, uint16_t all);
+/* stream_pack.c. A range is complete: it goes to the compressor, or may be sent as it is. */
+void range_seal(struct range *r);
+/* It does not wait for the compressor any more. */
+void range_unlist(struct range *r);
 /* Forgets all that is not acknowledged. */
 void stream_drop_ranges(struct stream *st);
 /* An acknowledgement is owed and may go; not so often that they fill the way back. */

@@ -24,29 +24,17 @@ enum { URGENT_COPY_BYTES = 8192 };
 
 enum {
     SMALL_FRAME_BYTES = 512,
-    /* Below this a piece is worth neither the compressor's time nor the wait for more bytes. */
-    PACK_LEAST_BYTES = 4096,
-    /* After so many frames in a row that did not shrink, most go without a try: 7 of 8, then 15 of 16 ... 127 of
-     * 128 while they still do not. */
-    PACK_GIVE_UP = 4,
-    PACK_FIRST_SKIP = 8,
-    PACK_SKIP_DOUBLINGS = 4,
+    LARGE_WRITE_BYTES =
+        4096, /* whoever writes this much writes more: room for a whole frame at once */
 };
 
 /* --- ranges -------------------------------------------------------------------------------- */
-
-static void unlist_packable(struct range *r)
-{
-    if (r->packable)
-        TAILQ_REMOVE(&r->stream->session->packables, r, pack_entry);
-    r->packable = false;
-}
 
 static void free_range(struct range *r)
 {
     struct stream *st = r->stream;
 
-    unlist_packable(r);
+    range_unlist(r);
     if (st->first_unsent == r)
         st->first_unsent = TAILQ_NEXT(r, entry);
     if (!r->sent)
@@ -115,92 +103,6 @@ static int widen(struct range *r, size_t most)
     return 0;
 }
 
-/* --- compression --------------------------------------------------------------------------- */
-
-static bool worth_packing(struct stream *st, const struct range *r)
-{
-    if (!st->session->ops->on_packable || st->care == CARE_CONTROL || r->length < PACK_LEAST_BYTES)
-        return false;
-    if (st->pack_failures >= PACK_GIVE_UP) {
-        unsigned wait = PACK_FIRST_SKIP
-                        << MIN(st->pack_failures - PACK_GIVE_UP, (unsigned)PACK_SKIP_DOUBLINGS);
-
-        if (++st->pack_skips < wait)
-            return false;
-        st->pack_skips = 0;
-    }
-    return true;
-}
-
-/* Offers a closed range to the compressor. */
-static bool offer(struct range *r)
-{
-    struct session *s = r->stream->session;
-    struct packing *p = calloc(1, sizeof(*p));
-
-    if (!p)
-        return false;
-    *p = (struct packing){.session = s, .range = r, .frame = r->frame, .length = r->length};
-    p->data = r->frame + WIRE_HEADER_BYTES;
-    if (!s->ops->on_packable(s->user, p)) {
-        free(p);
-        return false;
-    }
-    r->packing = p;
-    r->state = RANGE_PACKING;
-    LIST_INSERT_HEAD(&s->packings, p, entry);
-    return true;
-}
-
-static void seal_range(struct range *r)
-{
-    struct stream *st = r->stream;
-
-    r->state = RANGE_CLOSED;
-    r->wire_length = r->length;
-    if (!worth_packing(st, r) || offer(r))
-        return;
-    r->packable = true;
-    TAILQ_INSERT_TAIL(&st->session->packables, r, pack_entry);
-}
-
-static void offer_waiting(struct session *s)
-{
-    struct range *r;
-
-    while ((r = TAILQ_FIRST(&s->packables)) && offer(r))
-        unlist_packable(r);
-}
-
-void session_packed(struct packing *p, const void *packed, size_t len)
-{
-    struct range *r = p->range;
-    struct session *s = p->session;
-
-    if (s)
-        LIST_REMOVE(p, entry);
-    if (!r) {
-        free(p->frame);
-    } else {
-        assert(s); /* ranges end with their session */
-        r->packing = NULL;
-        r->state = RANGE_CLOSED;
-        if (len > 0 && len < r->length) {
-            memcpy(r->frame + WIRE_HEADER_BYTES, packed, len);
-            r->wire_length = (uint32_t)len;
-            r->state = RANGE_PACKED;
-            s->stats.packed_raw_bytes += r->length;
-            s->stats.packed_bytes += len;
-            r->stream->pack_failures = 0;
-        } else {
-            r->stream->pack_failures++;
-        }
-    }
-    free(p);
-    if (s && !s->closed)
-        offer_waiting(s);
-}
-
 /* --- writing ------------------------------------------------------------------------------- */
 
 size_t stream_room(const struct stream *st)
@@ -226,8 +128,8 @@ static int write_range(struct stream *st, const uint8_t *data, size_t len, size_
 
     if (!r || r->state != RANGE_OPEN || r->length >= most) {
         r = new_range(st, st->send_end,
-                      len < PACK_LEAST_BYTES ? MIN(MAX(len, (size_t)SMALL_FRAME_BYTES), most)
-                                             : most);
+                      len < LARGE_WRITE_BYTES ? MIN(MAX(len, (size_t)SMALL_FRAME_BYTES), most)
+                                              : most);
         if (!r)
             return -ENOMEM;
     }
@@ -240,7 +142,7 @@ static int write_range(struct stream *st, const uint8_t *data, size_t len, size_
     st->unsent_bytes += n;
     st->session->held_bytes += n;
     if (r->length >= most)
-        seal_range(r);
+        range_seal(r);
     *ret_used = n;
     return 0;
 }
@@ -305,7 +207,7 @@ static bool split(struct range *r)
     memcpy(rest->frame + WIRE_HEADER_BYTES, r->frame + WIRE_HEADER_BYTES + keep, rest->length);
     r->length = r->wire_length = (uint32_t)keep;
     r->state = RANGE_CLOSED;
-    unlist_packable(r);
+    range_unlist(r);
     return true;
 }
 
@@ -356,7 +258,7 @@ static struct range *take_new(struct stream *st)
     if (!r || (!within_credit(st, r) && !split(r)))
         return NULL;
     if (r->state == RANGE_OPEN)
-        seal_range(r);
+        range_seal(r);
     return r->state == RANGE_PACKING ? NULL : r;
 }
 
@@ -399,7 +301,7 @@ static void note_sent(struct stream *st, struct range *r)
     r->fin = st->end_wanted && r->offset + r->length == st->send_end && !TAILQ_NEXT(r, entry);
     if (r->fin)
         st->fin_sent = true;
-    unlist_packable(r);
+    range_unlist(r);
     st->unsent_bytes -= r->length;
     while (st->first_unsent && st->first_unsent->sent)
         st->first_unsent = TAILQ_NEXT(st->first_unsent, entry);
