@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "core/base/buffer.h"
+#include "core/base/random.h"
 #include "core/base/wire.h"
 
 enum { GUEST_PAGES_MAX = 600, GUEST_BLOCKS = 3, GUEST_PAGE = 4096 };
@@ -23,11 +24,7 @@ struct random {
 
 static inline uint64_t random_next(struct random *r)
 {
-    uint64_t z = (r->state += UINT64_C(0x9e3779b97f4a7c15));
-
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
+    return splitmix64_next(&r->state);
 }
 
 static inline uint64_t random_below(struct random *r, uint64_t bound)

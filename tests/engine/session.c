@@ -25,6 +25,7 @@
 
 #include "core/base/buffer.h"
 #include "core/base/clock.h"
+#include "core/base/random.h"
 #include "netlink/session.h"
 
 enum {
@@ -74,16 +75,9 @@ struct sim {
     const char *fault;
 };
 
-static uint64_t mix(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 static uint64_t roll(struct sim *sim, uint64_t below)
 {
-    return mix(sim->rng += 0x9e3779b97f4a7c15u) % below;
+    return splitmix64_mix(sim->rng += 0x9e3779b97f4a7c15u) % below;
 }
 
 static bool chance(struct sim *sim, unsigned percent)
@@ -94,7 +88,7 @@ static bool chance(struct sim *sim, unsigned percent)
 /* The byte at @at of what @side says on stream @id. */
 static uint8_t byte_of(uint32_t id, unsigned side, uint64_t at)
 {
-    return (uint8_t)(mix(((uint64_t)id << 40 | (uint64_t)side << 39) + (at >> 3) + 1) >>
+    return (uint8_t)(splitmix64_mix(((uint64_t)id << 40 | (uint64_t)side << 39) + (at >> 3) + 1) >>
                      (8 * (at & 7)));
 }
 

@@ -16,6 +16,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/macros.h"
+#include "core/base/random.h"
 #include "netlink/pack.h"
 #include "netlink/session.h"
 
@@ -41,11 +42,7 @@ struct rig {
 
 static uint64_t roll(struct rig *r, uint64_t below)
 {
-    uint64_t z = r->random += UINT64_C(0x9e3779b97f4a7c15);
-
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (z ^ (z >> 31)) % below;
+    return splitmix64_next(&r->random) % below;
 }
 
 static uint8_t byte_at(const struct rig *r, uint64_t at)

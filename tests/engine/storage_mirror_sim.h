@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "core/base/wire.h"
+#include "core/base/random.h"
 #include "storage/limits.h"
 #include "storage/mirror_connection.h"
 #include "storage/mirror_endpoint.h"
@@ -59,11 +60,7 @@ struct sim_random {
 
 static inline uint64_t sim_next(struct sim_random *r)
 {
-    uint64_t z = r->state += UINT64_C(0x9e3779b97f4a7c15); /* splitmix64 */
-
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
+    return splitmix64_next(&r->state);
 }
 
 static inline uint64_t sim_below(struct sim_random *r, uint64_t n)

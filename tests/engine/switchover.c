@@ -28,6 +28,7 @@
 #include <cmocka.h>
 
 #include "core/base/macros.h"
+#include "core/base/random.h"
 #include "tests/engine/switchover_world.h"
 
 /* Faults are over: everything must settle. */
@@ -240,15 +241,6 @@ static void test_planted_bugs_are_found(void **state)
 
 /* --- seeded -------------------------------------------------------------------------------- */
 
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 /* @say: prints what happens. */
 static const char *play(uint64_t seed, enum bug bug, bool say)
 {
@@ -262,13 +254,13 @@ static const char *play(uint64_t seed, enum bug bug, bool say)
     struct world w = new_world(budget, bug);
     uint64_t rng = seed;
     /* Some histories are calm, some wild: one in so many happenings may be a fault. */
-    unsigned wild = 1u << (next_random(&rng) % 7), idle = 0;
+    unsigned wild = 1u << (splitmix64_next(&rng) % 7), idle = 0;
 
     for (unsigned step = 0; step < 2000 && idle < 400; step++) {
-        bool fault_now = next_random(&rng) % wild == 0;
+        bool fault_now = splitmix64_next(&rng) % wild == 0;
         unsigned span = fault_now ? HAPPENINGS - FIRST_FAULT : FIRST_FAULT;
         enum happening h =
-            (enum happening)(next_random(&rng) % span + (fault_now ? FIRST_FAULT : 0));
+            (enum happening)(splitmix64_next(&rng) % span + (fault_now ? FIRST_FAULT : 0));
         const char *fault;
 
         idle = happen(&w, h) ? 0 : idle + 1;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/base/macros.h"
+#include "core/base/random.h"
 
 /* A prime: no frame, record or window is a multiple of it. */
 #define BLOCK_BYTES ((size_t)4194301)
@@ -13,21 +14,12 @@ struct pattern_block {
     uint8_t bytes[BLOCK_BYTES];
 };
 
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 static void fill_random(struct pattern_block *p)
 {
     uint64_t state = 1;
 
     for (size_t i = 0; i < BLOCK_BYTES; i++)
-        p->bytes[i] = (uint8_t)(next_random(&state) >> 32);
+        p->bytes[i] = (uint8_t)(splitmix64_next(&state) >> 32);
 }
 
 static void fill_text(struct pattern_block *p)
@@ -38,7 +30,7 @@ static void fill_text(struct pattern_block *p)
     size_t at = 0;
 
     while (at < BLOCK_BYTES) {
-        uint64_t dice = next_random(&state);
+        uint64_t dice = splitmix64_next(&state);
         const char *word = words[dice % ARRAY_SIZE(words)];
 
         for (; *word && at < BLOCK_BYTES; word++)

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/random.h"
+
 /* What Ethernet adds to each segment: header 14, checksum 4, preamble 8, gap 12. */
 #define FRAMING_BYTES 38u
 
@@ -53,15 +55,10 @@ void path_seed(struct path *p, uint64_t seed)
     p->random = seed;
 }
 
-/* splitmix64; 0 <= x < 1 */
+/* 0 <= x < 1 */
 static double next_random(struct path *p)
 {
-    uint64_t z = p->random += UINT64_C(0x9e3779b97f4a7c15);
-
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    z ^= z >> 31;
-    return (double)(z >> 11) * 0x1p-53;
+    return (double)(splitmix64_next(&p->random) >> 11) * 0x1p-53;
 }
 
 static struct record *record_at(const struct path *p, size_t offset)
