@@ -91,13 +91,13 @@ static void tune_socket(int fd, const struct connection_config *config)
     }
 }
 
-/* BBR fills a long link whatever is lost on it. But it takes the rate of a connection that has little to send
- * for the link's, and lets a few kilobytes of answers wait for hundreds of milliseconds: it is for bulk only. */
 static bool try_congestion_control(int fd, const char *name)
 {
     return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name)) == 0;
 }
 
+/* BBR fills a long link whatever is lost on it. But it takes the rate of a connection that has little to send
+ * for the link's, and lets a few kilobytes of answers wait for hundreds of milliseconds: it is for bulk only. */
 static void set_congestion_control(struct connection *c, bool bulk)
 {
     const char *name = c->config->congestion_control;

@@ -2,7 +2,7 @@
 /*
  * Sessions of the link, the loop's turn, start and end: see link.h.
  *
- *   dialled session:   DIALLING --first WELCOME--> UP <--> (no stripe: redial with backoff) --> closed
+ *   dialled session:   DIALLING --first WELCOME--> UP <--> (no stripe: redial) --> closed
  *   accepted session:                 HELLO ----> UP <--> (no stripe: wait)                --> closed
  */
 #include "netlink/link_private.h"
@@ -147,14 +147,13 @@ void link_session_close(struct link_session *ls)
 
 /* --- the loop's turn ----------------------------------------------------------------------- */
 
-static void drop_silent(struct link_session *ls, struct connection *c, uint64_t silent_ns)
+static void drop_silent(struct connection *c, uint64_t silent_ns)
 {
     struct error why = {0};
 
     error_set(&why, -ETIMEDOUT, "hear the peer", NULL, "silent for %u s",
               (unsigned)(silent_ns / NS_PER_S));
     connection_drop(c, &why);
-    (void)ls;
 }
 
 /* Pings come every second, so silence has a meaning. A stripe that is silent while others speak is given up
@@ -178,7 +177,7 @@ static bool watch_silence(struct link_session *ls, uint64_t now_ns)
 
         next = TAILQ_NEXT(c, entry);
         if (silent_ns > timeout_ns)
-            drop_silent(ls, c, silent_ns);
+            drop_silent(c, silent_ns);
     }
     return suspects == ls->attached;
 }
@@ -324,14 +323,15 @@ int link_new(uv_loop_t *loop, const struct link_config *config, struct tls_ident
     TAILQ_INIT(&link->pending);
     if (getrandom(link->instance_id, WIRE_ID_BYTES, 0) != WIRE_ID_BYTES)
         r = error_set(err, -EIO, "start the link", NULL, "no random numbers");
-    if (r == 0 && config->listen[0])
-        r = link_listen(link, err);
     if (r == 0 && config->compress) {
         link->packer = packer_new(loop, config->compression_level);
         if (!link->packer)
             r = error_set(err, -ENOMEM, "start the link", NULL, "out of memory");
     }
+    if (r == 0 && config->listen[0]) /* last: its handles cannot be freed at once */
+        r = link_listen(link, err);
     if (r < 0) {
+        packer_free(link->packer);
         free(link);
         return r;
     }

@@ -3,7 +3,7 @@
  * The link: this site's listener, its dialled connections, and the sessions that live on them.
  *
  * Whoever wants something from a peer dials a session to it. The dialler (the initiator) also redials:
- * after a loss it connects again with backoff until a stripe is back or the outage limit is reached;
+ * after a loss it connects again until a stripe is back or the outage limit is reached;
  * the other side waits just as long. A session whose first connection fails ends at once with the
  * reason. Authorisation happens here: a connection whose certificate is no configured peer's is
  * dropped before a single frame is read.

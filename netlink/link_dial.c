@@ -171,16 +171,10 @@ static int resolve(struct link_session *ls)
     return 0;
 }
 
-/* The next address when the one in use does not answer. True: there is one that was not tried yet. */
-bool link_try_next_address(struct link_session *ls)
+bool link_dial_elsewhere(struct link_session *ls)
 {
     ls->address_next++;
-    return ls->address_next < ls->address_count;
-}
-
-int link_redial_first(struct link_session *ls)
-{
-    return dial_missing(ls, LIMIT_SESSION_STRIPES);
+    return ls->address_next < ls->address_count && dial_missing(ls, LIMIT_SESSION_STRIPES) == 0;
 }
 
 /* Connections that were started while the link was away may sit in the kernel's backed-off retries. */

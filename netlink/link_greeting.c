@@ -231,7 +231,7 @@ static bool try_elsewhere(struct link_session *ls, const struct error *why)
     bool unreachable = why->code == -ETIMEDOUT || why->code == -ECONNREFUSED ||
                        why->code == -EHOSTUNREACH || why->code == -ENETUNREACH;
 
-    return unreachable && link_try_next_address(ls) && link_redial_first(ls) == 0;
+    return unreachable && link_dial_elsewhere(ls);
 }
 
 static void on_lost(void *owner, struct connection *c, const struct error *why)

@@ -104,9 +104,8 @@ int link_split_address(const char *address, char host[256], char port[8]);
 /* Connects what a session that was up misses, when it is time; asks the peer when all stripes are silent. */
 void link_dial_again(struct link_session *ls, uint64_t now_ns);
 void link_probe_silence(struct link_session *ls, uint64_t now_ns);
-/* A session that was never up: goes on to the peer's next address, if there is one. */
-bool link_try_next_address(struct link_session *ls);
-int link_redial_first(struct link_session *ls);
+/* A session that was never up: calls the peer's next address. False: there is none, or it cannot be called. */
+bool link_dial_elsewhere(struct link_session *ls);
 
 /* link_greeting.c: what the connections report. */
 extern const struct connection_ops link_connection_ops;

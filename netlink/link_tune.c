@@ -16,6 +16,7 @@
 /* Bulk has begun when so many ticks in a row found more to send; it has ended after a while without. */
 #define BULK_TICKS 2u
 #define BULK_END_NS (1 * NS_PER_S)
+/* Without a loss for this long, at a rate that was found: the line is clean. */
 #define CLEAN_NS (2 * NS_PER_S)
 /* On a shorter way every congestion control fills the link, and pacing by timers costs. */
 #define LONG_RTT_NS (2 * NS_PER_MS)

@@ -20,7 +20,6 @@ void tcp_info_read(int fd, struct stripe_tcp_info *ret)
         info.tcpi_min_rtt == UINT32_MAX ? 0 : info.tcpi_min_rtt; /* not measured yet */
     ret->retransmits = info.tcpi_total_retrans;
     ret->segments_out = info.tcpi_segs_out;
-    ret->delivery_rate_bytes_s = info.tcpi_delivery_rate;
     ret->delivered_segments = info.tcpi_delivered;
     ret->segment_bytes = info.tcpi_snd_mss;
     len = sizeof(ret->congestion_control);

@@ -8,7 +8,6 @@
 struct stripe_tcp_info {
     uint32_t rtt_us, min_rtt_us;
     uint32_t retransmits, segments_out;
-    uint64_t delivery_rate_bytes_s;
     uint32_t
         delivered_segments; /* to the peer's TCP since the connection began, also beyond a loss */
     uint32_t segment_bytes;
