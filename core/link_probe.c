@@ -127,10 +127,12 @@ static void on_readable(void *user, struct stream *stream)
 {
     struct link_probe *p = user;
     const uint8_t *data = NULL;
-    size_t n = stream_peek(stream, &data);
+    size_t n;
 
-    p->received_bytes += n;
-    stream_consume(stream, n);
+    while ((n = stream_peek(stream, &data)) > 0) {
+        p->received_bytes += n;
+        stream_consume(stream, n);
+    }
     measure(&p->in, p->seconds, p->received_bytes, clock_now_ns());
     if (!stream_at_end(stream))
         return;

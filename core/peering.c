@@ -140,10 +140,9 @@ int peering_send(struct link_session *ls, json_t *msg)
 static void read_messages(struct contact *c, struct stream *stream)
 {
     const uint8_t *data = NULL;
-    size_t len;
 
     while (!session_is_closed(link_session_engine(c->ls)) &&
-           (len = stream_peek(stream, &data)) >= 4) {
+           stream_peek_joined(stream, 4, &data) >= 4) {
         uint32_t want = get_be32(data);
         json_error_t fault;
         json_t *msg;
@@ -153,7 +152,7 @@ static void read_messages(struct contact *c, struct stream *stream)
                          "control message too large");
             return;
         }
-        if (len < 4 + want)
+        if (stream_peek_joined(stream, 4 + want, &data) < 4 + want)
             return;
         msg = json_loadb((const char *)data + 4, want, JSON_REJECT_DUPLICATES, &fault);
         if (!json_is_object(msg) || !json_is_string(json_object_get(msg, "type"))) {
@@ -197,18 +196,17 @@ static void on_unlabelled_readable(void *user, struct stream *stream)
 {
     struct contact *c = user;
     const uint8_t *data = NULL;
-    size_t len = stream_peek(stream, &data);
     json_t *label;
     uint16_t want;
 
-    if (len < 2)
+    if (stream_peek_joined(stream, 2, &data) < 2)
         return;
     want = get_be16(data);
     if (want > LABEL_MAX_BYTES) {
         session_fail(link_session_engine(c->ls), WIRE_REASON_PROTOCOL, "stream label too large");
         return;
     }
-    if (len < 2u + want)
+    if (stream_peek_joined(stream, 2u + want, &data) < 2u + want)
         return;
     label = json_loadb((const char *)data + 2, want, JSON_REJECT_DUPLICATES, NULL);
     stream_consume(stream, 2u + want);

@@ -343,29 +343,39 @@ static int read_greeting(struct connection *c, struct error *err)
     return 0;
 }
 
-static int take_input(struct connection *c, const uint8_t *data, size_t len, struct error *err)
-{
-    if (c->state == CONNECTION_OPEN) {
-        session_stripe_feed(c->session, c->stripe, data, len, clock_now_ns());
-        return 0;
-    }
-    if (buffer_append(&c->input, data, len) < 0)
-        return error_set(err, -ENOMEM, "read from the peer", NULL, "out of memory");
-    return read_greeting(c, err);
-}
-
 static void on_read_on(uv_timer_t *timer);
 
-/* Fills @chunk as far as the socket goes: whole frames are worth more than records. */
-static ssize_t read_chunk(struct connection *c, uint8_t *chunk, bool *ret_dry)
+/* Before the session begins, and after it is over. */
+static ssize_t read_aside(struct connection *c, struct error *err)
 {
+    static uint8_t chunk[READ_CHUNK_BYTES]; /* loop thread only */
+    ssize_t n = tls_conn_read(c->tls, chunk, sizeof(chunk));
+    int r = 0;
+
+    if (n > 0 && c->state != CONNECTION_OPEN)
+        r = buffer_append(&c->input, chunk, (size_t)n) < 0
+                ? error_set(err, -ENOMEM, "read from the peer", NULL, "out of memory")
+                : read_greeting(c, err);
+    return r < 0 ? r : n;
+}
+
+/* Bytes go from TLS to where the session keeps them. */
+static ssize_t read_frames(struct connection *c, bool *ret_dry)
+{
+    uint64_t now_ns = clock_now_ns();
     size_t used = 0;
     ssize_t n = 0;
 
-    *ret_dry = false;
-    while (used < READ_CHUNK_BYTES &&
-           (n = tls_conn_read(c->tls, chunk + used, READ_CHUNK_BYTES - used)) > 0)
+    while (used < READ_CHUNK_BYTES && !session_is_closed(c->session)) {
+        uint8_t *at;
+        size_t room = session_stripe_room(c->stripe, &at);
+
+        n = tls_conn_read(c->tls, at, room);
+        if (n <= 0)
+            break;
+        session_stripe_commit(c->session, c->stripe, (size_t)n, now_ns);
         used += (size_t)n;
+    }
     *ret_dry = n == -EAGAIN;
     /* What came before the end counts; the end shows again at the next read. */
     return used > 0 ? (ssize_t)used : n;
@@ -373,36 +383,37 @@ static ssize_t read_chunk(struct connection *c, uint8_t *chunk, bool *ret_dry)
 
 static void read_turn(struct connection *c)
 {
-    static uint8_t chunk[READ_CHUNK_BYTES]; /* loop thread only */
     struct session *session;
+    struct error err = {0};
     bool dry = false;
     size_t turn = 0;
+    ssize_t n = 0;
 
     while (c->state != CONNECTION_CLOSED && !dry && turn < TURN_BYTES) {
-        struct error err = {0};
-        ssize_t n = read_chunk(c, chunk, &dry);
+        bool framed = c->state == CONNECTION_OPEN && !session_is_closed(c->session);
 
-        if (n == -EAGAIN)
+        n = framed ? read_frames(c, &dry) : read_aside(c, &err);
+        if (n <= 0)
             break;
-        if (n <= 0) {
-            session = c->session;
-            drop_because(c, n ? (int)n : -ECONNRESET, "read from the peer",
-                         n ? tls_conn_why(c->tls) : "the peer closed the connection");
-            if (session)
-                session_dispatch(session);
-            return;
-        }
         turn += (size_t)n;
-        if (take_input(c, chunk, (size_t)n, &err) < 0) {
-            connection_drop(c, &err);
-            return;
-        }
         if (c->session) /* at once: the bytes are still in the processor's cache */
             session_dispatch(c->session);
     }
-    /* What TLS has read ahead wakes no poll. */
-    if (!dry && c->state == CONNECTION_OPEN && tls_conn_has_read_ahead(c->tls))
-        uv_timer_start(&c->deadline, on_read_on, 0, 0);
+    if (c->state == CONNECTION_CLOSED || n == -EAGAIN || dry)
+        return;
+    if (n > 0) { /* the turn is over; what TLS has read ahead wakes no poll */
+        if (c->state == CONNECTION_OPEN && tls_conn_has_read_ahead(c->tls))
+            uv_timer_start(&c->deadline, on_read_on, 0, 0);
+        return;
+    }
+    session = c->session;
+    if (err.code)
+        connection_drop(c, &err);
+    else
+        drop_because(c, n ? (int)n : -ECONNRESET, "read from the peer",
+                     n ? tls_conn_why(c->tls) : "the peer closed the connection");
+    if (session)
+        session_dispatch(session);
 }
 
 static void on_read_on(uv_timer_t *timer)

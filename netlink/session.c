@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sessions: stripes, and what the frames received on them mean. See session.h for the theory.
+ * Sessions: their start and end, their stripes, what their owner is told. See session.h for the theory.
+ * Frames that go out: session_send.c; frames that come in: session_receive.c.
  */
 #include "netlink/session_internal.h"
 
@@ -51,7 +52,6 @@ void session_free(struct session *s)
     LIST_FOREACH(packing, &s->packings, entry)
     packing->session = NULL; /* its stream dropped it already; it comes back later */
     pack_reader_free(s->pack_reader);
-    free(s->unpacked);
     free(s);
 }
 
@@ -76,8 +76,8 @@ void session_set_frame_bytes(struct session *s, uint32_t bytes)
 
 /* --- the end of a session ------------------------------------------------------------------ */
 
-static void close_with(struct session *s, enum wire_reason reason, const char *what,
-                       const char *why)
+void session_close_with(struct session *s, enum wire_reason reason, const char *what,
+                        const char *why)
 {
     struct stream *st, *next;
 
@@ -104,11 +104,11 @@ static void say_goodbye(struct session *s, enum wire_reason reason, const char *
     stripe->goodbye_owed = true;
 }
 
-static int protocol_fault(struct session *s, const char *why)
+int session_protocol_fault(struct session *s, const char *why)
 {
     if (!s->closed)
         say_goodbye(s, WIRE_REASON_PROTOCOL, why);
-    close_with(s, WIRE_REASON_PROTOCOL, "read the peer's frames", why);
+    session_close_with(s, WIRE_REASON_PROTOCOL, "read the peer's frames", why);
     return -EPROTO;
 }
 
@@ -118,7 +118,7 @@ void session_close(struct session *s, enum wire_reason reason, const char *text)
         return;
     say_goodbye(s, reason, text);
     s->closed_told = true; /* the owner knows: it asked */
-    close_with(s, reason, "close the session", text);
+    session_close_with(s, reason, "close the session", text);
 }
 
 void session_fail(struct session *s, enum wire_reason reason, const char *why)
@@ -126,7 +126,7 @@ void session_fail(struct session *s, enum wire_reason reason, const char *why)
     if (s->closed)
         return;
     say_goodbye(s, reason, why);
-    close_with(s, reason, "keep the session alive", why);
+    session_close_with(s, reason, "keep the session alive", why);
 }
 
 bool session_is_closed(const struct session *s)
@@ -196,7 +196,7 @@ void session_stripe_lost(struct session *s, struct stripe *stripe)
         if (st->reset_sent)
             st->reset_owed = true;
     }
-    buffer_done(&stripe->input);
+    free(stripe->segment);
     free(stripe);
 }
 
@@ -249,243 +249,6 @@ void session_tick(struct session *s, uint64_t now_ns)
     }
     if (ask)
         ask_for_last_words(s);
-}
-
-/* --- receiving ----------------------------------------------------------------------------- */
-
-static struct stream *find_stream(const struct session *s, uint32_t id)
-{
-    struct stream *st;
-
-    TAILQ_FOREACH(st, &s->streams, entry)
-    {
-        if (st->id == id)
-            return st;
-    }
-    return NULL;
-}
-
-static bool is_peers_id(const struct session *s, uint32_t id)
-{
-    return (id % 2 == 1) != s->config.initiator;
-}
-
-static bool was_used(const struct session *s, uint32_t id)
-{
-    uint32_t bit;
-
-    if (!is_peers_id(s, id))
-        return id < s->next_id;
-    if (id < s->peer_floor)
-        return true;
-    bit = (id - s->peer_floor) / 2;
-    return bit < SEEN_IDS && (s->peer_seen[bit / 8] & (1u << (bit % 8)));
-}
-
-/* Marks a peer's id as used and moves the floor over every id that is. */
-static void mark_used(struct session *s, uint32_t id)
-{
-    uint32_t bit = (id - s->peer_floor) / 2;
-
-    s->peer_seen[bit / 8] = (uint8_t)(s->peer_seen[bit / 8] | (1u << (bit % 8)));
-    while (s->peer_seen[0] == 0xff) {
-        memmove(s->peer_seen, s->peer_seen + 1, sizeof(s->peer_seen) - 1);
-        s->peer_seen[sizeof(s->peer_seen) - 1] = 0;
-        s->peer_floor += 16;
-    }
-}
-
-static int accept_stream(struct session *s, uint32_t id, struct stream **ret)
-{
-    if (!is_peers_id(s, id))
-        return protocol_fault(s, "data on a stream that was never opened");
-    if (id >= s->peer_floor + 2 * SEEN_IDS)
-        return protocol_fault(s, "stream id too far ahead");
-    if (s->stream_count >= LIMIT_SESSION_STREAMS)
-        return protocol_fault(s, "too many streams");
-    *ret = stream_new(s, id);
-    if (!*ret)
-        return -ENOMEM;
-    mark_used(s, id);
-    stream_note(*ret, EVENT_NEW);
-    return 0;
-}
-
-/* A frame of a stream that is over here: the peer missed our last word about it, or will ask again. */
-static void owe_gone(struct session *s, uint32_t id)
-{
-    if (s->gone_owed.count < ARRAY_SIZE(s->gone_owed.ids))
-        s->gone_owed.ids[s->gone_owed.count++] = id;
-}
-
-static int on_stream_frame(struct session *s, const struct wire_header *h, const uint8_t *payload)
-{
-    struct stream *st = find_stream(s, h->stream);
-    const char *why = "";
-    int r = 0;
-
-    if (!st) {
-        bool used = was_used(s, h->stream);
-
-        if (h->type == WIRE_RESET) {
-            if (h->offset != WIRE_REASON_GONE)
-                owe_gone(s, h->stream);
-            if (!used && is_peers_id(s, h->stream) && h->stream < s->peer_floor + 2 * SEEN_IDS)
-                mark_used(s, h->stream); /* its data may still arrive on a slower stripe */
-            return 0;
-        }
-        if (used) {
-            owe_gone(s, h->stream);
-            return 0;
-        }
-        if (h->type == WIRE_ACK) {
-            /* The peer's own stream, announced by an acknowledgement before its first data. */
-            return is_peers_id(s, h->stream)
-                       ? 0
-                       : protocol_fault(s, "acknowledgement on a stream that was never opened");
-        }
-        r = accept_stream(s, h->stream, &st);
-        if (r < 0)
-            return r;
-    }
-    switch (h->type) {
-    case WIRE_DATA:
-        r = stream_on_data(st, h, payload, &why);
-        break;
-    case WIRE_ACK:
-        r = stream_on_ack(st, h->offset, get_be64(payload), &why);
-        break;
-    case WIRE_RESET:
-        if (h->offset != WIRE_REASON_GONE && !st->reset_sent)
-            owe_gone(s, h->stream);
-        stream_on_reset(st, h->offset);
-        break;
-    }
-    if (r == -EPROTO)
-        return protocol_fault(s, why);
-    if (r == 0)
-        stream_collect(st);
-    return r;
-}
-
-/* One buffer of the largest size a frame may have, whatever the peer declares. */
-static int on_packed_frame(struct session *s, const struct wire_header *h, const uint8_t *payload)
-{
-    if (!s->pack_reader) {
-        s->pack_reader = pack_reader_new();
-        s->unpacked = malloc(LIMIT_FRAME_PAYLOAD_BYTES);
-        if (!s->pack_reader || !s->unpacked)
-            return -ENOMEM;
-    }
-    if (pack_read(s->pack_reader, payload, h->length, s->unpacked, h->raw_length) < 0)
-        return protocol_fault(s, "a compressed frame is not what it says");
-    return on_stream_frame(s, h, s->unpacked);
-}
-
-static void on_pong(struct session *s, uint64_t sent_ns, uint64_t now_ns)
-{
-    uint64_t rtt = now_ns > sent_ns ? now_ns - sent_ns : 1;
-
-    s->stats.rtt_ns = s->stats.rtt_ns ? (7 * s->stats.rtt_ns + rtt) / 8 : rtt;
-    s->stats.rtt_min_ns = s->stats.rtt_min_ns ? MIN(s->stats.rtt_min_ns, rtt) : rtt;
-}
-
-static void on_goodbye(struct session *s, uint64_t reason, const uint8_t *text, size_t len)
-{
-    char why[WIRE_TEXT_BYTES];
-    char line[WIRE_TEXT_BYTES + 64];
-
-    wire_get_text(text, len, why);
-    snprintf(line, sizeof(line), "the peer ended the session: %s (%s)", why,
-             wire_reason_name(reason));
-    close_with(s, reason == WIRE_REASON_SHUTDOWN ? WIRE_REASON_SHUTDOWN : WIRE_REASON_NONE,
-               "talk to the peer", line);
-}
-
-static int on_frame(struct session *s, struct stripe *stripe, const struct wire_header *h,
-                    const uint8_t *payload, uint64_t now_ns)
-{
-    switch (h->type) {
-    case WIRE_DATA:
-        return h->flags & WIRE_FLAG_ZSTD ? on_packed_frame(s, h, payload)
-                                         : on_stream_frame(s, h, payload);
-    case WIRE_ACK:
-    case WIRE_RESET:
-        return on_stream_frame(s, h, payload);
-    case WIRE_PING:
-        stripe->pong_owed = true;
-        stripe->pong_offset = h->offset;
-        return 0;
-    case WIRE_PONG:
-        on_pong(s, h->offset, now_ns);
-        return 0;
-    case WIRE_GOODBYE:
-        on_goodbye(s, h->offset, payload, h->length);
-        return 0;
-    default:
-        return protocol_fault(s, "greeting inside a session");
-    }
-}
-
-/* Parses one frame at @data if it is whole. Returns its length, 0 for more bytes wanted, or an error. */
-static ssize_t parse_frame(struct session *s, struct stripe *stripe, const uint8_t *data,
-                           size_t len, uint64_t now_ns)
-{
-    struct wire_header h;
-    const char *why = NULL;
-    int r;
-
-    if (len < WIRE_HEADER_BYTES)
-        return 0;
-    if (wire_get_header(data, &h, &why) < 0)
-        return protocol_fault(s, why);
-    if (len < WIRE_HEADER_BYTES + h.length)
-        return 0;
-    r = on_frame(s, stripe, &h, data + WIRE_HEADER_BYTES, now_ns);
-    return r < 0 ? r : (ssize_t)(WIRE_HEADER_BYTES + h.length);
-}
-
-static int parse_frames(struct session *s, struct stripe *stripe, const uint8_t *data, size_t len,
-                        uint64_t now_ns, size_t *ret_used)
-{
-    *ret_used = 0;
-    while (!s->closed) {
-        ssize_t used = parse_frame(s, stripe, data + *ret_used, len - *ret_used, now_ns);
-
-        if (used <= 0)
-            return (int)used;
-        *ret_used += (size_t)used;
-    }
-    return 0;
-}
-
-int session_stripe_feed(struct session *s, struct stripe *stripe, const void *data, size_t len,
-                        uint64_t now_ns)
-{
-    size_t used = 0;
-    int r;
-
-    if (s->closed)
-        return 0;
-    stripe->heard_ns = now_ns;
-    s->now_ns = now_ns;
-    s->stats.wire_received_bytes += len;
-    if (buffer_len(&stripe->input) > 0) {
-        /* The rest of a frame that began in an earlier piece. */
-        r = buffer_append(&stripe->input, data, len);
-        if (r == 0)
-            r = parse_frames(s, stripe, buffer_data(&stripe->input), buffer_len(&stripe->input),
-                             now_ns, &used);
-        if (r == 0)
-            buffer_consume(&stripe->input, used);
-    } else {
-        r = parse_frames(s, stripe, data, len, now_ns, &used);
-        if (r == 0)
-            r = buffer_append(&stripe->input, (const uint8_t *)data + used, len - used);
-    }
-    if (r == -ENOMEM)
-        session_fail(s, WIRE_REASON_BUSY, "out of memory");
-    return r;
 }
 
 /* --- events -------------------------------------------------------------------------------- */
@@ -557,7 +320,7 @@ void session_get_stats(const struct session *s, struct session_stats *ret)
     ret->granted_bytes = s->granted_bytes;
     ret->buffered_bytes = s->held_bytes;
     TAILQ_FOREACH(st, &s->streams, entry)
-    ret->buffered_bytes += buffer_len(&st->receive);
+    ret->buffered_bytes += st->receive_next - st->receive_read;
 }
 
 /* --- streams as the owner sees them -------------------------------------------------------- */
@@ -583,7 +346,7 @@ void stream_set_ops(struct stream *st, const struct stream_ops *ops, void *user)
 {
     st->ops = ops;
     st->user = user;
-    if (buffer_len(&st->receive) > 0 || st->fin_received)
+    if (st->receive_next > st->receive_read || st->fin_received)
         stream_note(st, EVENT_READABLE);
     if (st->dead && !st->reset_told)
         stream_note(st, EVENT_RESET);

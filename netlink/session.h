@@ -114,6 +114,9 @@ void session_stripe_lost(struct session *s, struct stripe *stripe);
 /* Received bytes, in any pieces. 0, or -EPROTO / -ENOMEM: the session is closed and says why. */
 int session_stripe_feed(struct session *s, struct stripe *stripe, const void *data, size_t len,
                         uint64_t now_ns);
+/* The same without a copy: where the next bytes go (never none), and that @len of them are there. */
+size_t session_stripe_room(struct stripe *stripe, uint8_t **ret);
+int session_stripe_commit(struct session *s, struct stripe *stripe, size_t len, uint64_t now_ns);
 /* The next whole frames for this stripe, at most @cap (>= WIRE_FRAME_MAX_BYTES). 0: nothing to send. */
 size_t session_stripe_pull(struct session *s, struct stripe *stripe, uint8_t *out, size_t cap,
                            uint64_t now_ns);
@@ -174,8 +177,11 @@ void stream_end(struct stream *stream);
 bool stream_is_flushed(const struct stream *stream);
 uint64_t stream_sent_acked_bytes(const struct stream *stream);
 
-/* The contiguous bytes that can be read now; valid until the next consume or dispatch. */
+/* The first piece of what can be read now, 0 if nothing; valid until the next consume, peek or dispatch. More
+ * may follow when it is consumed. */
 size_t stream_peek(const struct stream *stream, const uint8_t **ret_data);
+/* The same, with what follows joined to it up to @want bytes at least, as far as it is here. */
+size_t stream_peek_joined(struct stream *stream, size_t want, const uint8_t **ret_data);
 /* Gives credit back for @len <= peeked bytes. */
 void stream_consume(struct stream *stream, size_t len);
 /* All bytes up to the peer's end have been consumed. */

@@ -46,12 +46,12 @@ struct range {
     struct packing *packing;
 };
 
-/* A received piece that does not join what was received before it. */
+/* A received piece of a stream: as it came, one frame's payload. */
 struct segment {
     TAILQ_ENTRY(segment) entry;
-    uint64_t offset;
-    uint32_t length;
-    bool fin;
+    uint64_t offset;        /* in the stream, of the first byte that counts */
+    uint32_t start, length; /* the bytes that count: data[start], `length` of them */
+    uint32_t cap;
     uint8_t data[];
 };
 
@@ -89,15 +89,14 @@ struct stream {
     /* Compression pays or not: after frames that did not shrink, most go without a try. */
     unsigned pack_failures, pack_skips;
 
-    /* Receiving. Bytes [receive_read, receive_next) are in `receive`. */
-    struct buffer receive;
+    /* Receiving. Bytes [receive_read, receive_next) are in `readable`, what came too early is in `early`. */
+    TAILQ_HEAD(segment_list, segment) readable, early; /* in offset order, not overlapping */
     uint64_t receive_read, receive_next;
     uint64_t receive_limit_told;
     uint64_t fin_offset;
-    TAILQ_HEAD(segment_list, segment) segments; /* in offset order, not overlapping */
     uint64_t ack_told_ns,
         acked_told; /* when the last acknowledgement went out, and how far it said */
-    unsigned segment_count;
+    unsigned early_count;
     uint64_t window;                            /* credit granted beyond what was read */
     uint64_t consumed_bytes, consumed_since_ns; /* by the reader, in this round trip */
 
@@ -109,7 +108,12 @@ struct stripe {
     uint8_t words[SESSION_WORDS_BYTES]; /* control frames on their way out */
     TAILQ_ENTRY(stripe) entry;
     unsigned slot; /* of this session's stripes: 0 to 15 */
-    struct buffer input;
+    /* The frame that is being received: its header, then its payload in `segment` (data) or `brief`. */
+    uint8_t header_bytes[WIRE_HEADER_BYTES];
+    struct wire_header header;
+    size_t received_bytes; /* of the frame, header and payload */
+    struct segment *segment;
+    uint8_t brief[WIRE_HELLO_MAX_BYTES];
     uint64_t heard_ns; /* last byte received */
     uint64_t ping_ns;  /* last ping noted */
     bool ping_owed;
@@ -134,7 +138,6 @@ struct session {
     struct packable_list packables; /* closed ranges that the compressor had no place for */
     struct packing_list packings;
     struct pack_reader *pack_reader; /* made with the first compressed frame */
-    uint8_t *unpacked;               /* one frame's payload */
     uint64_t granted_bytes;          /* windows of all streams */
     uint64_t held_bytes;             /* written and not acknowledged, all streams */
     struct shaper *shaper;           /* of the link; NULL: no limit */
@@ -160,14 +163,26 @@ struct session {
     struct session_stats stats;
 };
 
-/* session.c, called by session_send.c: the stripes of the session, a bit each. */
+/* session.c. The stripes of the session, a bit each. */
 uint16_t session_all_slots(const struct session *s);
+/* The session is over; @what failed, because of @why. */
+void session_close_with(struct session *s, enum wire_reason reason, const char *what,
+                        const char *why);
+/* The peer broke the protocol: says so to it and closes. Returns -EPROTO. */
+int session_protocol_fault(struct session *s, const char *why);
 
-/* stream.c, called by session.c and session_send.c */
+/* stream*.c */
 struct stream *stream_new(struct session *s, uint32_t id);
 void stream_free(struct stream *st);
-int stream_on_data(struct stream *st, const struct wire_header *h, const uint8_t *payload,
+struct segment *segment_new(size_t cap);
+/* @segment holds the frame's bytes, NULL when there are none; it becomes NULL when the stream keeps it. */
+int stream_on_data(struct stream *st, const struct wire_header *h, struct segment **segment,
                    const char **ret_why);
+/* Forgets what came too early; all that was received and not read. */
+void stream_drop_early(struct stream *st);
+void stream_drop_segments(struct stream *st);
+/* Throws away what can be read: nobody will. */
+void stream_skip(struct stream *st);
 int stream_on_ack(struct stream *st, uint64_t acked, uint64_t limit, const char **ret_why);
 void stream_on_reset(struct stream *st, uint64_t reason);
 void stream_on_stripe_lost(struct stream *st, struct stripe *stripe);

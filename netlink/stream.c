@@ -17,21 +17,11 @@ struct stream *stream_new(struct session *s, uint32_t id)
     st->window = st->receive_limit_told = s->config.window_bytes;
     s->granted_bytes += st->window;
     TAILQ_INIT(&st->ranges);
-    TAILQ_INIT(&st->segments);
+    TAILQ_INIT(&st->readable);
+    TAILQ_INIT(&st->early);
     TAILQ_INSERT_TAIL(&s->streams, st, entry);
     s->stream_count++;
     return st;
-}
-
-static void drop_segments(struct stream *st)
-{
-    struct segment *g;
-
-    st->segment_count = 0;
-    while ((g = TAILQ_FIRST(&st->segments))) {
-        TAILQ_REMOVE(&st->segments, g, entry);
-        free(g);
-    }
 }
 
 void stream_free(struct stream *st)
@@ -47,8 +37,7 @@ void stream_free(struct stream *st)
     TAILQ_REMOVE(&s->streams, st, entry);
     s->stream_count--;
     stream_drop_ranges(st);
-    drop_segments(st);
-    buffer_done(&st->receive);
+    stream_drop_segments(st);
     s->granted_bytes -= st->window;
     free(st);
 }
@@ -80,7 +69,7 @@ void stream_die(struct stream *st, uint64_t reason)
     st->dead = true;
     st->reset_reason = reason;
     stream_drop_ranges(st);
-    drop_segments(st);
+    stream_drop_early(st);
     st->ack_owed = false;
     if (!st->reset_told)
         stream_note(st, EVENT_RESET);
@@ -126,7 +115,7 @@ void stream_release(struct stream *st)
     if (st->events)
         TAILQ_REMOVE(&st->session->events, st, event_entry);
     st->events = 0;
-    if (!st->dead && buffer_len(&st->receive) > 0)
-        stream_consume(st, buffer_len(&st->receive));
+    if (!st->dead)
+        stream_skip(st);
     stream_collect(st);
 }

@@ -2,25 +2,118 @@
 /*
  * Streams, the receiving side: order, credit, acknowledgements. See session.h for the theory.
  *
- * receive_read <= receive_next; `segments` lie beyond receive_next and below the limit told. A FIN occupies
- * the offset after the last byte: acknowledging end + 1 acknowledges it.
+ * A frame's payload stays in the memory that it was received into, as a segment: first perhaps among the early
+ * ones, which lie beyond receive_next and below the limit told, then among the readable ones, which are
+ * [receive_read, receive_next) without gaps. A FIN occupies the offset after the last byte: acknowledging
+ * end + 1 acknowledges it.
  *
  * The window of a stream starts small and follows what its reader consumes in a round trip, so that a long
  * fat link fills and a thousand idle streams cost nothing; all windows of a session share one budget.
  */
 #include "netlink/session_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
 #include "core/base/clock.h"
 #include "core/base/wire.h"
 
+enum {
+    /* A smaller piece, or the smaller part of one, is copied behind the one before it, so that what a piece
+     * costs beside its bytes is bounded by them, whatever the peer sends. */
+    SMALL_PIECE_BYTES = 2048,
+    COLLECT_BYTES = 8192,
+};
+
+/* --- segments ------------------------------------------------------------------------------ */
+
+struct segment *segment_new(size_t cap)
+{
+    struct segment *g = malloc(sizeof(*g) + cap);
+
+    if (g) /* not its bytes */
+        *g = (struct segment){.cap = (uint32_t)cap};
+    return g;
+}
+
+static uint64_t segment_end(const struct segment *g)
+{
+    return g->offset + g->length;
+}
+
+static void cut_front(struct segment *g, size_t len)
+{
+    g->offset += len;
+    g->start += (uint32_t)len;
+    g->length -= (uint32_t)len;
+}
+
+static void append(struct segment *g, const uint8_t *data, size_t len)
+{
+    memcpy(g->data + g->start + g->length, data, len);
+    g->length += (uint32_t)len;
+}
+
+static void drop_all(struct segment_list *list)
+{
+    struct segment *g;
+
+    while ((g = TAILQ_FIRST(list))) {
+        TAILQ_REMOVE(list, g, entry);
+        free(g);
+    }
+}
+
+void stream_drop_early(struct stream *st)
+{
+    drop_all(&st->early);
+    st->early_count = 0;
+}
+
+void stream_drop_segments(struct stream *st)
+{
+    stream_drop_early(st);
+    drop_all(&st->readable);
+}
+
+/* --- reading ------------------------------------------------------------------------------- */
+
 size_t stream_peek(const struct stream *st, const uint8_t **ret_data)
 {
-    if (buffer_len(&st->receive) > 0)
-        *ret_data = buffer_data(&st->receive);
-    return buffer_len(&st->receive);
+    const struct segment *g = TAILQ_FIRST(&st->readable);
+
+    if (!g)
+        return 0;
+    *ret_data = g->data + g->start;
+    return g->length;
+}
+
+size_t stream_peek_joined(struct stream *st, size_t want, const uint8_t **ret_data)
+{
+    size_t have = (size_t)MIN((uint64_t)want, st->receive_next - st->receive_read);
+    struct segment *first = TAILQ_FIRST(&st->readable), *joined, *g;
+
+    if (!first || first->length >= have)
+        return stream_peek(st, ret_data);
+    joined = segment_new(have);
+    if (!joined) /* it looks as if no more had come; the next bytes bring the caller back */
+        return stream_peek(st, ret_data);
+    joined->offset = first->offset;
+    while (joined->length < have) {
+        size_t n;
+
+        g = TAILQ_FIRST(&st->readable);
+        n = MIN(have - joined->length, (size_t)g->length);
+        append(joined, g->data + g->start, n);
+        cut_front(g, n);
+        if (g->length == 0) {
+            TAILQ_REMOVE(&st->readable, g, entry);
+            free(g);
+        }
+    }
+    TAILQ_INSERT_HEAD(&st->readable, joined, entry);
+    return stream_peek(st, ret_data);
 }
 
 /* Room for what the sender can have under way while credit travels: four times what is read in that time,
@@ -51,15 +144,31 @@ static void widen_window(struct stream *st, size_t len)
 
 void stream_consume(struct stream *st, size_t len)
 {
+    struct segment *g = TAILQ_FIRST(&st->readable);
     uint64_t window;
 
-    buffer_consume(&st->receive, len);
+    if (len == 0)
+        return;
+    assert(g && len <= g->length);
+    cut_front(g, len);
+    if (g->length == 0) {
+        TAILQ_REMOVE(&st->readable, g, entry);
+        free(g);
+    }
     st->receive_read += len;
     widen_window(st, len);
     window = st->window;
     /* Credit goes back in quarters of the window: often enough never to stall, seldom enough to be cheap. */
     if (st->receive_read + window >= st->receive_limit_told + window / 4)
         st->ack_owed = st->credit_owed = true;
+}
+
+void stream_skip(struct stream *st)
+{
+    const struct segment *g;
+
+    while ((g = TAILQ_FIRST(&st->readable)))
+        stream_consume(st, g->length);
 }
 
 bool stream_at_end(const struct stream *st)
@@ -90,12 +199,25 @@ size_t stream_put_ack(struct stream *st, uint8_t *out)
     return WIRE_HEADER_BYTES + 8;
 }
 
-static int take_in_order(struct stream *st, const uint8_t *data, uint64_t len)
+/* The next bytes of the stream: @g is taken, or its bytes are and it is freed. */
+static int take_in_order(struct stream *st, struct segment *g)
 {
-    int r = buffer_append(&st->receive, data, (size_t)len);
+    struct segment *tail = TAILQ_LAST(&st->readable, segment_list);
+    uint32_t len = g->length;
 
-    if (r < 0)
-        return r;
+    if (len >= SMALL_PIECE_BYTES && len >= g->cap / 2) {
+        TAILQ_INSERT_TAIL(&st->readable, g, entry);
+    } else {
+        if (!tail || tail->cap - tail->start - tail->length < len) {
+            tail = segment_new(MAX((uint32_t)COLLECT_BYTES, len));
+            if (!tail)
+                return -ENOMEM;
+            tail->offset = g->offset;
+            TAILQ_INSERT_TAIL(&st->readable, tail, entry);
+        }
+        append(tail, g->data + g->start, len);
+        free(g);
+    }
     st->receive_next += len;
     st->session->stats.goodput_received_bytes += len;
     if (st->fin_known && st->receive_next == st->fin_offset)
@@ -103,97 +225,114 @@ static int take_in_order(struct stream *st, const uint8_t *data, uint64_t len)
     return 0;
 }
 
-/* Moves the segments that now join into the readable bytes. */
-static int join_segments(struct stream *st)
+/* Moves the early segments that now join to the readable ones. */
+static int join_early(struct stream *st)
 {
     struct segment *g;
+    int r;
 
-    while ((g = TAILQ_FIRST(&st->segments)) && g->offset <= st->receive_next) {
-        uint64_t end = g->offset + g->length;
-        int r = 0;
-
-        if (end > st->receive_next) {
-            uint64_t skip = st->receive_next - g->offset;
-
-            r = take_in_order(st, g->data + skip, g->length - skip);
-        }
+    while ((g = TAILQ_FIRST(&st->early)) && g->offset <= st->receive_next) {
+        TAILQ_REMOVE(&st->early, g, entry);
+        st->early_count--;
+        cut_front(g, (size_t)MIN(st->receive_next - g->offset, (uint64_t)g->length));
+        if (g->length > 0 && take_in_order(st, g) == 0)
+            continue;
+        r = g->length > 0 ? -ENOMEM : 0;
+        free(g);
         if (r < 0)
             return r;
-        TAILQ_REMOVE(&st->segments, g, entry);
-        st->segment_count--;
-        free(g);
     }
     return 0;
 }
 
-static int insert_segment(struct stream *st, struct segment *next, uint64_t offset,
-                          const uint8_t *data, uint64_t len)
+static void insert_early(struct stream *st, struct segment *next, struct segment *g)
 {
-    struct segment *g = malloc(sizeof(*g) + len);
-
-    if (!g)
-        return -ENOMEM;
-    *g = (struct segment){.offset = offset, .length = (uint32_t)len};
-    memcpy(g->data, data, len);
-    st->segment_count++;
+    st->early_count++;
     if (next)
         TAILQ_INSERT_BEFORE(next, g, entry);
     else
-        TAILQ_INSERT_TAIL(&st->segments, g, entry);
-    return 0;
+        TAILQ_INSERT_TAIL(&st->early, g, entry);
 }
 
-/* Keeps what is new of [offset, offset+len), so that kept segments never overlap. What comes early mostly
- * comes last: the search starts at the tail. */
-static int keep_segment(struct stream *st, uint64_t offset, const uint8_t *data, uint64_t len)
+/* A part of @from as a segment of its own. */
+static struct segment *copy_part(const struct segment *from, uint64_t offset, size_t len)
 {
-    struct segment *next = NULL, *before = TAILQ_LAST(&st->segments, segment_list);
-    int r = 0;
+    struct segment *g = segment_new(len);
 
-    while (before && before->offset + before->length > offset) {
+    if (g) {
+        g->offset = offset;
+        append(g, from->data + from->start + (offset - from->offset), len);
+    }
+    return g;
+}
+
+/* Keeps what is new of @g, so that early segments never overlap. What comes early mostly comes last: the
+ * search starts at the tail. Takes @g (*ret_taken) when all of it is new. */
+static int keep_early(struct stream *st, struct segment *g, bool *ret_taken)
+{
+    struct segment *next = NULL, *before = TAILQ_LAST(&st->early, segment_list), *part;
+    uint64_t at = g->offset, end = segment_end(g), until;
+
+    while (before && segment_end(before) > at) {
         next = before;
         before = TAILQ_PREV(before, segment_list, entry);
     }
-    while (len > 0 && r == 0) {
-        uint64_t n = len;
-
-        if (next && next->offset <= offset) { /* known already */
-            n = MIN(len, next->offset + next->length - offset);
-            next = TAILQ_NEXT(next, entry);
-        } else {
-            if (next)
-                n = MIN(len, next->offset - offset);
-            r = insert_segment(st, next, offset, data, n);
-        }
-        offset += n;
-        data += n;
-        len -= n;
+    if (!next || next->offset >= end) {
+        insert_early(st, next, g);
+        *ret_taken = true;
+        return 0;
     }
-    return r;
+    for (; at < end; at = until) {
+        if (next && next->offset <= at) { /* known already */
+            until = MIN(end, segment_end(next));
+            next = TAILQ_NEXT(next, entry);
+            continue;
+        }
+        until = next ? MIN(end, next->offset) : end;
+        part = copy_part(g, at, (size_t)(until - at));
+        if (!part)
+            return -ENOMEM;
+        insert_early(st, next, part);
+    }
+    return 0;
 }
 
 static const char *data_misfit(const struct stream *st, const struct wire_header *h)
 {
-    const struct segment *last = TAILQ_LAST(&st->segments, segment_list);
+    const struct segment *last = TAILQ_LAST(&st->early, segment_list);
     uint64_t end = h->offset + h->raw_length;
     bool fin = h->flags & WIRE_FLAG_FIN;
 
     if (end > st->receive_limit_told)
         return "data beyond the credit granted";
-    if (st->segment_count > LIMIT_STREAM_RANGES)
+    if (st->early_count > LIMIT_STREAM_RANGES)
         return "too many pieces out of order";
     if (st->fin_known && (end > st->fin_offset || (fin && end != st->fin_offset)))
         return "data beyond the stream's end";
-    if (fin && (end < st->receive_next || (last && end < last->offset + last->length)))
+    if (fin && (end < st->receive_next || (last && end < segment_end(last))))
         return "end of stream before data already received";
     return NULL;
 }
 
-int stream_on_data(struct stream *st, const struct wire_header *h, const uint8_t *payload,
+/* Puts @g where it belongs. Takes it (*ret_taken), or leaves it to the caller. */
+static int place(struct stream *st, struct segment *g, bool *ret_taken)
+{
+    int r;
+
+    if (g->offset > st->receive_next)
+        return keep_early(st, g, ret_taken);
+    if (segment_end(g) <= st->receive_next)
+        return 0; /* a repetition */
+    cut_front(g, (size_t)(st->receive_next - g->offset));
+    r = take_in_order(st, g);
+    *ret_taken = r == 0;
+    return r < 0 ? r : join_early(st);
+}
+
+int stream_on_data(struct stream *st, const struct wire_header *h, struct segment **segment,
                    const char **ret_why)
 {
-    uint64_t offset = h->offset, len = h->raw_length;
-    bool was_at_end = st->fin_received;
+    bool was_at_end = st->fin_received, taken = false;
     uint64_t before = st->receive_next;
     int r = 0;
 
@@ -205,22 +344,20 @@ int stream_on_data(struct stream *st, const struct wire_header *h, const uint8_t
     st->ack_owed = true;
     if (h->flags & WIRE_FLAG_FIN) {
         st->fin_known = true;
-        st->fin_offset = offset + len;
+        st->fin_offset = h->offset + h->raw_length;
     }
-    if (offset > st->receive_next) {
-        r = keep_segment(st, offset, payload, len);
-    } else if (offset + len > st->receive_next) {
-        uint64_t skip = st->receive_next - offset;
-
-        r = take_in_order(st, payload + skip, len - skip);
-        if (r == 0)
-            r = join_segments(st);
+    if (*segment) {
+        (*segment)->offset = h->offset;
+        (*segment)->length = h->raw_length;
+        r = place(st, *segment, &taken);
+        if (taken)
+            *segment = NULL;
     }
     if (st->fin_known && st->receive_next == st->fin_offset)
         st->fin_received = true;
     if (r == 0 && (st->receive_next != before || st->fin_received != was_at_end)) {
         if (st->released) /* nobody reads: throw away, keep the credit flowing */
-            stream_consume(st, buffer_len(&st->receive));
+            stream_skip(st);
         else
             stream_note(st, EVENT_READABLE);
     }

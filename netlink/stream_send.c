@@ -375,19 +375,20 @@ size_t stream_cut_late(struct stream *st, struct stripe *stripe, const uint8_t *
 /* A stripe whose TCP lost a packet delivers nothing for a round trip or more, and an urgent word may be
  * behind it. So urgent words go on every stripe; the first to arrive counts, the others are dropped as
  * repetitions. Only small ones: the class is for words, not for data. */
-static bool wants_copy(const struct stream *st, const struct range *r, unsigned slot)
+static bool wants_copy(const struct range *r, unsigned slot)
 {
-    return st->care == CARE_CONTROL && !st->dead && r->stripe && r->length <= URGENT_COPY_BYTES &&
-           !(r->carried & (1u << slot));
+    return r->stripe && r->length <= URGENT_COPY_BYTES && !(r->carried & (1u << slot));
 }
 
 size_t stream_cut_copy(struct stream *st, struct stripe *stripe, const uint8_t **ret)
 {
     struct range *r;
 
+    if (st->care != CARE_CONTROL || st->dead)
+        return 0;
     TAILQ_FOREACH(r, &st->ranges, entry)
     {
-        if (wants_copy(st, r, stripe->slot)) {
+        if (wants_copy(r, stripe->slot)) {
             r->carried = (uint16_t)(r->carried | 1u << stripe->slot);
             return put_header(st, r, ret);
         }

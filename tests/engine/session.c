@@ -115,7 +115,8 @@ static void let_go(struct end *e, bool reset)
 static void read_some(struct end *e)
 {
     const uint8_t *data = NULL;
-    size_t n = stream_peek(e->stream, &data);
+    size_t want = chance(e->sim, 20) ? 1 + (size_t)roll(e->sim, 200000) : 0;
+    size_t n = want ? stream_peek_joined(e->stream, want, &data) : stream_peek(e->stream, &data);
     size_t take = n;
 
     if (n > 0 && chance(e->sim, 50))
@@ -129,7 +130,7 @@ static void read_some(struct end *e)
     stream_consume(e->stream, take);
     e->read += take;
     if (take == n)
-        e->readable = false;
+        e->readable = stream_peek(e->stream, &data) > 0;
     if (stream_at_end(e->stream))
         e->at_end = true;
 }

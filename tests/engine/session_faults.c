@@ -179,7 +179,7 @@ static void expect_fault(struct rig *rig, int result, const char *words)
 static void expect_text(struct rig *rig, const char *text)
 {
     const uint8_t *data = NULL;
-    size_t n = stream_peek(rig->owner.last, &data);
+    size_t n = stream_peek_joined(rig->owner.last, SIZE_MAX, &data);
 
     assert_int_equal(n, strlen(text));
     assert_memory_equal(data, text, n);
@@ -414,7 +414,8 @@ static void test_a_comb_of_segments(void **state)
     assert_int_equal(feed_data(&rig, PEER, 0, "x", false), 0);
     session_dispatch(rig.session);
     whole[0] = 'x';
-    assert_int_equal(stream_peek(rig.owner.last, &(const uint8_t *){NULL}), sizeof(whole));
+    assert_int_equal(stream_peek_joined(rig.owner.last, SIZE_MAX, &(const uint8_t *){NULL}),
+                     sizeof(whole));
     rig_free(&rig);
 }
 

@@ -95,12 +95,14 @@ static void on_readable(void *user, struct stream *stream)
 {
     struct rig *r = user;
     const uint8_t *data = NULL;
-    size_t n = stream_peek(stream, &data);
+    size_t n;
 
-    for (size_t i = 0; i < n; i++)
-        assert_int_equal(data[i], byte_at(r, r->b.read + i));
-    stream_consume(stream, n);
-    r->b.read += n;
+    while ((n = stream_peek(stream, &data)) > 0) {
+        for (size_t i = 0; i < n; i++)
+            assert_int_equal(data[i], byte_at(r, r->b.read + i));
+        stream_consume(stream, n);
+        r->b.read += n;
+    }
     r->b.at_end = stream_at_end(stream);
 }
 

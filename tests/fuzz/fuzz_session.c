@@ -35,7 +35,7 @@ static void on_readable(void *user, struct stream *stream)
 {
     struct owner *o = user;
     const uint8_t *data = NULL;
-    size_t n = stream_peek(stream, &data);
+    size_t n = o->events % 2 ? stream_peek_joined(stream, 100, &data) : stream_peek(stream, &data);
     uint8_t sum = 0;
 
     for (size_t i = 0; i < n; i++) /* every byte must be there */

@@ -88,47 +88,56 @@ static void on_writable(void *user, struct stream *stream)
 
 /* --- receiving ----------------------------------------------------------------------------- */
 
-static void take_answers(struct load_stream *ls, const uint8_t *data, size_t len)
+static void take_answer(struct load *l, const uint8_t *data)
+{
+    if (l->answers < LOAD_ANSWERS_MAX)
+        l->answer_us[l->answers++] = (uint32_t)((clock_now_ns() - get_be64(data)) / 1000);
+}
+
+static void read_questions(struct load_stream *ls, struct stream *stream)
+{
+    const uint8_t *data = NULL;
+
+    while (stream_peek_joined(stream, QUESTION_BYTES, &data) >= QUESTION_BYTES) {
+        if (ls->load->sender)
+            take_answer(ls->load, data);
+        else
+            stream_write(stream, data, QUESTION_BYTES);
+        stream_consume(stream, QUESTION_BYTES);
+    }
+}
+
+static void read_payload(struct load_stream *ls, struct stream *stream)
 {
     struct load *l = ls->load;
-    uint64_t now_ns = clock_now_ns();
+    const uint8_t *data = NULL;
+    size_t n;
 
-    for (size_t at = 0; at + QUESTION_BYTES <= len && l->answers < LOAD_ANSWERS_MAX;
-         at += QUESTION_BYTES)
-        l->answer_us[l->answers++] = (uint32_t)((now_ns - get_be64(data + at)) / 1000);
+    while ((n = stream_peek(stream, &data)) > 0) {
+        if (l->options->verify && !pattern_matches(l->pattern, ls->at, data, n))
+            l->wrong = true;
+        stream_consume(stream, n);
+        ls->at += n;
+    }
+    if (stream_at_end(stream)) {
+        ls->over = true;
+        stream_end(stream);
+    }
 }
 
 static void on_readable(void *user, struct stream *stream)
 {
     struct load_stream *ls = user;
-    struct load *l = ls->load;
     const uint8_t *data = NULL;
-    size_t n;
 
     if (!ls->kind && stream_peek(stream, &data) > 0) {
         ls->kind = (char)data[0];
         stream_consume(stream, 1);
     }
-    n = stream_peek(stream, &data);
-    if (ls->kind == 'Q') {
-        n -= n % QUESTION_BYTES;
-        if (l->sender)
-            take_answers(ls, data, n);
-        else
-            stream_write(stream, data, n);
-        stream_consume(stream, n);
-        return;
-    }
-    if (l->options->stall)
-        return;
-    if (l->options->verify && !pattern_matches(l->pattern, ls->at, data, n))
-        l->wrong = true;
-    stream_consume(stream, n);
-    ls->at += n;
-    if (stream_at_end(stream)) {
-        ls->over = true;
-        stream_end(stream);
-    }
+    if (ls->kind == 'Q')
+        read_questions(ls, stream);
+    else if (!ls->load->options->stall)
+        read_payload(ls, stream);
 }
 
 static void on_reset(void *user, struct stream *stream, uint64_t reason)
