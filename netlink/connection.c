@@ -13,8 +13,9 @@ enum {
     /* TLS and greetings: three round trips of a very long link, with losses. */
     GREETING_DEADLINE_MS = 10000,
     READ_CHUNK_BYTES = 256 * 1024,
-    /* What one turn of the loop reads or writes on one connection, so that none hogs the loop. */
+    /* What one turn of the loop reads on one connection, so that none hogs the loop. */
     TURN_BYTES = 2 * 1024 * 1024,
+    WRITE_QUANTUM_BYTES = 256 * 1024,
 };
 
 static void on_poll(uv_poll_t *poll, int status, int events);
@@ -285,35 +286,40 @@ static int write_kept(struct connection *c)
     return 0;
 }
 
-static int write_frames(struct connection *c)
+/* A quantum of them: the next ones are for the next connection, so that all carry their part and none grows
+ * cold. TCP begins anew with a small window on one that was idle, and what it is given then comes late. */
+static int write_frames(struct connection *c, bool *ret_more)
 {
     const uint8_t *data = NULL;
-    size_t turn = 0, n;
+    size_t written = 0, n;
     int r = 0;
 
-    while (r == 0 && turn < TURN_BYTES &&
+    while (r == 0 && written < WRITE_QUANTUM_BYTES &&
            (n = session_stripe_next(c->session, c->stripe, &data, clock_now_ns())) > 0) {
         r = write_all(c, data, n);
-        turn += n;
+        written += n;
     }
-    return r == 0 && turn >= TURN_BYTES ? -EAGAIN : r;
+    *ret_more = r == 0 && written >= WRITE_QUANTUM_BYTES;
+    return r;
 }
 
-void connection_pump(struct connection *c)
+bool connection_pump(struct connection *c)
 {
+    bool more = false;
     int r;
 
     if (c->state != CONNECTION_GREETING && c->state != CONNECTION_OPEN)
-        return;
+        return false;
     r = write_kept(c);
     if (r == 0 && c->state == CONNECTION_OPEN)
-        r = write_frames(c);
+        r = write_frames(c, &more);
     if (r == 0)
         r = tls_conn_flush(c->tls);
     if (r < 0 && r != -EAGAIN)
         drop_because(c, r, "send to the peer", tls_conn_why(c->tls));
     else
         watch(c, r == 0 ? UV_READABLE : UV_READABLE | UV_WRITABLE);
+    return r == 0 && more;
 }
 
 /* The greeting is one frame; whatever follows it belongs to the session. */

@@ -96,8 +96,8 @@ int connection_dial(uv_loop_t *loop, struct tls_identity *id,
 int connection_send(struct connection *c, const void *data, size_t len);
 /* Joins the session: from now on frames flow. */
 int connection_attach(struct connection *c, struct session *session);
-/* Writes what the session has for this stripe until the socket is full. */
-void connection_pump(struct connection *c);
+/* Writes what the session has for this stripe, a quantum at most. True: it could write more. */
+bool connection_pump(struct connection *c);
 /* Follows the link's rate. */
 void connection_tune(struct connection *c, const struct connection_tuning *t);
 /* Ends it now; on_lost is called before this returns unless it was already. */

@@ -246,23 +246,34 @@ static void on_output_time(uv_timer_t *timer)
     (void)timer; /* the loop wakes up; on_prepare() does the rest */
 }
 
+/* Every connection that has room sends a quantum. True: one of them could send more. */
+static bool pump_all(struct link_session *ls)
+{
+    struct connection *c = TAILQ_FIRST(&ls->connections), *next;
+    bool more = false;
+
+    if (c) { /* each time another one is the first */
+        TAILQ_REMOVE(&ls->connections, c, entry);
+        TAILQ_INSERT_TAIL(&ls->connections, c, entry);
+    }
+    for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
+        next = TAILQ_NEXT(c, entry);
+        if (!(c->poll_events & UV_WRITABLE))
+            more = connection_pump(c) || more;
+    }
+    return more;
+}
+
 /* Sending makes room, writers fill it, and it is sent again: until the sockets are full or the turn is over.
  * True: it is the turn that ended. */
 static bool send_queued(struct link_session *ls, uint64_t now_ns)
 {
-    struct connection *c, *next;
-
     for (int round = 0; round < SEND_ROUNDS; round++) {
         if (!ls->closing)
             session_dispatch(ls->engine);
         if (!session_wants_output(ls->engine, now_ns))
             return false;
-        for (c = TAILQ_FIRST(&ls->connections); c; c = next) {
-            next = TAILQ_NEXT(c, entry);
-            if (!(c->poll_events & UV_WRITABLE))
-                connection_pump(c);
-        }
-        if (!session_has_events(ls->engine))
+        if (!pump_all(ls) && !session_has_events(ls->engine))
             return false;
     }
     return true;
