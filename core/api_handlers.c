@@ -50,12 +50,13 @@ static void get_peers(struct service *s, struct api_answer *out)
         struct link_session *ls = peering_any(s->peering, p->link.name);
 
         json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:b}", "name", p->link.name, "address",
-                            p->link.address, "fingerprint", p->link.fingerprint, "connected",
-                            ls && link_session_is_up(ls), "may_move_here",
-                            (p->permissions & PEER_MAY_MOVE_HERE) != 0, "may_move_from_here",
-                            (p->permissions & PEER_MAY_MOVE_FROM_HERE) != 0, "may_drill",
-                            (p->permissions & PEER_MAY_DRILL) != 0));
+            list,
+            json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b}", "name", p->link.name, "address",
+                      p->link.address, "fingerprint", p->link.fingerprint, "certificate_name",
+                      p->link.certificate_name, "connected", ls && link_session_is_up(ls),
+                      "may_move_here", (p->permissions & PEER_MAY_MOVE_HERE) != 0,
+                      "may_move_from_here", (p->permissions & PEER_MAY_MOVE_FROM_HERE) != 0,
+                      "may_drill", (p->permissions & PEER_MAY_DRILL) != 0));
     }
     out->body = json_pack("{s:s, s:o}", "site", s->config->name, "peers", list);
 }

@@ -117,6 +117,16 @@ static bool set_name(char to[WIRE_NAME_BYTES], const char *value)
     return value[0] && value[0] != '.' && set_string(to, WIRE_NAME_BYTES, value);
 }
 
+/* A DNS name, as certificates have it: without wildcards. */
+static bool set_host_name(char to[TLS_NAME_BYTES], const char *value)
+{
+    for (const char *p = value; *p; p++) {
+        if (!isalnum((unsigned char)*p) && !strchr("-_.", *p))
+            return false;
+    }
+    return value[0] && value[0] != '.' && set_string(to, TLS_NAME_BYTES, value);
+}
+
 static bool set_directories(struct config *c, const char *value)
 {
     char copy[4096], *save = NULL;
@@ -179,6 +189,10 @@ static int set_tls(struct config *c, const char *key, const char *value)
         return set_path(c->key, value);
     if (strcmp(key, "certificate") == 0)
         return set_path(c->certificate, value);
+    if (strcmp(key, "ca") == 0)
+        return set_path(c->ca, value);
+    if (strcmp(key, "crl") == 0)
+        return set_path(c->crl, value);
     return -1;
 }
 
@@ -221,10 +235,18 @@ static bool set_compression(struct link_config *c, const char *value)
     return true;
 }
 
+static bool set_stripes(unsigned *to, const char *value)
+{
+    if (strcmp(value, "auto") != 0)
+        return set_number(to, value, 1, LIMIT_SESSION_STRIPES);
+    *to = 0;
+    return true;
+}
+
 static int set_link(struct link_config *c, const char *key, const char *value)
 {
     if (strcmp(key, "stripes") == 0)
-        return set_number(&c->stripes, value, 1, LIMIT_SESSION_STRIPES);
+        return set_stripes(&c->stripes, value);
     if (strcmp(key, "window") == 0)
         return set_bytes32(&c->window_bytes, value, 16u << 20, 1u << 30);
     if (strcmp(key, "socket_buffer") == 0)
@@ -289,6 +311,8 @@ static int set_peer(struct config_peer *p, const char *key, const char *value)
         return set_string(p->link.address, sizeof(p->link.address), value);
     if (strcmp(key, "fingerprint") == 0)
         return tls_fingerprint_parse(value, p->link.fingerprint) == 0;
+    if (strcmp(key, "certificate_name") == 0)
+        return set_host_name(p->link.certificate_name, value);
     if (strcmp(key, "allow") == 0)
         return set_permissions(&p->permissions, value);
     if (strcmp(key, "bwlimit") == 0) {
@@ -381,28 +405,54 @@ static void set_defaults(struct config *c)
     link_config_default(&c->link);
 }
 
+static const char WHAT[] = "read the configuration";
+
+static bool same(const char *a, const char *b)
+{
+    return a[0] && strcasecmp(a, b) == 0;
+}
+
+static int check_peer(const struct config *c, unsigned index, const char *path, struct error *err)
+{
+    const struct link_peer *p = &c->peers[index].link;
+
+    if (!p->fingerprint[0] && !p->certificate_name[0])
+        return error_set(err, -EINVAL, WHAT, "paste what `ferry identity` prints at that site",
+                         "%s: [peer %s] has neither fingerprint nor certificate_name", path,
+                         p->name);
+    if (p->certificate_name[0] && !c->ca[0])
+        return error_set(err, -EINVAL, WHAT, "name the CA that certifies it: ca = in [tls]",
+                         "%s: [peer %s] has a certificate_name, but this site has no ca", path,
+                         p->name);
+    if (strcmp(p->name, c->name) == 0)
+        return error_set(err, -EINVAL, WHAT, "remove that section",
+                         "%s: [peer %s] is this site itself", path, p->name);
+    for (unsigned k = 0; k < index; k++) {
+        const struct link_peer *other = &c->peers[k].link;
+        bool key = same(other->fingerprint, p->fingerprint);
+
+        if (key || same(other->certificate_name, p->certificate_name))
+            return error_set(err, -EINVAL, WHAT, "give each site its own key and name",
+                             "%s: [peer %s] and [peer %s] have the same %s", path, other->name,
+                             p->name, key ? "fingerprint" : "certificate_name");
+    }
+    return 0;
+}
+
 static int check_whole(const struct config *c, const char *path, struct error *err)
 {
-    static const char WHAT[] = "read the configuration";
 
     if (!c->name[0])
         return error_set(err, -EINVAL, WHAT, "add name = SITE in [site]",
                          "%s: this site has no name", path);
+    if (c->crl[0] && !c->ca[0])
+        return error_set(err, -EINVAL, WHAT,
+                         "add ca =, or remove crl =", "%s: [tls] has a crl and no ca", path);
     for (unsigned i = 0; i < c->peer_count; i++) {
-        const struct config_peer *p = &c->peers[i];
+        int r = check_peer(c, i, path, err);
 
-        if (!p->link.fingerprint[0])
-            return error_set(err, -EINVAL, WHAT, "paste what `ferry identity` prints at that site",
-                             "%s: [peer %s] has no fingerprint", path, p->link.name);
-        if (strcmp(p->link.name, c->name) == 0)
-            return error_set(err, -EINVAL, WHAT, "remove that section",
-                             "%s: [peer %s] is this site itself", path, p->link.name);
-        for (unsigned k = 0; k < i; k++) {
-            if (strcmp(c->peers[k].link.fingerprint, p->link.fingerprint) == 0)
-                return error_set(err, -EINVAL, WHAT, "give each site its own key",
-                                 "%s: [peer %s] and [peer %s] have the same fingerprint", path,
-                                 c->peers[k].link.name, p->link.name);
-        }
+        if (r < 0)
+            return r;
     }
     return 0;
 }
@@ -415,7 +465,7 @@ int config_load(const char *path, struct config **ret, struct error *err)
     int r;
 
     if (!c)
-        return error_set(err, -ENOMEM, "read the configuration", NULL, "out of memory");
+        return error_set(err, -ENOMEM, WHAT, NULL, "out of memory");
     set_defaults(c);
     reader.file = fopen(path, "re");
     r = reader.file ? ini_parse_stream(read_line, &reader, on_entry, &reader) : -1;
@@ -424,11 +474,11 @@ int config_load(const char *path, struct config **ret, struct error *err)
         if (err)
             *err = first;
     } else if (r == -1) {
-        r = error_set(err, -ENOENT, "read the configuration", "see ferry.conf(5) for an example",
-                      "%s: %s", path, strerror(errno));
+        r = error_set(err, -ENOENT, WHAT, "see ferry.conf(5) for an example", "%s: %s", path,
+                      strerror(errno));
     } else if (r != 0) {
-        r = error_set(err, -EINVAL, "read the configuration", NULL,
-                      "%s line %d is neither [section] nor key = value", path, r);
+        r = error_set(err, -EINVAL, WHAT, NULL, "%s line %d is neither [section] nor key = value",
+                      path, r);
     } else {
         r = check_whole(c, path, err);
     }
@@ -456,11 +506,11 @@ const struct config_peer *config_peer_by_name(const struct config *c, const char
     return NULL;
 }
 
-const struct config_peer *config_peer_by_fingerprint(const struct config *c,
-                                                     const char *fingerprint)
+const struct config_peer *config_peer_by_certificate(const struct config *c,
+                                                     const struct tls_conn *seen)
 {
     for (unsigned i = 0; i < c->peer_count; i++) {
-        if (strcmp(c->peers[i].link.fingerprint, fingerprint) == 0)
+        if (link_peer_is(&c->peers[i].link, seen))
             return &c->peers[i];
     }
     return NULL;

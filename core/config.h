@@ -44,6 +44,7 @@ struct config {
     enum log_level log_level;
     /* [tls] */
     char key[PATH_MAX], certificate[PATH_MAX];
+    char ca[PATH_MAX], crl[PATH_MAX]; /* empty: none */
     /* [libvirt] */
     char libvirt_uri[256];
     char libvirt_socket[PATH_MAX]; /* of the local libvirtd; peers' calls are passed to it */
@@ -72,8 +73,9 @@ int config_load(const char *path, struct config **ret, struct error *err);
 void config_free(struct config *c);
 
 const struct config_peer *config_peer_by_name(const struct config *c, const char *name);
-const struct config_peer *config_peer_by_fingerprint(const struct config *c,
-                                                     const char *fingerprint);
+/* Whoever shows this certificate. */
+const struct config_peer *config_peer_by_certificate(const struct config *c,
+                                                     const struct tls_conn *seen);
 
 /* "200M", "1.5G", "4096": bytes, binary prefixes. -EINVAL. */
 int config_parse_bytes(const char *text, uint64_t *ret);

@@ -256,10 +256,10 @@ static void contact_free(struct contact *c)
     free(c);
 }
 
-static bool on_find_peer(void *user, const char *fingerprint, struct link_peer *ret)
+static bool on_find_peer(void *user, const struct tls_conn *seen, struct link_peer *ret)
 {
     struct peering *p = user;
-    const struct config_peer *peer = config_peer_by_fingerprint(p->config, fingerprint);
+    const struct config_peer *peer = config_peer_by_certificate(p->config, seen);
 
     if (peer)
         *ret = peer->link;

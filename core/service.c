@@ -286,6 +286,8 @@ static int open_state(struct service *s, struct error *err)
     if (r == 0)
         r = tls_identity_load(s->config->key, s->config->certificate, s->config->name, &s->identity,
                               err);
+    if (r == 0 && s->config->ca[0])
+        r = tls_identity_trust(s->identity, s->config->ca, s->config->crl, err);
     if (r == 0) {
         snprintf(path, sizeof(path), "%s/journal.sqlite", s->config->state_dir);
         r = journal_open(s->loop, path, &s->journal, err);

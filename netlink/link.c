@@ -87,6 +87,7 @@ int link_session_new(struct link *link, const struct link_peer *peer, bool initi
     ls->link = link;
     ls->peer = *peer;
     ls->initiator = initiator;
+    ls->plan.wanted = STRIPE_PLAN_FIRST;
     ls->down_since_ns = clock_now_ns();
     memcpy(ls->id, id, WIRE_ID_BYTES);
     TAILQ_INIT(&ls->connections);

@@ -27,13 +27,15 @@ enum { LINK_ADDRESS_BYTES = 264 }; /* host name (253) + ":" + port */
 struct link_peer {
     char name[WIRE_NAME_BYTES];
     char address[LINK_ADDRESS_BYTES]; /* "host:port" or "[v6]:port" */
+    /* What its certificate must be or say; one of them at least, both when both are set. */
     char fingerprint[TLS_FINGERPRINT_BYTES];
+    char certificate_name[TLS_NAME_BYTES];
 };
 
 struct link_config {
     char site_name[WIRE_NAME_BYTES];
     char listen[LINK_ADDRESS_BYTES]; /* empty: accept nothing */
-    unsigned stripes;                /* connections of a session this side dials */
+    unsigned stripes; /* connections of a session this side dials; 0: as many as help */
     uint32_t
         window_bytes; /* what a session may hold for its readers, and for its peer, all streams together */
     uint32_t unsent_bytes;
@@ -49,8 +51,8 @@ struct link_config {
 void link_config_default(struct link_config *ret);
 
 struct link_ops {
-    /* The configured peer with this fingerprint; false: none. */
-    bool (*find_peer)(void *user, const char *fingerprint, struct link_peer *ret);
+    /* The configured peer that shows itself here, by link_peer_is(); false: none. */
+    bool (*find_peer)(void *user, const struct tls_conn *seen, struct link_peer *ret);
     /* A peer opened a session (on_session) or a stream in one, dialled or accepted (on_stream). */
     void (*on_session)(void *user, struct link_session *ls);
     void (*on_stream)(void *user, struct link_session *ls, struct stream *stream);
@@ -60,6 +62,9 @@ struct link_ops {
     /* A session and all that it held are freed, however it ended. May be NULL. */
     void (*on_session_freed)(void *user);
 };
+
+/* Whoever holds the other end of @seen is this peer. */
+bool link_peer_is(const struct link_peer *peer, const struct tls_conn *seen);
 
 /* Starts listening. @id and @ops must outlive the link. */
 int link_new(uv_loop_t *loop, const struct link_config *config, struct tls_identity *id,

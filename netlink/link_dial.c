@@ -87,9 +87,14 @@ static unsigned free_index(const struct link_session *ls, unsigned wanted, unsig
     return first;
 }
 
+unsigned link_wanted_stripes(const struct link_session *ls)
+{
+    return ls->link->config.stripes ? ls->link->config.stripes : ls->plan.wanted;
+}
+
 static int dial_missing(struct link_session *ls, unsigned most)
 {
-    unsigned wanted = ls->link->config.stripes, missing, i = free_index(ls, wanted, &missing);
+    unsigned wanted = link_wanted_stripes(ls), missing, i = free_index(ls, wanted, &missing);
     int r = 0;
 
     for (; r == 0 && missing > 0 && most > 0; most--) {

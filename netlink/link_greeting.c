@@ -34,27 +34,52 @@ static int send_hello(struct link_session *ls, struct connection *c)
     return connection_send(c, frame, wire_put_hello(frame, WIRE_HELLO, &h));
 }
 
-static int on_secured(void *owner, struct connection *c, struct error *err)
+bool link_peer_is(const struct link_peer *peer, const struct tls_conn *seen)
 {
-    struct link *link = owner;
-    const char *seen = tls_conn_peer_fingerprint(c->tls);
-    struct link_session *ls = c->context;
-    struct link_peer peer;
+    const char *fingerprint = peer->fingerprint, *name = peer->certificate_name;
 
-    if (c->server) {
-        if (!link->ops->find_peer(link->user, seen, &peer))
-            return error_set(err, -EACCES, "accept a connection",
-                             "add its [peer] section if it is one of yours",
-                             "%s has the unknown certificate %s", c->peer_address, seen);
-        return 0;
-    }
-    if (strcmp(seen, ls->peer.fingerprint) != 0)
+    if (fingerprint[0] && strcmp(fingerprint, tls_conn_peer_fingerprint(seen)) != 0)
+        return false;
+    if (name[0] && !tls_conn_peer_has_name(seen, name))
+        return false;
+    return fingerprint[0] || name[0];
+}
+
+static int unknown_caller(const struct connection *c, struct error *err)
+{
+    return error_set(
+        err, -EACCES, "accept a connection", "add its [peer] section if it is one of yours",
+        "%s has the unknown certificate %s", c->peer_address, tls_conn_peer_fingerprint(c->tls));
+}
+
+static int wrong_peer(const struct link_peer *peer, const struct tls_conn *seen, struct error *err)
+{
+    const char *shown = tls_conn_peer_fingerprint(seen), *doubt = tls_conn_peer_doubt(seen);
+
+    if (peer->fingerprint[0] && strcmp(peer->fingerprint, shown) != 0)
         return error_set(
             err, -EACCES, "verify the peer",
             "compare `ferry identity` there with fingerprint= here; a difference you cannot "
             "explain is an attack",
-            "%s at %s shows certificate %s, expected %s", ls->peer.name, ls->peer.address, seen,
-            ls->peer.fingerprint);
+            "%s at %s shows certificate %s, expected %s", peer->name, peer->address, shown,
+            peer->fingerprint);
+    return error_set(err, -EACCES, "verify the peer",
+                     "look at certificate= there, ca= and certificate_name= here",
+                     "%s at %s shows a certificate that %s %s (%s)", peer->name, peer->address,
+                     doubt[0] ? "does not count for" : "is not for", peer->certificate_name,
+                     doubt[0] ? doubt : shown);
+}
+
+static int on_secured(void *owner, struct connection *c, struct error *err)
+{
+    struct link *link = owner;
+    struct link_session *ls = c->context;
+    struct link_peer peer;
+
+    if (c->server)
+        return link->ops->find_peer(link->user, c->tls, &peer) ? 0 : unknown_caller(c, err);
+    if (!link_peer_is(&ls->peer, c->tls))
+        return wrong_peer(&ls->peer, c->tls, err);
     /* The first asks for the session; the others are ready by the time the peer knows it. */
     return ls->was_up || c->stripe_index == 0 ? send_hello(ls, c) : 0;
 }
@@ -74,8 +99,7 @@ static void forget_earlier_runs(struct link *link, const struct link_peer *peer,
 
     for (ls = TAILQ_FIRST(&link->sessions); ls; ls = next) {
         next = TAILQ_NEXT(ls, entry);
-        if (!ls->initiator && !ls->closing &&
-            strcmp(ls->peer.fingerprint, peer->fingerprint) == 0 &&
+        if (!ls->initiator && !ls->closing && strcmp(ls->peer.name, peer->name) == 0 &&
             memcmp(ls->peer_instance, h->instance_id, WIRE_ID_BYTES) != 0)
             link_session_fail(ls, WIRE_REASON_UNKNOWN_SESSION, "the peer's ferryd was restarted");
     }
@@ -89,10 +113,10 @@ static int session_for_hello(struct link *link, struct connection *c, const stru
     struct link_session *ls = link_session_by_id(link, h->session_id);
     int r;
 
-    if (!link->ops->find_peer(link->user, tls_conn_peer_fingerprint(c->tls), &peer))
+    if (!link->ops->find_peer(link->user, c->tls, &peer))
         return error_set(err, -EACCES, "accept a session", NULL,
                          "the peer was removed from the configuration");
-    if (ls && (ls->initiator || ls->closing || strcmp(ls->peer.fingerprint, peer.fingerprint) != 0))
+    if (ls && (ls->initiator || ls->closing || strcmp(ls->peer.name, peer.name) != 0))
         ls = NULL;
     if (!ls && h->resume) {
         refuse(c, WIRE_REASON_UNKNOWN_SESSION, "no such session here");

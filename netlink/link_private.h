@@ -10,6 +10,7 @@
 #include "netlink/link.h"
 #include "netlink/packer.h"
 #include "netlink/pacer.h"
+#include "netlink/stripe_plan.h"
 
 /* "*" and host names may stand for several addresses: of both families, for one. */
 enum { LINK_LISTENERS_MAX = 4 };
@@ -43,7 +44,8 @@ struct link_session {
     uint64_t closing_since_ns;
     /* link_tune.c */
     struct pacer pacer;
-    bool bulk; /* more waits to be sent than the link takes */
+    struct stripe_plan plan; /* when their number is left to the session */
+    bool bulk;               /* more waits to be sent than the link takes */
     unsigned busy_ticks;
     uint64_t busy_ns, unclean_ns, retransmits_seen;
     uint64_t delivered_bytes, retransmits, segments_out; /* of all connections it ever had */
@@ -99,6 +101,8 @@ void link_listen_again(struct link *link, uint64_t now_ns);
 void link_stop_listening(struct link *link);
 
 /* link_dial.c */
+/* Connections that a session this side dials should have. */
+unsigned link_wanted_stripes(const struct link_session *ls);
 /* "host:port" or "[v6]:port" -> its parts. -EINVAL. */
 int link_split_address(const char *address, char host[256], char port[8]);
 /* Connects what a session that was up misses, when it is time; asks the peer when all stripes are silent. */

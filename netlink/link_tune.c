@@ -129,6 +129,20 @@ static void size_for_rate(struct link_session *ls, uint64_t rate, struct connect
     session_set_frame_bytes(ls->engine, (uint32_t)frame);
 }
 
+/* On a short way one stripe fills the line as well as many. */
+static void plan_stripes(struct link_session *ls, const struct pacer_sample *seen)
+{
+    struct stripe_sample sample = {
+        .now_ns = seen->now_ns,
+        .rtt_ns = ls->rtt_ns,
+        .delivered_bytes = seen->delivered_bytes,
+        .busy = ls->bulk && ls->attached >= link_wanted_stripes(ls),
+        .line_is_full = ls->pacer.state != PACER_SEARCH || ls->rtt_min_ns < LONG_RTT_NS,
+    };
+
+    stripe_plan_take(&ls->plan, &sample);
+}
+
 void link_session_tune(struct link_session *ls, uint64_t now_ns)
 {
     struct pacer_sample sample = {.now_ns = now_ns};
@@ -144,6 +158,7 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
     sample.busy = session_wants_output(ls->engine, now_ns) && sockets_are_full(ls);
     note_bulk(ls, sample.busy, now_ns);
     pacer_take(&ls->pacer, &sample);
+    plan_stripes(ls, &sample);
     if (ls->rtt_min_ns < LONG_RTT_NS) {
         tuning.unsent_bytes = CONNECTION_UNSENT_MAX_BYTES;
     } else {

@@ -2,9 +2,10 @@
 /*
  * TLS 1.3 for stripes, and the identity of a site: the one place that knows OpenSSL.
  *
- * A site is its key. Certificates are self-signed containers for it, made on first use; peers know
- * each other by the SHA-256 of the certificate ("sha256:HEX"), pinned in their configuration. Both
- * sides authenticate. No tickets, no 0-RTT, no renegotiation: a connection is one handshake.
+ * A site is its key. Peers know each other by the SHA-256 of the certificate ("sha256:HEX"), pinned in their
+ * configuration; for that certificates are self-signed containers of the key, made on first use. Or both have
+ * certificates of a CA, and know each other by the name in it. Both sides authenticate. No tickets, no
+ * 0-RTT, no renegotiation: a connection is one handshake.
  */
 #ifndef FERRY_NETLINK_TLS_H
 #define FERRY_NETLINK_TLS_H
@@ -18,7 +19,10 @@
 struct tls_identity;
 struct tls_conn;
 
-enum { TLS_FINGERPRINT_BYTES = 72 }; /* "sha256:" + 64 hex digits + 0 */
+enum {
+    TLS_FINGERPRINT_BYTES = 72, /* "sha256:" + 64 hex digits + 0 */
+    TLS_NAME_BYTES = 254,       /* a DNS name + 0 */
+};
 
 /*
  * Loads key and certificate from the two PEM files; makes both (key mode 0600) when neither exists.
@@ -27,6 +31,9 @@ enum { TLS_FINGERPRINT_BYTES = 72 }; /* "sha256:" + 64 hex digits + 0 */
 int tls_identity_load(const char *key_path, const char *certificate_path, const char *site_name,
                       struct tls_identity **ret, struct error *err);
 void tls_identity_free(struct tls_identity *id);
+/* Certificates of this CA (PEM, one or more) count from now on, unless they are on the list @crl_path ("": none). */
+int tls_identity_trust(struct tls_identity *id, const char *ca_path, const char *crl_path,
+                       struct error *err);
 const char *tls_identity_fingerprint(const struct tls_identity *id);
 
 /* "sha256:" and 64 hex digits, colons between pairs allowed -> the canonical form. -EINVAL otherwise. */
@@ -54,6 +61,10 @@ const char *tls_conn_why(const struct tls_conn *c);
 
 /* After the handshake: the peer's certificate, and the cipher in use. */
 const char *tls_conn_peer_fingerprint(const struct tls_conn *c);
+/* The CA of this site certifies that the peer has this DNS name: a subject alternative name, letter for letter. */
+bool tls_conn_peer_has_name(const struct tls_conn *c, const char *name);
+/* Why the CA does not certify it; "" when it does. */
+const char *tls_conn_peer_doubt(const struct tls_conn *c);
 const char *tls_conn_cipher(const struct tls_conn *c);
 
 #endif

@@ -16,7 +16,6 @@
 #include "core/config.h"
 
 #define FINGERPRINT_A "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-#define FINGERPRINT_B "sha256:1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 static int load(const char *text, struct config **ret, struct error *err)
 {
@@ -82,7 +81,7 @@ static void test_all_settings(void **state)
         "; a comment\n"
         "[site]\nname = a.b-c_1\nlisten = [::1]:99\nstate_dir = /s\nrun_dir = /r\n"
         "socket_dir = /k\nlog_level = debug\n"
-        "[tls]\nkey = /t/key\ncertificate = /t/cert\n"
+        "[tls]\nkey = /t/key\ncertificate = /t/cert\nca = /t/ca\ncrl = /t/crl\n"
         "[libvirt]\nuri = test:///default\nsocket = /l\nqemu_user = root\nmonitor = no\n"
         "[link]\nstripes = 16\nwindow = 64M\nsocket_buffer = 0\ncongestion_control = cubic\n"
         "stripe_timeout_s = 2\noutage_limit_s = 86400\n"
@@ -90,7 +89,7 @@ static void test_all_settings(void **state)
         "[memory]\ndowntime_ms = 50\nswitchover_deadline_s = 5\ncodec = no\npage_store = 64M\n"
         "[peer b]\naddress = b.example:7077\nfingerprint = " FINGERPRINT_A "\n"
         "allow = move-here, drill\n"
-        "[peer c]\nfingerprint = " FINGERPRINT_B "\n");
+        "[peer c]\ncertificate_name = c.example\n");
 
     (void)state;
     assert_string_equal(c->listen, "[::1]:99");
@@ -108,7 +107,9 @@ static void test_all_settings(void **state)
     assert_false(c->codec);
     assert_int_equal(c->page_store_bytes, 64 << 20);
     assert_int_equal(c->peer_count, 2);
-    assert_string_equal(config_peer_by_fingerprint(c, FINGERPRINT_B)->link.name, "c");
+    assert_string_equal(c->ca, "/t/ca");
+    assert_string_equal(config_peer_by_name(c, "b")->link.fingerprint, FINGERPRINT_A);
+    assert_string_equal(config_peer_by_name(c, "c")->link.certificate_name, "c.example");
     assert_int_equal(config_peer_by_name(c, "b")->permissions, PEER_MAY_MOVE_HERE | PEER_MAY_DRILL);
     assert_int_equal(config_peer_by_name(c, "c")->permissions, 0); /* nothing unless it is said */
     config_free(c);
@@ -128,6 +129,7 @@ static void test_broken_things_are_named(void **state)
         {"[libvirt]\nmonitor = maybe\n", "monitor"},
         {"[link]\nstripes = 0\n", "stripes"},
         {"[link]\nstripes = 17\n", "stripes"},
+        {"[link]\nstripes = many\n", "stripes"},
         {"[link]\nstripes = -1\n", "stripes"},
         {"[link]\nstripes = 4x\n", "stripes"},
         {"[link]\nstripes = \n", "stripes"},
@@ -151,6 +153,13 @@ static void test_broken_things_are_named(void **state)
         {"[site]\nname = a\n[peer a]\nfingerprint = " FINGERPRINT_A "\n", "peer a"},
         {"[site]\nname = a\n[peer b]\nfingerprint = " FINGERPRINT_A
          "\n[peer c]\nfingerprint = " FINGERPRINT_A "\n",
+         "peer c"},
+        {"[tls]\nca = ca.pem\n", "ca"},
+        {"[site]\nname = a\n[tls]\ncrl = /crl\n", "crl"},
+        {"[peer b]\ncertificate_name = *.example\n", "certificate_name"},
+        {"[site]\nname = a\n[peer b]\ncertificate_name = b.example\n", "no ca"},
+        {"[site]\nname = a\n[tls]\nca = /ca\n[peer b]\ncertificate_name = b.example\n"
+         "[peer c]\ncertificate_name = B.example\n",
          "peer c"},
         {"[site]\nname = a\nnonsense\n", "line 3"},
         {"[link]\nstripes = 4\n", "no name"},

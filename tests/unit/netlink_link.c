@@ -54,11 +54,11 @@ static uint8_t byte_at(uint64_t at)
 
 /* --- the owner of a link ------------------------------------------------------------------- */
 
-static bool on_find_peer(void *user, const char *fingerprint, struct link_peer *ret)
+static bool on_find_peer(void *user, const struct tls_conn *seen, struct link_peer *ret)
 {
     struct site *site = user;
 
-    if (!site->peer.name[0] || strcmp(site->peer.fingerprint, fingerprint) != 0)
+    if (!site->peer.name[0] || !link_peer_is(&site->peer, seen))
         return false;
     *ret = site->peer;
     return true;

@@ -164,12 +164,12 @@ static struct load_stream *add_stream(struct load *l, struct stream *stream, cha
 
 /* --- the link's owner ---------------------------------------------------------------------- */
 
-static bool on_find_peer(void *user, const char *fingerprint, struct link_peer *ret)
+static bool on_find_peer(void *user, const struct tls_conn *seen, struct link_peer *ret)
 {
     const struct load *l = user;
 
     *ret = l->options->peer;
-    return strcmp(fingerprint, ret->fingerprint) == 0;
+    return link_peer_is(ret, seen);
 }
 
 static void on_session(void *user, struct link_session *session)

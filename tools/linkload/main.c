@@ -21,7 +21,7 @@ static const char USAGE[] =
     "  --seconds S       send for so long (default 10); --bytes N  or so many on each stream\n"
     "  --streams N       payload streams (default 1)\n"
     "  --pattern WORD    random (default), text, zero; the same at both ends\n"
-    "  --stripes N       connections (default 4)\n"
+    "  --stripes N       connections (default 4), or auto\n"
     "  --window BYTES    what a session may hold for its readers\n"
     "  --question MS     a small urgent question so often (default: none)\n"
     "  --question-after S  the first of them\n"
@@ -89,7 +89,10 @@ static int take_option(struct load_options *o, int option, const char *value)
         return pattern_parse(value, &o->pattern) ? 0 : -1;
     case 'S':
         o->link.stripes = (unsigned)strtoul(value, NULL, 10);
-        return o->link.stripes >= 1 && o->link.stripes <= LIMIT_SESSION_STRIPES ? 0 : -1;
+        return strcmp(value, "auto") == 0 ||
+                       (o->link.stripes >= 1 && o->link.stripes <= LIMIT_SESSION_STRIPES)
+                   ? 0
+                   : -1;
     case 'w':
         o->link.window_bytes = (uint32_t)strtoul(value, NULL, 10);
         return 0;
