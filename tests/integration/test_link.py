@@ -3,12 +3,18 @@
 """Goal: the link by itself: what `ferry link` and `ferry bwlimit` say and do, what they refuse, and that a load
 survives cuts of the line with every byte in its place, on a clean line and on one that loses packets."""
 
+import pathlib
+import re
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 
 import ferrylab
 from benchlib.linkload import Load, rate_mbit
-from ferrylab import CONTROL_SOCKET, Failed, expect, expect_equal, expect_moved, expect_words, until, wait_finished
+from ferrylab import (CONFIG, CONTROL_SOCKET, Failed, expect, expect_equal, expect_moved, expect_words, until,
+                      wait_finished)
 
 SMALL = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
 LOAD_LIMIT_S = 120
@@ -112,6 +118,72 @@ def wrong_certificate(bed):
     raise Failed("a load between strangers went through")
 
 
+# --- certificates of a CA ---
+
+
+def _openssl(folder, *words):
+    done = subprocess.run(["openssl", *words], cwd=folder, capture_output=True, text=True, check=False)
+    expect_equal(done.returncode, 0, f"exit status of openssl {words[0]} ({done.stderr.strip()})")
+
+
+def _certify(folder, name):
+    """As docs/operations.md shows it."""
+    _openssl(folder, "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-subj",
+             f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}.example", "-keyout", f"{name}-key.pem", "-out",
+             f"{name}.csr")
+    _openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-copy_extensions", "copy", "-CA", "ca.pem", "-CAkey",
+             "ca-key.pem", "-days", "365", "-out", f"{name}.pem")
+
+
+def _use_ca(bed, folder, names):
+    """Every site gets the certificate of its own name and knows its peer by names[peer]."""
+    for site in ("site-a", "site-b"):
+        peer = bed.lab.other(site).name
+        etc = bed.site(site).path("/etc/ferry")
+        for source, to in ((f"{site}-key.pem", "ca-site-key.pem"), (f"{site}.pem", "ca-site.pem"), ("ca.pem", "ca.pem")):
+            shutil.copy(folder / source, etc / to)
+        text = bed.site(site).path(CONFIG).read_text()
+        text = re.sub(r"fingerprint = .*", f"certificate_name = {names[peer]}", text)
+        text = re.sub(r"certificate_name = .*", f"certificate_name = {names[peer]}", text)
+        if "[tls]" not in text:
+            text += ("\n[tls]\nkey = /etc/ferry/ca-site-key.pem\ncertificate = /etc/ferry/ca-site.pem\n"
+                     "ca = /etc/ferry/ca.pem\n")
+        bed.site(site).path(CONFIG).write_text(text)
+    for site in ("site-a", "site-b"):
+        bed.restart(site)
+
+
+def authority(bed):
+    """Sites that know each other by names that a CA certifies talk; another name is refused in plain words"""
+    before = {site: bed.site(site).path(CONFIG).read_text() for site in ("site-a", "site-b")}
+    names = {site: f"{site}.example" for site in before}
+    with tempfile.TemporaryDirectory(prefix="ferry-ca-") as place:
+        folder = pathlib.Path(place)
+        _openssl(folder, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days",
+                 "3650", "-subj", "/CN=ferry CA", "-keyout", "ca-key.pem", "-out", "ca.pem")
+        for site in before:
+            _certify(folder, site)
+        try:
+            _use_ca(bed, folder, names)
+            result = bed.ferry("site-a", "link", "site-b", "--probe")
+            expect_equal(result.status, 0, f"exit status of link --probe under a CA ({result})")
+            expect_equal(bed.ferry("site-a", "peers").document()["peers"][0]["certificate_name"], names["site-b"],
+                         "the name of the peer")
+            _use_ca(bed, folder, {**names, "site-b": "site-c.example"})
+            result = bed.ferry("site-a", "link", "site-b", "--probe")
+            expect(result.status != 0, f"a peer with another name was taken: {result}")
+            expect_words(result.err + result.out, ["site-b", "site-c.example", "certificate"], "the refusal")
+            _use_ca(bed, folder, {**names, "site-a": "site-c.example"})
+            result = bed.ferry("site-a", "link", "site-b", "--probe")
+            expect(result.status != 0, f"a caller with another name was taken: {result}")
+            expect_words(bed.ferryd_log("site-b"), ["unknown certificate"], "site-b's log")
+        finally:
+            for site, text in before.items():
+                bed.site(site).path(CONFIG).write_text(text)
+            for site in before:
+                bed.restart(site)
+
+
 if __name__ == "__main__":
     sys.exit(ferrylab.run("link", [probe_and_figures, unknown_names_and_rates, limits, cuts, cuts_and_losses,
-                                   wrong_certificate]))
+                                   wrong_certificate, authority]))
