@@ -149,8 +149,12 @@ static void on_reset(void *user, struct stream *stream, uint64_t reason)
 {
     struct link_probe *p = user;
 
-    (void)stream;
     (void)reason;
+    if (p->ls && session_is_closed(stream_session(stream))) { /* the reason comes next */
+        p->sending = false;
+        stream_release(TAKE_PTR(p->stream));
+        return;
+    }
     finish(p, -ECONNRESET, "the peer ended it; does it run this release of ferry?");
 }
 
@@ -261,6 +265,23 @@ int link_probe_start(struct link_probes *all, const char *peer, unsigned seconds
     p->out.start_ns = clock_now_ns();
     say(p);
     return 0;
+}
+
+void link_probes_session_closed(struct link_probes *all, const struct link_session *ls,
+                                const struct error *why)
+{
+    struct link_probe *p;
+
+    if (!all) /* while ferryd starts */
+        return;
+    TAILQ_FOREACH(p, &all->probes, entry)
+    {
+        if (p->ls != ls)
+            continue;
+        finish(p, -ECONNRESET, "");
+        error_set(&p->result.err, why->code, "probe the link", why->mend, "%s: %s: %s", p->peer,
+                  why->what, why->why);
+    }
 }
 
 const struct link_probe_result *link_probe_result(const struct link_probes *all, const char *peer)

@@ -40,6 +40,9 @@ int link_probe_start(struct link_probes *all, const char *peer, unsigned seconds
                      struct error *err);
 /* NULL: none was asked for. */
 const struct link_probe_result *link_probe_result(const struct link_probes *all, const char *peer);
+/* A session is over, its streams were reset before: a probe on it has failed, because of @why. */
+void link_probes_session_closed(struct link_probes *all, const struct link_session *ls,
+                                const struct error *why);
 /* The peer's side: takes over the stream with this label. */
 void link_probe_serve(struct link_probes *all, const json_t *label, struct stream *stream);
 

@@ -133,6 +133,7 @@ static void on_session_closed(void *user, const char *peer, struct link_session 
 
     if (move_count_running(s) > 0)
         log_warning("link to %s: %s", peer, error_line(why, line, sizeof(line)));
+    link_probes_session_closed(s->probes, ls, why);
     TAILQ_FOREACH(m, &s->moves, entry)
     {
         if (m->role == JOURNAL_SOURCE)

@@ -294,7 +294,8 @@ static void on_lost(void *owner, struct connection *c, const struct error *why)
                      "this site's fingerprint in its configuration? see its log");
         ls->closing = true;
         ls->told = true;
-        session_close(ls->engine, WIRE_REASON_NONE, "never up");
+        session_fail(ls->engine, WIRE_REASON_NONE, never.why);
+        session_dispatch(ls->engine); /* streams that were opened already */
         link->ops->on_session_closed(link->user, ls, &never);
         return;
     }

@@ -43,6 +43,19 @@ def probe_and_figures(bed):
         expect(f'{name}{{peer="site-b"}}' in text, f"the metrics have no {name}")
 
 
+def probe_of_nobody(bed):
+    """A probe of a peer that is not there says so, and nothing else happens"""
+    bed.kill("site-b")
+    try:
+        for _ in range(2):
+            result = bed.ferry("site-a", "link", "site-b", "--probe")
+            expect(result.status != 0, f"a probe of a dead peer succeeds: {result}")
+            expect_words(result.err + result.out, ["site-b"], "the failed probe")
+    finally:
+        bed.start("site-b")
+    expect_equal(bed.ferry("site-a", "link", "site-b", "--probe").status, 0, "exit status when the peer is back")
+
+
 def unknown_names_and_rates(bed):
     """Peers and rates that are none are refused in plain words"""
     for words, status in ((("link", "nowhere"), 1), (("link", "../moves"), 1), (("bwlimit", "site-b", "fast"), 2),
@@ -185,5 +198,5 @@ def authority(bed):
 
 
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("link", [probe_and_figures, unknown_names_and_rates, limits, cuts, cuts_and_losses,
-                                   wrong_certificate, authority]))
+    sys.exit(ferrylab.run("link", [probe_and_figures, probe_of_nobody, unknown_names_and_rates, limits, cuts,
+                                   cuts_and_losses, wrong_certificate, authority]))
