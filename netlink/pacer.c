@@ -118,9 +118,13 @@ static void rise(struct pacer *p)
 static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
     if (p->queue_ns > high_mark(s)) {
+        bool slow = rate < p->rate_bytes_s / 100 * 85;
+
         p->rises = 0;
-        /* What is seen now left before the last cut: every other epoch shows its effect. */
-        if (p->high_epochs % 2 == 0) {
+        /* What is seen now left before the last cut: every other epoch shows its effect. And who sends far less
+         * than the cap allows makes no queue: the line has become slower, or a late wake-up looks like it.
+         * The next epoch tells. */
+        if (p->high_epochs % 2 == (slow ? 1 : 0)) {
             p->ceiling_bytes_s = p->capacity_bytes_s;
             p->rate_bytes_s = MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 96;
         }
@@ -147,6 +151,8 @@ static void end_epoch(struct pacer *p, const struct pacer_sample *s)
     uint64_t rate = (uint64_t)((double)(s->delivered_bytes - p->since_bytes) * (double)NS_PER_S /
                                (double)elapsed_ns);
 
+    if (s->delivered_bytes == p->since_bytes) /* an outage; the round trip is that of before */
+        return;
     p->queue_ns = p->least_queue_ns;
     if (!p->busy)
         return;

@@ -160,6 +160,40 @@ static void test_idle_learns_nothing(void **state)
     assert_true(run(&s, 2) > 0.85); /* and is no reason to start from nothing */
 }
 
+/* Nothing arrives, and the round trip that is seen is the one from before: no evidence either. What is found
+ * afterwards, growing from nothing, is neither, even when a late wake-up looks like a queue. */
+static void test_outage_learns_nothing(void **state)
+{
+    uint64_t rate;
+    struct sim s;
+
+    (void)state;
+    sim_new(&s, 1000, 100);
+    run(&s, 8);
+    assert_int_equal(s.pacer.state, PACER_CRUISE);
+    rate = s.pacer.rate_bytes_s;
+    for (int i = 0; i < 60 * 1000 / STEP_MS; i++) {
+        struct pacer_sample sample = {.now_ns = s.now_ns += STEP_MS * NS_PER_MS,
+                                      .delivered_bytes = (uint64_t)s.delivered_bytes,
+                                      .rtt_ns = s.rtt_ns + 30 * NS_PER_MS,
+                                      .rtt_min_ns = s.rtt_ns,
+                                      .busy = true};
+
+        pacer_take(&s.pacer, &sample);
+    }
+    assert_int_equal(s.pacer.state, PACER_CRUISE);
+    assert_in_range(s.pacer.rate_bytes_s, rate / 100 * 90, rate);
+    s.tcp_bytes_s = 600000;
+    s.queue_bytes = 0;
+    run(&s, 0.4);
+    s.others_queue_ns = 20e6;
+    run(&s, 0.12);
+    s.others_queue_ns = 0;
+    assert_in_range(s.pacer.rate_bytes_s, rate / 100 * 85, rate / 100 * 110);
+    run(&s, 1.5);
+    assert_true(run(&s, 5) > 0.9);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -167,6 +201,7 @@ int main(void)
         cmocka_unit_test(test_follows_the_line),
         cmocka_unit_test(test_yields_to_others),
         cmocka_unit_test(test_idle_learns_nothing),
+        cmocka_unit_test(test_outage_learns_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
