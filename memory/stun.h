@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stun during page send: how much of the guest's CPU time is taken so that its memory converges.
+ *
+ * Pre-copy sends memory in rounds; each round sends what was dirtied during the one before. Rounds shrink as long
+ * as the guest dirties less than the stream carries, and the guest is stopped when what remains fits the downtime
+ * limit. When they do not shrink, the guest is slowed down, just enough: to KEEP of what the stream carries.
+ *
+ *   what a round shows             | what follows
+ *   -------------------------------+-------------------------------------------------------------------
+ *   it is at most KEEP of the last | nothing is taken, or less than before
+ *   it is a little smaller         | the guest's own rate is known: take what exceeds KEEP of the stream's
+ *   it is as large                 | the guest rewrites all it uses; how fast, a sample says at least: take what
+ *                                  | that needs, then half of what is left, and see
+ *   nothing is carried (an outage) | nothing is taken: a stunned guest gains nothing while the link is away
+ *
+ * The downtime limit starts low and grows to what the wanted downtime leaves after round trips and loading.
+ *
+ * A pure controller: no clock, no QEMU. The owner says what it sees about every 100 ms and does what it answers.
+ */
+#ifndef FERRY_MEMORY_STUN_H
+#define FERRY_MEMORY_STUN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { STUN_WHOLE = 1000, STUN_HISTORY = 16 };
+
+enum stun_verdict {
+    STUN_UNKNOWN,   /* the first round is not over */
+    STUN_CONVERGES, /* unaided */
+    STUN_NEEDED,    /* and enough */
+    STUN_CANNOT,    /* the allowed maximum is not enough */
+};
+
+struct stun_config {
+    unsigned max_level;            /* of STUN_WHOLE; 0: never stun */
+    uint64_t downtime_ms;          /* the limit to begin with */
+    uint64_t downtime_budget_ms;   /* what the guest may stand still altogether */
+    uint64_t downtime_overhead_ms; /* of that, what loading and libvirt take */
+};
+
+struct stun_input {
+    uint64_t now_ns, rtt_ns;
+    uint64_t stream_bytes;    /* of memory, taken from QEMU so far */
+    uint64_t remaining_bytes; /* QEMU's count */
+    uint64_t iteration;       /* QEMU's: 1 = the first round */
+    uint64_t dirty_bytes_s;   /* QEMU's: of the round that ended last */
+    uint64_t
+        sampled_bytes_s; /* the guest's own rate, sampled before anything was taken; 0: not known */
+};
+
+struct stun_output {
+    unsigned level; /* share of its CPU time that the guest is deprived of, of STUN_WHOLE */
+    uint64_t downtime_limit_ms;
+    enum stun_verdict verdict;
+    uint64_t stream_bytes_s; /* carried lately */
+    uint64_t dirty_bytes_s;  /* what the guest would dirty by itself, as far as it is known */
+};
+
+struct stun {
+    struct stun_config config;
+    unsigned left;   /* of its CPU time that the guest keeps, of STUN_WHOLE */
+    bool rate_known; /* dirty_bytes_s below holds: the last round was not saturated */
+    uint64_t dirty_bytes_s;
+    uint64_t limit_ms;
+    enum stun_verdict verdict;
+    uint64_t at_max_ns; /* since when the allowed maximum is not enough; 0: it is */
+    /* The running round. */
+    uint64_t iteration, round_ns, round_bytes;
+    double left_ns; /* sum of left x time */
+    uint64_t seen_ns, moved_ns, moved_bytes;
+    struct stun_point {
+        uint64_t now_ns, stream_bytes;
+    } history[STUN_HISTORY];
+    unsigned history_next;
+};
+
+void stun_start(struct stun *s, const struct stun_config *config, uint64_t now_ns);
+void stun_update(struct stun *s, const struct stun_input *in, struct stun_output *ret);
+
+const char *stun_verdict_name(enum stun_verdict verdict);
+
+#endif

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stun controller over a simulated QEMU: rounds over a line of some rate, a guest that rewrites its working
+ * set at some rate and is slowed down by what is taken from it. Every guest must converge, none may be stunned that
+ * converges by itself, no more may be taken than is needed, and a change of the line must be followed.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/base/clock.h"
+#include "core/base/macros.h"
+#include "core/base/random.h"
+#include "memory/stun.h"
+
+#define MIB 1048576.0
+
+enum { STEP_MS = 10, UPDATE_MS = 100, STATS_MS = 300 };
+
+struct world {
+    struct stun stun;
+    struct stun_output out;
+    uint64_t now_ns, rng;
+    double line_bytes_s, noise; /* share by which each step's rate varies */
+    double memory, set, dirty_bytes_s;
+    bool samples;   /* QEMU's dirty rate calculation works */
+    bool scattered; /* rewrites at random, not one page after the other */
+    /* QEMU. */
+    double remaining, dirtied, sent, round_s, round_dirty_bytes_s;
+    uint64_t iteration;
+    bool stopped;
+    double downtime_s;
+    /* What the controller is told, up to STATS_MS old. */
+    struct stun_input told;
+    /* Measured. */
+    double stunned_s, worked_s;
+    unsigned max_level, least_level, most_level; /* the latter two since they were reset */
+};
+
+static void world_new(struct world *w, double memory_mib, double set_mib, double dirty_share)
+{
+    static const struct stun_config config = {.max_level = 990,
+                                              .downtime_ms = 30,
+                                              .downtime_budget_ms = 500,
+                                              .downtime_overhead_ms = 120};
+
+    *w = (struct world){
+        .now_ns = NS_PER_S, .line_bytes_s = 25e6, .rng = 1, .iteration = 1, .samples = true};
+    w->memory = memory_mib * MIB;
+    w->set = set_mib * MIB;
+    w->dirty_bytes_s = dirty_share * w->line_bytes_s;
+    w->remaining = w->memory;
+    stun_start(&w->stun, &config, w->now_ns);
+    w->least_level = STUN_WHOLE;
+}
+
+static double chance(struct world *w)
+{
+    return (double)(splitmix64_mix(w->rng += 0x9e3779b97f4a7c15u) >> 11) / 9007199254740992.0;
+}
+
+static void work(struct world *w, double span_s)
+{
+    double kept = (double)(STUN_WHOLE - w->out.level) / STUN_WHOLE;
+    double bytes = w->dirty_bytes_s * kept * span_s;
+
+    if (w->scattered)
+        w->dirtied += (w->set - w->dirtied) * (1 - exp(-bytes / w->set));
+    else
+        w->dirtied = MIN(w->dirtied + bytes, w->set);
+    if (w->out.level > 0) {
+        w->stunned_s += span_s;
+        w->worked_s += kept * span_s;
+    }
+}
+
+static void end_round(struct world *w)
+{
+    double limit = (double)w->out.downtime_limit_ms / 1e3;
+
+    w->round_dirty_bytes_s = w->dirtied / MAX(w->round_s, 0.001);
+    w->remaining = w->dirtied;
+    w->dirtied = 0;
+    w->round_s = 0;
+    w->iteration++;
+    if (w->remaining <= w->line_bytes_s * limit) {
+        w->stopped = true;
+        w->downtime_s = w->remaining / w->line_bytes_s;
+        w->sent += w->remaining;
+    }
+}
+
+static void step(struct world *w)
+{
+    double span_s = STEP_MS / 1e3, rate = w->line_bytes_s * (1 + w->noise * (2 * chance(w) - 1));
+    double bytes = MIN(rate * span_s, w->remaining);
+    unsigned ms;
+
+    w->now_ns += STEP_MS * NS_PER_MS;
+    ms = (unsigned)(w->now_ns / NS_PER_MS);
+    w->sent += bytes;
+    w->remaining -= bytes;
+    w->round_s += span_s;
+    work(w, span_s);
+    if (w->remaining <= 0)
+        end_round(w);
+    if (ms % STATS_MS == 0) {
+        w->told.remaining_bytes = (uint64_t)w->remaining;
+        w->told.iteration = w->iteration;
+        w->told.dirty_bytes_s = (uint64_t)w->round_dirty_bytes_s;
+        if (w->samples && w->now_ns > 3 * NS_PER_S)
+            w->told.sampled_bytes_s = (uint64_t)MIN(w->dirty_bytes_s, w->set);
+    }
+    if (ms % UPDATE_MS != 0 || w->stopped)
+        return;
+    w->told.now_ns = w->now_ns;
+    w->told.rtt_ns = 100 * NS_PER_MS;
+    w->told.stream_bytes = (uint64_t)w->sent;
+    stun_update(&w->stun, &w->told, &w->out);
+    w->max_level = MAX(w->max_level, w->out.level);
+    w->least_level = MIN(w->least_level, w->out.level);
+    w->most_level = MAX(w->most_level, w->out.level);
+}
+
+static void run(struct world *w, double seconds)
+{
+    for (int i = 0; i < seconds * 1000 / STEP_MS && !w->stopped; i++)
+        step(w);
+}
+
+static double seconds_of(const struct world *w)
+{
+    return (double)(w->now_ns - NS_PER_S) / 1e9;
+}
+
+static void explain(const struct world *w, const char *what)
+{
+    fail_msg("%s: memory %.0f set %.0f MiB, dirty %.2f of the line, %s: %.1f s, sent %.0f MiB, "
+             "downtime %.0f ms, "
+             "level at most %u, kept %.3f, iteration %llu, verdict %s",
+             what, w->memory / MIB, w->set / MIB, w->dirty_bytes_s / w->line_bytes_s,
+             w->scattered ? "scattered" : "in order", seconds_of(w), w->sent / MIB,
+             w->downtime_s * 1e3, w->max_level, w->stunned_s > 0 ? w->worked_s / w->stunned_s : 1,
+             (unsigned long long)w->iteration, stun_verdict_name(w->out.verdict));
+}
+
+static const double shares[] = {0.1, 0.3, 0.5, 0.9, 1.2, 2, 5, 10, 40};
+static const double sets_mib[] = {8, 64, 200};
+
+static void test_every_guest_converges(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(shares) * ARRAY_SIZE(sets_mib) * 8; i++) {
+        struct world w;
+
+        world_new(&w, 256, sets_mib[i / 8 % ARRAY_SIZE(sets_mib)],
+                  shares[i / 8 / ARRAY_SIZE(sets_mib)]);
+        w.scattered = i & 1;
+        w.noise = i & 2 ? 0.3 : 0;
+        w.samples = i & 4;
+        w.rng = i;
+        run(&w, 600);
+        if (!w.stopped || seconds_of(&w) > 2 * w.sent / w.line_bytes_s + 10 || w.downtime_s > 0.3)
+            explain(&w, "does not converge in time");
+        if (w.dirty_bytes_s <= 0.5 * w.line_bytes_s && w.max_level > 0)
+            explain(&w, "stunned for nothing");
+    }
+}
+
+/* No more is taken than what exceeds the line: within a few rounds, for a set that no round exhausts. */
+static void test_takes_no_more_than_needed(void **state)
+{
+    (void)state;
+    for (double share = 1.2; share <= 10; share *= 1.5) {
+        struct world w;
+        double kept;
+
+        world_new(&w, 256, 200, share);
+        run(&w, 600);
+        kept = w.worked_s / w.stunned_s * share;
+        if (kept < 0.83 || kept > 1.0)
+            explain(&w, "takes too much or too little");
+    }
+}
+
+static void test_is_steady(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 20; seed++) {
+        struct world w;
+        unsigned least, most;
+
+        world_new(&w, 1024, 400, 3);
+        w.noise = 0.3;
+        w.rng = seed;
+        run(&w, 70);
+        w.least_level = STUN_WHOLE;
+        w.most_level = 0;
+        run(&w, 60);
+        least = STUN_WHOLE - w.most_level;
+        most = STUN_WHOLE - w.least_level;
+        if (most > 2 * least)
+            explain(&w, "swings");
+    }
+}
+
+static void test_follows_the_line(void **state)
+{
+    struct world w;
+    unsigned before;
+
+    (void)state;
+    world_new(&w, 1024, 400, 2);
+    run(&w, 70);
+    before = STUN_WHOLE - w.out.level;
+    w.line_bytes_s /= 2;
+    run(&w, 3);
+    assert_in_range(STUN_WHOLE - w.out.level, before * 4 / 10, before * 6 / 10);
+    w.line_bytes_s *= 4;
+    run(&w, 3);
+    assert_in_range(STUN_WHOLE - w.out.level, before * 17 / 10, STUN_WHOLE);
+}
+
+/* While the link is away the guest is let go, and afterwards the level is what it was. */
+static void test_outage(void **state)
+{
+    struct world w;
+    unsigned before;
+    double line;
+
+    (void)state;
+    world_new(&w, 1024, 400, 4);
+    run(&w, 70);
+    before = w.out.level;
+    line = w.line_bytes_s;
+    assert_true(before > 500);
+    w.line_bytes_s = 0;
+    run(&w, 3);
+    assert_int_equal(w.out.level, 0);
+    run(&w, 60);
+    assert_int_equal(w.out.level, 0);
+    w.line_bytes_s = line;
+    run(&w, 20);
+    assert_in_range(w.out.level, before - 150, before + 150);
+}
+
+/* Where the maximum is not enough, that is said, and more downtime ends it. */
+static void test_maximum(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_new(&w, 256, 40, 20);
+    w.stun.config.max_level = 300;
+    run(&w, 600);
+    assert_true(w.stopped);
+    assert_int_equal(w.max_level, 300);
+    assert_int_equal(w.out.verdict, STUN_CANNOT);
+    assert_true(w.downtime_s <= 2);
+    world_new(&w, 256, 40, 20);
+    w.stun.config.max_level = 0;
+    run(&w, 600);
+    assert_true(w.stopped);
+    assert_int_equal(w.max_level, 0);
+}
+
+/* The limit begins low, and stays within what the wanted downtime leaves. */
+static void test_downtime_budget(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_new(&w, 256, 64, 0.2);
+    run(&w, 600);
+    assert_true(w.stopped);
+    assert_true(w.downtime_s <= 0.06);
+    world_new(&w, 256, 64, 2);
+    run(&w, 600);
+    assert_true(w.stopped);
+    assert_int_equal(w.out.downtime_limit_ms, 500 - 150 - 120);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_guest_converges),
+        cmocka_unit_test(test_takes_no_more_than_needed),
+        cmocka_unit_test(test_is_steady),
+        cmocka_unit_test(test_follows_the_line),
+        cmocka_unit_test(test_outage),
+        cmocka_unit_test(test_maximum),
+        cmocka_unit_test(test_downtime_budget),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
