@@ -118,7 +118,7 @@ static void end_round(struct stun *s, const struct stun_input *in)
     } else if (!full) {
         s->dirty_bytes_s = in->dirty_bytes_s * STUN_WHOLE / MAX(kept, UINT64_C(1));
         s->rate_known = true;
-    } else if (kept <= s->left + s->left / 10u) { /* else it was slowed down in mid-round */
+    } else if (kept <= s->left + s->left / LEFT_STEPS) { /* else it was slowed down in mid-round */
         s->rate_known = false;
         set_left(s, s->left / 2);
     }
