@@ -20,6 +20,7 @@ void stun_start(struct stun *s, const struct stun_config *config, uint64_t now_n
 {
     *s = (struct stun){.config = *config,
                        .left = STUN_WHOLE,
+                       .round_left = STUN_WHOLE,
                        .limit_ms = config->downtime_ms,
                        .iteration = 1,
                        .round_ns = now_ns,
@@ -105,6 +106,7 @@ static void end_round(struct stun *s, const struct stun_input *in)
     uint64_t kept = elapsed_ns ? (uint64_t)(s->left_ns / (double)elapsed_ns) : STUN_WHOLE;
     uint64_t share = carried ? in->dirty_bytes_s * STUN_WHOLE / carried : 0;
     bool first = s->iteration <= 1, full = share >= SATURATED;
+    unsigned left = s->left;
 
     s->round_ns = in->now_ns;
     s->round_bytes = in->stream_bytes;
@@ -118,10 +120,12 @@ static void end_round(struct stun *s, const struct stun_input *in)
     } else if (!full) {
         s->dirty_bytes_s = in->dirty_bytes_s * STUN_WHOLE / MAX(kept, UINT64_C(1));
         s->rate_known = true;
-    } else if (kept <= s->left + s->left / LEFT_STEPS) { /* else it was slowed down in mid-round */
+    } else if (s->round_left <=
+               s->left + s->left / LEFT_STEPS) { /* else it ruled a part of the round */
         s->rate_known = false;
         set_left(s, s->left / 2);
     }
+    s->round_left = left;
     if (share > KEEP / 2)
         raise_limit(s, in);
     if (share <= KEEP || first)

@@ -68,7 +68,8 @@ struct stun {
     uint64_t at_max_ns; /* since when the allowed maximum is not enough; 0: it is */
     /* The running round. */
     uint64_t iteration, round_ns, round_bytes;
-    double left_ns; /* sum of left x time */
+    unsigned round_left; /* `left` when it began: the news of a round's end comes late */
+    double left_ns;      /* sum of left x time */
     uint64_t seen_ns, moved_ns, moved_bytes;
     struct stun_point {
         uint64_t now_ns, stream_bytes;
