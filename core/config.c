@@ -275,10 +275,31 @@ static int set_storage(struct config *c, const char *key, const char *value)
     return -1;
 }
 
+static bool set_converge(enum converge *to, const char *value)
+{
+    static const char *const names[] = {[CONVERGE_STUN] = "stun",
+                                        [CONVERGE_AUTO_CONVERGE] = "auto-converge",
+                                        [CONVERGE_NONE] = "none"};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+        if (strcmp(value, names[i]) == 0) {
+            *to = (enum converge)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static int set_memory(struct config *c, const char *key, const char *value)
 {
     if (strcmp(key, "downtime_ms") == 0)
         return set_number(&c->downtime_ms, value, 1, 60000);
+    if (strcmp(key, "downtime_max_ms") == 0)
+        return set_number(&c->downtime_max_ms, value, 1, 60000);
+    if (strcmp(key, "converge") == 0)
+        return set_converge(&c->converge, value);
+    if (strcmp(key, "stun_max_percent") == 0)
+        return set_number(&c->stun_max_percent, value, 1, 99);
     if (strcmp(key, "switchover_deadline_s") == 0)
         return set_number(&c->switchover_deadline_s, value, 1, 3600);
     if (strcmp(key, "codec") == 0)
@@ -398,6 +419,9 @@ static void set_defaults(struct config *c)
         .log_memory_bytes = 256u << 20,
         .old_disks = OLD_DISKS_KEEP,
         .downtime_ms = 30,
+        .downtime_max_ms = 500,
+        .converge = CONVERGE_STUN,
+        .stun_max_percent = 95,
         .switchover_deadline_s = 15,
         .codec = true,
         .page_store_bytes = 256u << 20,

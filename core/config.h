@@ -25,6 +25,9 @@ enum peer_permission {
     PEER_MAY_DRILL = 1 << 2,
 };
 
+/* What is done about memory that does not converge. */
+enum converge { CONVERGE_STUN, CONVERGE_AUTO_CONVERGE, CONVERGE_NONE };
+
 enum old_disks { OLD_DISKS_KEEP, OLD_DISKS_REMOVE };
 
 struct config_peer {
@@ -59,7 +62,10 @@ struct config {
     uint64_t log_memory_bytes;
     enum old_disks old_disks; /* of a VM that has left */
     /* [memory] */
-    unsigned downtime_ms;           /* wanted downtime: QEMU's limit for the last round */
+    unsigned downtime_ms;     /* QEMU's limit for the last round, to begin with */
+    unsigned downtime_max_ms; /* wanted downtime altogether: what that limit may grow to */
+    enum converge converge;
+    unsigned stun_max_percent;
     unsigned switchover_deadline_s; /* a stopped guest waits no longer than this for the target */
     bool codec;                     /* offer and take the RAM codec */
     uint64_t page_store_bytes;      /* of one move's codec, at each end */

@@ -51,6 +51,7 @@ static void forget(struct move *m)
 {
     TAILQ_REMOVE(&m->service->moves, m, entry);
     json_decref(m->past);
+    json_decref(m->stun_undo);
     free(m);
 }
 

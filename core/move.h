@@ -15,6 +15,7 @@
 #include "core/downtime.h"
 #include "core/ram_pipe.h"
 #include "core/service.h"
+#include "core/source_stun.h"
 #include "netlink/shaper.h"
 
 enum move_phase {
@@ -79,6 +80,9 @@ struct move {
     struct shaper shaper;     /* a limit of its own; the source's streams keep to it */
     struct error reason;
     struct move_progress progress;
+    struct stun_report stun;
+    json_t *
+        stun_undo; /* what vcpu_groups_undo() puts back after a restart; NULL: nothing was touched */
     unsigned pending;           /* calls under way that will come back to this object */
     struct move_source *source; /* heavy halves, one of them while it runs */
     struct move_target *target;

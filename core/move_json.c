@@ -150,6 +150,20 @@ static json_int_t eta_s(const struct move *m)
     return p->rate > 0 ? (json_int_t)(left / p->rate) : -1;
 }
 
+static json_t *stun_to_json(const struct stun_report *s)
+{
+    double mean = s->stunned_ns ? s->level_ns / (double)s->stunned_ns : 0;
+
+    return json_pack(
+        "{s:s, s:s, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "actuator",
+        s->actuator ? s->actuator : "none", "verdict",
+        s->verdict ? s->verdict : stun_verdict_name(STUN_UNKNOWN), "percent",
+        (double)s->level * 100 / STUN_WHOLE, "max_percent", (double)s->max_level * 100 / STUN_WHOLE,
+        "mean_percent", mean * 100, "total_ms", (json_int_t)(s->stunned_ns / NS_PER_MS),
+        "cpu_taken_ms", (json_int_t)(s->cpu_taken_ns / (double)NS_PER_MS), "natural_bytes_per_s",
+        (json_int_t)s->dirty_before_bytes_s, "dirty_bytes_per_s", (json_int_t)s->dirty_bytes_s);
+}
+
 static void add_measurements(const struct move *m, json_t *view)
 {
     const struct move_progress *p = &m->progress;
@@ -178,7 +192,7 @@ static void add_measurements(const struct move *m, json_t *view)
                         json_pack("{s:f, s:I, s:i, s:I}", "rtt_ms", (double)p->rtt_us / 1000.0,
                                   "wire_bytes", (json_int_t)p->link_wire, "outages",
                                   (int)p->outages, "bytes_per_s", (json_int_t)p->rate));
-    json_object_set_new(view, "stun", json_pack("{s:i, s:i}", "max_percent", 0, "total_ms", 0));
+    json_object_set_new(view, "stun", stun_to_json(&m->stun));
     json_object_set_new(view, "guest_write_latency_us",
                         json_pack("{s:I, s:I, s:I, s:I}", "p50", (json_int_t)p->latency_p50_us,
                                   "p99", (json_int_t)p->latency_p99_us, "max",
@@ -233,10 +247,14 @@ json_t *move_to_json(struct move *m)
 
 json_t *move_to_document(struct move *m)
 {
-    return json_pack("{s:s, s:o, s:b, s:b, s:s, s:o}", "peer", m->peer, "info",
-                     domain_info_to_json(&m->info), "persistent", m->persistent, "autostart",
-                     m->autostart, "outcome", move_outcome_name(m->outcome), "view",
-                     move_to_json(m));
+    json_t *document =
+        json_pack("{s:s, s:o, s:b, s:b, s:s, s:o}", "peer", m->peer, "info",
+                  domain_info_to_json(&m->info), "persistent", m->persistent, "autostart",
+                  m->autostart, "outcome", move_outcome_name(m->outcome), "view", move_to_json(m));
+
+    if (m->stun_undo && !m->finished)
+        json_object_set(document, "stun_undo", m->stun_undo);
+    return document;
 }
 
 static enum move_outcome outcome_from_name(const char *name)
@@ -263,6 +281,7 @@ int move_from_document(struct move *m, const char *text, struct error *err)
         m->autostart = json_is_true(json_object_get(document, "autostart"));
         m->outcome = outcome_from_name(json_string_value(json_object_get(document, "outcome")));
         m->past = json_incref(json_object_get(document, "view"));
+        m->stun_undo = json_incref(json_object_get(document, "stun_undo"));
     } else {
         error_set(
             err, r, "read the journal",

@@ -206,6 +206,8 @@ static void act(struct move_source *ms, unsigned actions)
         failpoint("before-reply");
         source_channels_release_reply(ms);
     }
+    if (ms->sw.state != SOURCE_MOVING)
+        source_stun_end(ms);
     if (actions & SOURCE_STOP_MIGRATION)
         source_domain_stop_migration(ms);
     if (actions & SOURCE_RESUME_DOMAIN)
@@ -341,6 +343,7 @@ int move_source_recover(struct move *m, const char *state, struct error *err)
                   "ferryd was stopped or killed during it");
     m->source->disarmed = m->persistent && m->autostart; /* perhaps: arming it again is harmless */
     m->source->prepare_sent = true; /* perhaps: telling a target that never heard is harmless */
+    source_stun_recover(m);
     if (move_paths_of(m->service->config, m, &m->source->paths, NULL) == 0)
         move_paths_remove(&m->source->paths);
     act(m->source, switchover_source_recover(&m->source->sw, record));

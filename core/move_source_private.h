@@ -10,6 +10,7 @@
 #include "core/move.h"
 #include "core/relay.h"
 #include "core/rpc_relay.h"
+#include "core/source_stun.h"
 #include "core/switchover.h"
 #include "memory/ram_parser.h"
 #include "storage/congestion.h"
@@ -51,8 +52,9 @@ struct move_source {
     bool reply_released; /* waits to be read */
     uv_timer_t *reply_timer;
     bool qmp_running, stats_running;
-    uint64_t bulk_speed; /* as last set */
-    uint64_t downtime_limit_ms, downtime_raised_ns;
+    uint64_t bulk_speed;        /* as last set */
+    uint64_t downtime_limit_ms; /* QEMU's, as last set */
+    struct source_stun stun;
     unsigned ticks;
     uint64_t wire_base;                   /* the session's bytes when this move began */
     uint64_t rate_bytes[16], rate_ns[16]; /* ring of samples for `rate` */
@@ -99,6 +101,8 @@ void source_channels_close(struct move_source *ms);
 void source_channels_release_reply(struct move_source *ms);
 /* Begins to read what QEMU sends of the memory. */
 void source_channels_send_memory(struct move_source *ms);
+/* How long QEMU may let the guest stand still for its last round. */
+void source_channels_set_downtime(struct move_source *ms, uint64_t limit_ms);
 void source_channels_tick(struct move_source *ms, uint64_t now_ns);
 
 #endif

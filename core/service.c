@@ -415,6 +415,7 @@ void service_free(struct service *s)
     while ((m = TAILQ_FIRST(&s->moves))) {
         TAILQ_REMOVE(&s->moves, m, entry);
         json_decref(m->past);
+        json_decref(m->stun_undo);
         free(m);
     }
     peering_free(s->peering);

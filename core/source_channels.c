@@ -17,10 +17,7 @@
 
 enum {
     STATS_EVERY_TICKS = 3,
-    RATE_SPAN_TICKS = 2, /* one rate sample every so many ticks; 16 samples = 3.2 s */
-    /* Without convergence QEMU's downtime limit is raised step by step; see raise_downtime(). */
-    DOWNTIME_RAISE_S = 5,
-    DOWNTIME_MAX_MS = 2000,
+    RATE_SPAN_TICKS = 2,    /* one rate sample every so many ticks; 16 samples = 3.2 s */
     FIRST_SPEED_MIB_S = 32, /* where the congestion control starts */
 };
 
@@ -263,10 +260,12 @@ static void set_bulk_speed(struct move_source *ms, uint64_t bytes_per_s)
     }
 }
 
-static void set_downtime(struct move_source *ms, uint64_t limit_ms)
+void source_channels_set_downtime(struct move_source *ms, uint64_t limit_ms)
 {
+    if (ms->downtime_limit_ms)
+        log_info("move %s: downtime limit %llu -> %llu ms", ms->move->id,
+                 (unsigned long long)ms->downtime_limit_ms, (unsigned long long)limit_ms);
     ms->downtime_limit_ms = limit_ms;
-    ms->downtime_raised_ns = clock_now_ns();
     ms->move->pending++;
     virt_set_downtime(ms->service->virt, ms->move->info.uuid, (unsigned)limit_ms, on_limit_set, ms);
 }
@@ -278,7 +277,7 @@ static void on_disks_started(void *user)
     struct move_source *ms = user;
 
     move_set_phase(ms->move, MOVE_COPYING);
-    set_downtime(ms, ms->service->config->downtime_ms);
+    source_channels_set_downtime(ms, ms->service->config->downtime_ms);
     /* The return path costs a round trip of downtime and serves post-copy, which this move is not. */
     if (qmp_allowed(ms))
         qmp(ms, "{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":"
@@ -366,7 +365,10 @@ static void on_migrated(void *user, const struct error *err)
 
 static void start_migration(struct move_source *ms)
 {
-    struct virt_migration m = {.persistent = ms->move->persistent};
+    struct virt_migration m = {
+        .persistent = ms->move->persistent,
+        .auto_converge = ms->service->config->converge == CONVERGE_AUTO_CONVERGE,
+    };
 
     /* A copy that starts unlimited occupies QEMU's main loop, which then serves neither the guest's
      * disk nor the monitor that is to slow it down. */
@@ -428,6 +430,7 @@ void source_channels_close(struct move_source *ms)
     if (!ms->channels_open)
         return;
     stop_reply_timer(ms);
+    source_stun_free(ms);
     local_listener_free(TAKE_PTR(ms->rpc_listener));
     local_listener_free(TAKE_PTR(ms->memory_listener));
     rpc_relay_free(TAKE_PTR(ms->rpc));
@@ -507,24 +510,6 @@ static void measure_link(struct move_source *ms, uint64_t now_ns)
     }
 }
 
-/* RAM that does not converge under the wanted downtime gets more of it, in doublings, so that every
- * move ends; each step is said. */
-static void raise_downtime(struct move_source *ms, uint64_t now_ns)
-{
-    if (ms->move->phase != MOVE_MEMORY || !ms->downtime_limit_ms ||
-        ms->downtime_limit_ms >= DOWNTIME_MAX_MS)
-        return;
-    if (now_ns - MAX(ms->downtime_raised_ns, ms->move->phase_ns[MOVE_MEMORY]) <
-            DOWNTIME_RAISE_S * NS_PER_S ||
-        ms->move->progress.iterations < 3)
-        return;
-    log_info("move %s: memory does not converge (%llu rounds): downtime limit %llu -> %llu ms",
-             ms->move->id, (unsigned long long)ms->move->progress.iterations,
-             (unsigned long long)ms->downtime_limit_ms,
-             (unsigned long long)ms->downtime_limit_ms * 2);
-    set_downtime(ms, ms->downtime_limit_ms * 2);
-}
-
 void source_channels_tick(struct move_source *ms, uint64_t now_ns)
 {
     struct move_progress *p = &ms->move->progress;
@@ -550,7 +535,7 @@ void source_channels_tick(struct move_source *ms, uint64_t now_ns)
         if (ms->move->phase == MOVE_COPYING)
             control_congestion(ms, &d, now_ns);
     }
-    raise_downtime(ms, now_ns);
+    source_stun_tick(ms, now_ns);
     if (ms->migrating && !ms->stats_running && ms->ticks % STATS_EVERY_TICKS == 0) {
         ms->stats_running = true;
         ms->move->pending++;

@@ -405,6 +405,8 @@ static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
     (void)conn;
     if (m->persistent)
         flags |= VIR_MIGRATE_PERSIST_DEST;
+    if (m->auto_converge)
+        flags |= VIR_MIGRATE_AUTO_CONVERGE;
     if ((m->speed_mib_s &&
          virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH,
                                  m->speed_mib_s) < 0) ||

@@ -60,6 +60,7 @@ struct virt_migration {
     char memory_uri[256];
     char disks_uri[256];
     bool persistent;
+    bool auto_converge;   /* QEMU's own throttling */
     unsigned speed_mib_s; /* of the disks' copy and of memory, to begin with; 0 = no limit */
 };
 

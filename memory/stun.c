@@ -9,9 +9,9 @@ enum { KEEP = 880, SATURATED = 950 };
 
 #define RATE_SPAN_NS (1 * NS_PER_S)
 #define OUTAGE_NS (1500 * NS_PER_MS)
-/* Less than this is no stun; a change by less than a 30th is none. */
+/* Less than this is no stun; a change by less than a 15th is none. */
 #define LEVEL_LEAST 20u
-#define LEFT_STEPS 30u
+#define LEFT_STEPS 15u
 /* At the allowed maximum for so long without converging: more downtime is what is left. */
 #define PATIENCE_NS (10 * NS_PER_S)
 #define DOWNTIME_LAST_MS UINT64_C(2000)

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/source_stun.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/move_source_private.h"
+#include "core/vcpu_groups.h"
+
+enum { VCPUS_MAX = 512 };
+
+/* How often the vCPUs' use is looked at, while they run free. */
+#define USE_SPAN_NS (500 * NS_PER_MS)
+/* A sample of the dirty rate takes QEMU a second. */
+#define SAMPLE_NS (1200 * NS_PER_MS)
+/* Beside round trips, of the time the guest stands still: stop, load, resume (docs/benchmarks.md). */
+#define OVERHEAD_MS 120
+
+static bool may_ask_qemu(const struct move_source *ms)
+{
+    return ms->service->config->monitor && ms->migrating && ms->sw.state == SOURCE_MOVING;
+}
+
+/* --- asking QEMU --------------------------------------------------------------------------- */
+
+static void give_up(struct move_source *ms, const struct error *err)
+{
+    char line[1024];
+
+    ms->stun.state = SOURCE_STUN_NONE;
+    ms->stun.control.config.max_level = 0;
+    log_info("move %s (%s): the guest cannot be slowed down: %s", ms->move->id, ms->move->info.name,
+             error_line(err, line, sizeof(line)));
+}
+
+static unsigned read_thread_ids(const char *reply, int ids[VCPUS_MAX])
+{
+    json_t *document = json_loads(reply, 0, NULL), *item;
+    unsigned count = 0;
+    size_t i;
+
+    json_array_foreach(json_object_get(document, "return"), i, item)
+    {
+        json_int_t id = json_integer_value(json_object_get(item, "thread-id"));
+
+        if (id > 0 && id <= INT32_MAX && count < VCPUS_MAX)
+            ids[count++] = (int)id;
+    }
+    json_decref(document);
+    return count;
+}
+
+static void on_vcpus(void *user, const struct error *err, const char *reply)
+{
+    struct move_source *ms = user;
+    int ids[VCPUS_MAX];
+    struct error why = *err;
+
+    if (ms->stun.state == SOURCE_STUN_ASKING) {
+        if (!err->code &&
+            vcpu_groups_find(ids, read_thread_ids(reply, ids), &ms->stun.groups, &why) == 0)
+            ms->stun.state = SOURCE_STUN_READY;
+        else
+            give_up(ms, &why);
+    }
+    move_source_call_returned(ms);
+}
+
+static void on_sample_started(void *user, const struct error *err, const char *reply)
+{
+    struct move_source *ms = user;
+
+    (void)reply;
+    ms->stun.sample_running = !err->code;
+    move_source_call_returned(ms);
+}
+
+/* {"return": {"status": "measured", "dirty-rate": MIB_S, ...}} */
+static void on_sample(void *user, const struct error *err, const char *reply)
+{
+    struct move_source *ms = user;
+    json_t *document = json_loads(reply, 0, NULL);
+    const json_t *answer = json_object_get(document, "return");
+    json_int_t rate = json_integer_value(json_object_get(answer, "dirty-rate"));
+
+    if (!err->code && rate > 0) {
+        ms->stun.sampled_bytes_s = (uint64_t)rate << 20;
+        log_info("move %s (%s): the guest dirties %lld MiB/s by itself", ms->move->id,
+                 ms->move->info.name, (long long)rate);
+    }
+    json_decref(document);
+    move_source_call_returned(ms);
+}
+
+static void ask(struct move_source *ms, const char *command, virt_reply_fn done)
+{
+    ms->move->pending++;
+    virt_qmp(ms->service->virt, ms->move->info.uuid, command, done, ms);
+}
+
+static void begin(struct move_source *ms, uint64_t now_ns)
+{
+    const struct config *c = ms->service->config;
+    struct stun_config config = {
+        .max_level = c->converge == CONVERGE_STUN ? c->stun_max_percent * (STUN_WHOLE / 100) : 0,
+        .downtime_ms = c->downtime_ms,
+        .downtime_budget_ms = c->downtime_max_ms,
+        .downtime_overhead_ms = OVERHEAD_MS,
+    };
+    struct error none = {.why = "[memory] converge and [libvirt] monitor do not allow it"};
+
+    ms->stun.begun_ns = ms->stun.ticked_ns = now_ns;
+    ms->stun.state = SOURCE_STUN_ASKING;
+    if (!may_ask_qemu(ms) || config.max_level == 0) {
+        config.max_level = 0;
+        give_up(ms, &none);
+    } else {
+        ask(ms, "{\"execute\":\"query-cpus-fast\"}", on_vcpus);
+        ask(ms, "{\"execute\":\"calc-dirty-rate\",\"arguments\":{\"calc-time\":1}}",
+            on_sample_started);
+    }
+    stun_start(&ms->stun.control, &config, now_ns);
+}
+
+/* --- doing it ------------------------------------------------------------------------------ */
+
+/* How busy the vCPUs are by themselves: what is taken is a share of that. */
+static void look_at_use(struct source_stun *st, uint64_t now_ns)
+{
+    double total, busiest;
+
+    if (!st->groups || now_ns - st->used_ns < USE_SPAN_NS)
+        return;
+    st->used_ns = now_ns;
+    vcpu_groups_use(st->groups, now_ns, &total, &busiest);
+    if (st->applied > 0 || busiest <= 0)
+        return;
+    st->used_total = st->used_total > 0 ? (st->used_total + total) / 2 : total;
+    st->used_busiest = st->used_busiest > 0 ? (st->used_busiest + busiest) / 2 : busiest;
+}
+
+static void put_back(struct move_source *ms)
+{
+    struct source_stun *st = &ms->stun;
+    int r = st->groups ? vcpu_groups_restore(st->groups) : 0;
+
+    if (r < 0)
+        log_error("move %s (%s): the vCPUs' limits cannot be put back: %s", ms->move->id,
+                  ms->move->info.name, strerror(-r));
+    st->applied = 0;
+}
+
+static void apply(struct move_source *ms, unsigned level)
+{
+    struct source_stun *st = &ms->stun;
+    double kept = (double)(STUN_WHOLE - level) / STUN_WHOLE;
+    int r;
+
+    if (level == st->applied)
+        return;
+    if (level == 0) {
+        put_back(ms);
+        log_info("move %s (%s): stun off", ms->move->id, ms->move->info.name);
+        return;
+    }
+    r = vcpu_groups_limit(st->groups, kept * st->used_busiest);
+    if (r < 0) {
+        struct error err = {0};
+
+        put_back(ms);
+        error_set(&err, r, "limit the vCPUs", NULL, "%s", strerror(-r));
+        give_up(ms, &err);
+        return;
+    }
+    log_info("move %s (%s): stun %u.%u %% (%s)", ms->move->id, ms->move->info.name, level / 10,
+             level % 10, stun_verdict_name(st->control.verdict));
+    st->applied = level;
+}
+
+static void on_saved(void *user)
+{
+    struct move *m = user;
+
+    m->pending--;
+    if (m->source && m->source->stun.state == SOURCE_STUN_SAVING)
+        m->source->stun.state = SOURCE_STUN_ACTIVE;
+}
+
+static void save(struct move_source *ms)
+{
+    struct move *m = ms->move;
+
+    ms->stun.state = SOURCE_STUN_SAVING;
+    json_decref(m->stun_undo);
+    m->stun_undo = vcpu_groups_to_json(ms->stun.groups);
+    m->pending++;
+    move_journal(m, switchover_source_state_name(ms->sw.state), false, on_saved);
+}
+
+static void account(struct move_source *ms, uint64_t now_ns)
+{
+    struct stun_report *r = &ms->move->stun;
+    double span_ns = (double)(now_ns - ms->stun.ticked_ns);
+    double level = (double)ms->stun.applied / STUN_WHOLE;
+
+    ms->stun.ticked_ns = now_ns;
+    r->level = ms->stun.applied;
+    r->max_level = MAX(r->max_level, ms->stun.applied);
+    if (ms->stun.applied == 0)
+        return;
+    r->level_ns += level * span_ns;
+    r->stunned_ns += (uint64_t)span_ns;
+    r->cpu_taken_ns += level * ms->stun.used_total * span_ns;
+}
+
+static void follow(struct move_source *ms, uint64_t now_ns)
+{
+    const struct move_progress *p = &ms->move->progress;
+    struct stun_input in = {
+        .now_ns = now_ns,
+        .rtt_ns = p->rtt_us * 1000,
+        .stream_bytes = p->memory_stream,
+        .remaining_bytes = p->memory_remaining,
+        .iteration = p->iterations,
+        .dirty_bytes_s = p->dirty_rate,
+        .sampled_bytes_s = ms->stun.sampled_bytes_s,
+    };
+    struct stun_output out;
+
+    stun_update(&ms->stun.control, &in, &out);
+    ms->move->stun.verdict = stun_verdict_name(out.verdict);
+    ms->move->stun.dirty_before_bytes_s = out.dirty_bytes_s;
+    ms->move->stun.dirty_bytes_s = p->dirty_rate;
+    if (out.downtime_limit_ms != ms->downtime_limit_ms)
+        source_channels_set_downtime(ms, out.downtime_limit_ms);
+    if (out.level > 0 && ms->stun.state == SOURCE_STUN_READY && ms->stun.used_busiest > 0)
+        save(ms);
+    if (ms->stun.state == SOURCE_STUN_ACTIVE) {
+        ms->move->stun.actuator = "cgroup";
+        apply(ms, out.level);
+    }
+}
+
+void source_stun_tick(struct move_source *ms, uint64_t now_ns)
+{
+    struct source_stun *st = &ms->stun;
+
+    if (ms->move->phase != MOVE_MEMORY || ms->sw.state != SOURCE_MOVING || !ms->migrating) {
+        source_stun_end(ms);
+        return;
+    }
+    if (st->state == SOURCE_STUN_IDLE)
+        begin(ms, now_ns);
+    account(ms, now_ns);
+    look_at_use(st, now_ns);
+    if (st->sample_running && !st->sample_asked && now_ns - st->begun_ns > SAMPLE_NS) {
+        st->sample_asked = true;
+        ask(ms, "{\"execute\":\"query-dirty-rate\"}", on_sample);
+    }
+    follow(ms, now_ns);
+}
+
+void source_stun_end(struct move_source *ms)
+{
+    if (ms->stun.applied == 0)
+        return;
+    account(ms, clock_now_ns());
+    put_back(ms);
+    ms->move->stun.level = 0;
+    log_info("move %s (%s): stun off", ms->move->id, ms->move->info.name);
+}
+
+void source_stun_free(struct move_source *ms)
+{
+    source_stun_end(ms);
+    vcpu_groups_free(TAKE_PTR(ms->stun.groups));
+    if (ms->stun.state > SOURCE_STUN_NONE)
+        ms->stun.state = SOURCE_STUN_NONE;
+}
+
+void source_stun_recover(struct move *m)
+{
+    int r;
+
+    if (!m->stun_undo)
+        return;
+    r = vcpu_groups_undo(m->stun_undo);
+    if (r < 0)
+        log_error("move %s (%s): the vCPUs' limits cannot be put back: %s", m->id, m->info.name,
+                  strerror(-r));
+    else
+        log_info("move %s (%s): the vCPUs' limits are put back", m->id, m->info.name);
+}
