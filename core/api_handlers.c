@@ -235,6 +235,8 @@ static void put_move_metrics(FILE *f, const struct move *m)
         put_codec_metrics(f, m);
     fprintf(f, "ferry_move_log_fill_bytes{move=\"%s\"} %llu\n", m->id,
             (unsigned long long)p->log_fill);
+    fprintf(f, "ferry_move_stun_ratio{move=\"%s\"} %.3f\n", m->id,
+            (double)m->stun.level / STUN_WHOLE);
 }
 
 static void count_outcomes(struct service *s, unsigned counts[4])
@@ -255,6 +257,7 @@ char *api_metrics(struct service *s)
         "ferry_move_memory_operation_wire_bytes",
         "ferry_move_memory_codec_cpu_seconds",
         "ferry_move_log_fill_bytes",
+        "ferry_move_stun_ratio",
     };
     unsigned counts[4] = {0};
     char *text = NULL, *links;

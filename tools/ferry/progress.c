@@ -94,10 +94,10 @@ static void detail(const json_t *move, char *buf, size_t cap)
                      ? text(json_object_get(move, "disk"), "speed_limit_reason")
                      : "");
     else if (strcmp(phase, "memory") == 0)
-        snprintf(buf, cap, "memory %s left, %s/s dirtied, round %.0f",
+        snprintf(buf, cap, "memory %s left, %s/s dirtied, round %.0f, stun %.0f%%",
                  size(number(move, "memory", "remaining_bytes"), a),
                  size(number(move, "memory", "dirty_bytes_per_s"), b),
-                 number(move, "memory", "iterations"));
+                 number(move, "memory", "iterations"), number(move, "stun", "percent"));
     else
         buf[0] = '\0';
 }
