@@ -290,6 +290,28 @@ static bool set_converge(enum converge *to, const char *value)
     return false;
 }
 
+const char *stun_actuator_name(enum stun_actuator actuator)
+{
+    static const char *const names[] = {
+        [STUN_ACTUATOR_BEST] = "best",     [STUN_ACTUATOR_DIRTY_LIMIT] = "dirty-limit",
+        [STUN_ACTUATOR_CGROUP] = "cgroup", [STUN_ACTUATOR_AUTO_CONVERGE] = "auto-converge",
+        [STUN_ACTUATOR_NONE] = "none",
+    };
+
+    return names[actuator];
+}
+
+static bool set_actuator(enum stun_actuator *to, const char *value)
+{
+    for (unsigned i = STUN_ACTUATOR_BEST; i < STUN_ACTUATOR_NONE; i++) {
+        if (strcmp(value, stun_actuator_name((enum stun_actuator)i)) == 0) {
+            *to = (enum stun_actuator)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static int set_memory(struct config *c, const char *key, const char *value)
 {
     if (strcmp(key, "downtime_ms") == 0)
@@ -298,6 +320,8 @@ static int set_memory(struct config *c, const char *key, const char *value)
         return set_number(&c->downtime_max_ms, value, 1, 60000);
     if (strcmp(key, "converge") == 0)
         return set_converge(&c->converge, value);
+    if (strcmp(key, "stun_actuator") == 0)
+        return set_actuator(&c->stun_actuator, value);
     if (strcmp(key, "stun_max_percent") == 0)
         return set_number(&c->stun_max_percent, value, 1, 99);
     if (strcmp(key, "switchover_deadline_s") == 0)

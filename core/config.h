@@ -25,6 +25,15 @@ enum peer_permission {
     PEER_MAY_DRILL = 1 << 2,
 };
 
+/* What slows a guest down; the best that it has when that is left to ferryd. */
+enum stun_actuator {
+    STUN_ACTUATOR_BEST,
+    STUN_ACTUATOR_DIRTY_LIMIT,   /* QEMU's, with KVM's dirty ring */
+    STUN_ACTUATOR_CGROUP,        /* of the vCPUs */
+    STUN_ACTUATOR_AUTO_CONVERGE, /* QEMU's, steered */
+    STUN_ACTUATOR_NONE,
+};
+
 /* What is done about memory that does not converge. */
 enum converge { CONVERGE_STUN, CONVERGE_AUTO_CONVERGE, CONVERGE_NONE };
 
@@ -65,6 +74,7 @@ struct config {
     unsigned downtime_ms;     /* QEMU's limit for the last round, to begin with */
     unsigned downtime_max_ms; /* wanted downtime altogether: what that limit may grow to */
     enum converge converge;
+    enum stun_actuator stun_actuator;
     unsigned stun_max_percent;
     unsigned switchover_deadline_s; /* a stopped guest waits no longer than this for the target */
     bool codec;                     /* offer and take the RAM codec */
@@ -77,6 +87,8 @@ struct config {
 /* Reads @path over the defaults. A missing file is an error that says so. */
 int config_load(const char *path, struct config **ret, struct error *err);
 void config_free(struct config *c);
+
+const char *stun_actuator_name(enum stun_actuator actuator);
 
 const struct config_peer *config_peer_by_name(const struct config *c, const char *name);
 /* Whoever shows this certificate. */

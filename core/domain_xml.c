@@ -114,7 +114,12 @@ static int read_disk(xmlNodePtr node, struct domain_info *info, struct error *er
 static int read_domain(xmlNodePtr root, struct domain_info *info, struct error *err)
 {
     xmlNodePtr devices = child(root, "devices");
+    char state[8];
     int r = 0;
+
+    text_of(child(child(child(root, "features"), "kvm"), "dirty-ring"), "state", state,
+            sizeof(state));
+    info->has_dirty_ring = strcmp(state, "on") == 0;
 
     if (!text_of(child(root, "name"), NULL, info->name, sizeof(info->name)) ||
         !text_of(child(root, "uuid"), NULL, info->uuid, sizeof(info->uuid)) || !devices)

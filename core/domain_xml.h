@@ -31,6 +31,7 @@ struct domain_info {
     struct domain_disk disks[LIMIT_DISKS_PER_MOVE];
     unsigned disk_count;
     unsigned skipped_count; /* empty drives that travel by themselves */
+    bool has_dirty_ring;    /* KVM's: QEMU can limit how fast its vCPUs dirty memory */
 };
 
 /*

@@ -156,7 +156,7 @@ static json_t *stun_to_json(const struct stun_report *s)
 
     return json_pack(
         "{s:s, s:s, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "actuator",
-        s->actuator ? s->actuator : "none", "verdict",
+        stun_actuator_name(s->actuator ? s->actuator : STUN_ACTUATOR_NONE), "verdict",
         s->verdict ? s->verdict : stun_verdict_name(STUN_UNKNOWN), "percent",
         (double)s->level * 100 / STUN_WHOLE, "max_percent", (double)s->max_level * 100 / STUN_WHOLE,
         "mean_percent", mean * 100, "total_ms", (json_int_t)(s->stunned_ns / NS_PER_MS),

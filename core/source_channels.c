@@ -206,6 +206,8 @@ static void on_memory_accept(void *user, int fd)
     /* libvirt starts RAM only when every mirror is READY. */
     move_set_phase(ms->move, MOVE_MIRRORING);
     disk_source_set_ready(ms->disks);
+    if (!ms->downtime_limit_ms) /* a VM without disks */
+        source_channels_set_downtime(ms, ms->service->config->downtime_ms);
     if (qmp_allowed(ms)) { /* the limit was the copy's */
         ms->move->pending++;
         virt_set_speed(ms->service->virt, ms->move->info.uuid, 0, on_limit_set, ms);
@@ -278,6 +280,7 @@ static void on_disks_started(void *user)
 
     move_set_phase(ms->move, MOVE_COPYING);
     source_channels_set_downtime(ms, ms->service->config->downtime_ms);
+    source_stun_prepare(ms);
     /* The return path costs a round trip of downtime and serves post-copy, which this move is not. */
     if (qmp_allowed(ms))
         qmp(ms, "{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":"

@@ -2,6 +2,7 @@
 #include "core/source_stun.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/base/clock.h"
@@ -30,9 +31,34 @@ static void give_up(struct move_source *ms, const struct error *err)
     char line[1024];
 
     ms->stun.state = SOURCE_STUN_NONE;
+    ms->stun.actuator = STUN_ACTUATOR_NONE;
     ms->stun.control.config.max_level = 0;
     log_info("move %s (%s): the guest cannot be slowed down: %s", ms->move->id, ms->move->info.name,
              error_line(err, line, sizeof(line)));
+}
+
+static void ask(struct move_source *ms, const char *command, virt_reply_fn done)
+{
+    ms->move->pending++;
+    virt_qmp(ms->service->virt, ms->move->info.uuid, command, done, ms);
+}
+
+static void on_steered(void *user, const struct error *err, const char *reply)
+{
+    struct move_source *ms = user;
+
+    (void)reply;
+    ms->stun.steering = false;
+    if (err->code && ms->stun.applied > 0)
+        log_warning("move %s (%s): QEMU does not slow the guest down: %s", ms->move->id,
+                    ms->move->info.name, err->why);
+    move_source_call_returned(ms);
+}
+
+static void steer(struct move_source *ms, const char *command)
+{
+    ms->stun.steering = true;
+    ask(ms, command, on_steered);
 }
 
 static unsigned read_thread_ids(const char *reply, int ids[VCPUS_MAX])
@@ -52,20 +78,77 @@ static unsigned read_thread_ids(const char *reply, int ids[VCPUS_MAX])
     return count;
 }
 
+/* The best that there is, or the one that the configuration names. */
+static enum stun_actuator choose(const struct move_source *ms)
+{
+    enum stun_actuator wanted = ms->service->config->stun_actuator;
+    bool limit = ms->move->info.has_dirty_ring;
+    bool groups = vcpu_groups_usable(ms->stun.vcpus);
+
+    switch (wanted) {
+    case STUN_ACTUATOR_DIRTY_LIMIT:
+        return limit ? wanted : STUN_ACTUATOR_NONE;
+    case STUN_ACTUATOR_CGROUP:
+        return groups ? wanted : STUN_ACTUATOR_NONE;
+    case STUN_ACTUATOR_AUTO_CONVERGE:
+        return wanted;
+    default:
+        return limit    ? STUN_ACTUATOR_DIRTY_LIMIT
+               : groups ? STUN_ACTUATOR_CGROUP
+                        : STUN_ACTUATOR_AUTO_CONVERGE;
+    }
+}
+
+static void take_actuator(struct move_source *ms, const struct error *why_no_groups)
+{
+    ms->stun.actuator = choose(ms);
+    if (ms->stun.actuator == STUN_ACTUATOR_NONE) {
+        give_up(ms, why_no_groups);
+        return;
+    }
+    ms->stun.state = SOURCE_STUN_READY;
+    log_info("move %s (%s): to slow the guest down: %s", ms->move->id, ms->move->info.name,
+             stun_actuator_name(ms->stun.actuator));
+    if (ms->stun.actuator != STUN_ACTUATOR_AUTO_CONVERGE)
+        return;
+    ask(ms,
+        "{\"execute\":\"migrate-set-parameters\",\"arguments\":{\"cpu-throttle-initial\":1,"
+        "\"cpu-throttle-increment\":99,\"max-cpu-throttle\":1}}",
+        on_steered);
+    ask(ms,
+        "{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":"
+        "[{\"capability\":\"auto-converge\",\"state\":true}]}}",
+        on_steered);
+}
+
 static void on_vcpus(void *user, const struct error *err, const char *reply)
 {
     struct move_source *ms = user;
-    int ids[VCPUS_MAX];
     struct error why = *err;
+    int ids[VCPUS_MAX];
 
     if (ms->stun.state == SOURCE_STUN_ASKING) {
         if (!err->code &&
-            vcpu_groups_find(ids, read_thread_ids(reply, ids), &ms->stun.groups, &why) == 0)
-            ms->stun.state = SOURCE_STUN_READY;
+            vcpu_groups_find(ids, read_thread_ids(reply, ids), &ms->stun.vcpus, &why) == 0)
+            take_actuator(ms, &why);
         else
             give_up(ms, &why);
     }
     move_source_call_returned(ms);
+}
+
+void source_stun_prepare(struct move_source *ms)
+{
+    struct error none = {.why = "[memory] converge and [libvirt] monitor do not allow it"};
+
+    if (ms->stun.state != SOURCE_STUN_IDLE)
+        return;
+    if (!may_ask_qemu(ms) || ms->service->config->converge != CONVERGE_STUN) {
+        give_up(ms, &none);
+        return;
+    }
+    ms->stun.state = SOURCE_STUN_ASKING;
+    ask(ms, "{\"execute\":\"query-cpus-fast\"}", on_vcpus);
 }
 
 static void on_sample_started(void *user, const struct error *err, const char *reply)
@@ -73,7 +156,8 @@ static void on_sample_started(void *user, const struct error *err, const char *r
     struct move_source *ms = user;
 
     (void)reply;
-    ms->stun.sample_running = !err->code;
+    if (!err->code)
+        ms->stun.sample_ns = clock_now_ns() + SAMPLE_NS;
     move_source_call_returned(ms);
 }
 
@@ -83,9 +167,12 @@ static void on_sample(void *user, const struct error *err, const char *reply)
     struct move_source *ms = user;
     json_t *document = json_loads(reply, 0, NULL);
     const json_t *answer = json_object_get(document, "return");
+    const char *status = json_string_value(json_object_get(answer, "status"));
     json_int_t rate = json_integer_value(json_object_get(answer, "dirty-rate"));
 
-    if (!err->code && rate > 0) {
+    if (!err->code && strcmp(status ? status : "", "measuring") == 0)
+        ms->stun.sample_ns = clock_now_ns() + SAMPLE_NS / 4; /* a busy host takes its time */
+    else if (!err->code && rate > 0 && ms->stun.applied == 0) {
         ms->stun.sampled_bytes_s = (uint64_t)rate << 20;
         log_info("move %s (%s): the guest dirties %lld MiB/s by itself", ms->move->id,
                  ms->move->info.name, (long long)rate);
@@ -94,34 +181,22 @@ static void on_sample(void *user, const struct error *err, const char *reply)
     move_source_call_returned(ms);
 }
 
-static void ask(struct move_source *ms, const char *command, virt_reply_fn done)
-{
-    ms->move->pending++;
-    virt_qmp(ms->service->virt, ms->move->info.uuid, command, done, ms);
-}
-
 static void begin(struct move_source *ms, uint64_t now_ns)
 {
     const struct config *c = ms->service->config;
     struct stun_config config = {
-        .max_level = c->converge == CONVERGE_STUN ? c->stun_max_percent * (STUN_WHOLE / 100) : 0,
+        .max_level =
+            ms->stun.state == SOURCE_STUN_NONE ? 0 : c->stun_max_percent * (STUN_WHOLE / 100),
         .downtime_ms = c->downtime_ms,
         .downtime_budget_ms = c->downtime_max_ms,
         .downtime_overhead_ms = OVERHEAD_MS,
     };
-    struct error none = {.why = "[memory] converge and [libvirt] monitor do not allow it"};
 
     ms->stun.begun_ns = ms->stun.ticked_ns = now_ns;
-    ms->stun.state = SOURCE_STUN_ASKING;
-    if (!may_ask_qemu(ms) || config.max_level == 0) {
-        config.max_level = 0;
-        give_up(ms, &none);
-    } else {
-        ask(ms, "{\"execute\":\"query-cpus-fast\"}", on_vcpus);
+    stun_start(&ms->stun.control, &config, now_ns);
+    if (may_ask_qemu(ms))
         ask(ms, "{\"execute\":\"calc-dirty-rate\",\"arguments\":{\"calc-time\":1}}",
             on_sample_started);
-    }
-    stun_start(&ms->stun.control, &config, now_ns);
 }
 
 /* --- doing it ------------------------------------------------------------------------------ */
@@ -131,44 +206,87 @@ static void look_at_use(struct source_stun *st, uint64_t now_ns)
 {
     double total, busiest;
 
-    if (!st->groups || now_ns - st->used_ns < USE_SPAN_NS)
+    if (!st->vcpus || now_ns - st->used_ns < USE_SPAN_NS)
         return;
     st->used_ns = now_ns;
-    vcpu_groups_use(st->groups, now_ns, &total, &busiest);
+    vcpu_groups_use(st->vcpus, now_ns, &total, &busiest);
     if (st->applied > 0 || busiest <= 0)
         return;
     st->used_total = st->used_total > 0 ? (st->used_total + total) / 2 : total;
     st->used_busiest = st->used_busiest > 0 ? (st->used_busiest + busiest) / 2 : busiest;
 }
 
-static void put_back(struct move_source *ms)
+static void limit_dirty_rate(struct move_source *ms, double kept)
+{
+    double bytes_s = (double)ms->move->stun.dirty_before_bytes_s * kept;
+    unsigned mib_s = (unsigned)(bytes_s / vcpu_groups_count(ms->stun.vcpus) / (1 << 20));
+    char command[128];
+
+    snprintf(command, sizeof(command),
+             "{\"execute\":\"set-vcpu-dirty-limit\",\"arguments\":{\"dirty-rate\":%u}}",
+             MAX(mib_s, 1u));
+    steer(ms, command);
+}
+
+/* QEMU takes a share of all time, not of what is used. */
+static void limit_throttle(struct move_source *ms, double kept)
+{
+    double taken = 1 - MIN(kept * ms->stun.used_busiest, 1.0);
+    unsigned percent = kept < 1 ? MIN(MAX((unsigned)(taken * 100), 1u), 99u) : 1;
+    char command[160];
+
+    snprintf(command, sizeof(command),
+             "{\"execute\":\"migrate-set-parameters\",\"arguments\":{\"max-cpu-throttle\":%u}}",
+             percent);
+    steer(ms, command);
+}
+
+static int put_back(struct move_source *ms)
 {
     struct source_stun *st = &ms->stun;
-    int r = st->groups ? vcpu_groups_restore(st->groups) : 0;
+    int r = 0;
 
+    if (st->actuator == STUN_ACTUATOR_CGROUP)
+        r = vcpu_groups_restore(st->vcpus);
+    else if (st->actuator == STUN_ACTUATOR_DIRTY_LIMIT)
+        steer(ms, "{\"execute\":\"cancel-vcpu-dirty-limit\"}");
+    else if (st->actuator == STUN_ACTUATOR_AUTO_CONVERGE && ms->migrating)
+        limit_throttle(ms, 1);
     if (r < 0)
         log_error("move %s (%s): the vCPUs' limits cannot be put back: %s", ms->move->id,
                   ms->move->info.name, strerror(-r));
-    st->applied = 0;
+    st->applied = ms->move->stun.level = 0;
+    return r;
+}
+
+static int take(struct move_source *ms, unsigned level)
+{
+    double kept = (double)(STUN_WHOLE - level) / STUN_WHOLE;
+
+    if (ms->stun.actuator == STUN_ACTUATOR_CGROUP)
+        return vcpu_groups_limit(ms->stun.vcpus, kept * ms->stun.used_busiest);
+    if (ms->stun.actuator == STUN_ACTUATOR_DIRTY_LIMIT)
+        limit_dirty_rate(ms, kept);
+    else
+        limit_throttle(ms, kept);
+    return 0;
 }
 
 static void apply(struct move_source *ms, unsigned level)
 {
     struct source_stun *st = &ms->stun;
-    double kept = (double)(STUN_WHOLE - level) / STUN_WHOLE;
+    struct error err = {0};
     int r;
 
-    if (level == st->applied)
+    if (level == st->applied || st->steering)
         return;
     if (level == 0) {
         put_back(ms);
         log_info("move %s (%s): stun off", ms->move->id, ms->move->info.name);
         return;
     }
-    r = vcpu_groups_limit(st->groups, kept * st->used_busiest);
+    r = take(ms, level);
     if (r < 0) {
-        struct error err = {0};
-
         put_back(ms);
         error_set(&err, r, "limit the vCPUs", NULL, "%s", strerror(-r));
         give_up(ms, &err);
@@ -194,7 +312,9 @@ static void save(struct move_source *ms)
 
     ms->stun.state = SOURCE_STUN_SAVING;
     json_decref(m->stun_undo);
-    m->stun_undo = vcpu_groups_to_json(ms->stun.groups);
+    m->stun_undo = json_pack(
+        "{s:s, s:o}", "actuator", stun_actuator_name(ms->stun.actuator), "groups",
+        vcpu_groups_usable(ms->stun.vcpus) ? vcpu_groups_to_json(ms->stun.vcpus) : json_array());
     m->pending++;
     move_journal(m, switchover_source_state_name(ms->sw.state), false, on_saved);
 }
@@ -238,7 +358,7 @@ static void follow(struct move_source *ms, uint64_t now_ns)
     if (out.level > 0 && ms->stun.state == SOURCE_STUN_READY && ms->stun.used_busiest > 0)
         save(ms);
     if (ms->stun.state == SOURCE_STUN_ACTIVE) {
-        ms->move->stun.actuator = "cgroup";
+        ms->move->stun.actuator = ms->stun.actuator;
         apply(ms, out.level);
     }
 }
@@ -251,12 +371,13 @@ void source_stun_tick(struct move_source *ms, uint64_t now_ns)
         source_stun_end(ms);
         return;
     }
-    if (st->state == SOURCE_STUN_IDLE)
+    source_stun_prepare(ms); /* a VM without disks */
+    if (!st->begun_ns)
         begin(ms, now_ns);
     account(ms, now_ns);
     look_at_use(st, now_ns);
-    if (st->sample_running && !st->sample_asked && now_ns - st->begun_ns > SAMPLE_NS) {
-        st->sample_asked = true;
+    if (st->sample_ns && now_ns >= st->sample_ns) {
+        st->sample_ns = 0;
         ask(ms, "{\"execute\":\"query-dirty-rate\"}", on_sample);
     }
     follow(ms, now_ns);
@@ -268,25 +389,39 @@ void source_stun_end(struct move_source *ms)
         return;
     account(ms, clock_now_ns());
     put_back(ms);
-    ms->move->stun.level = 0;
     log_info("move %s (%s): stun off", ms->move->id, ms->move->info.name);
 }
 
 void source_stun_free(struct move_source *ms)
 {
     source_stun_end(ms);
-    vcpu_groups_free(TAKE_PTR(ms->stun.groups));
+    vcpu_groups_free(TAKE_PTR(ms->stun.vcpus));
     if (ms->stun.state > SOURCE_STUN_NONE)
         ms->stun.state = SOURCE_STUN_NONE;
 }
 
+static void on_limit_cancelled(void *user, const struct error *err, const char *reply)
+{
+    struct move_source *ms = user;
+    const struct move *m = ms->move;
+
+    (void)reply;
+    if (err->code) /* the VM may have ended */
+        log_warning("move %s (%s): QEMU's dirty limit is not known to be off: %s", m->id,
+                    m->info.name, err->why);
+    move_source_call_returned(ms);
+}
+
 void source_stun_recover(struct move *m)
 {
+    const char *actuator = json_string_value(json_object_get(m->stun_undo, "actuator"));
     int r;
 
-    if (!m->stun_undo)
+    if (!actuator)
         return;
-    r = vcpu_groups_undo(m->stun_undo);
+    if (strcmp(actuator, stun_actuator_name(STUN_ACTUATOR_DIRTY_LIMIT)) == 0)
+        ask(m->source, "{\"execute\":\"cancel-vcpu-dirty-limit\"}", on_limit_cancelled);
+    r = vcpu_groups_undo(json_object_get(m->stun_undo, "groups"));
     if (r < 0)
         log_error("move %s (%s): the vCPUs' limits cannot be put back: %s", m->id, m->info.name,
                   strerror(-r));

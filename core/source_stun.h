@@ -2,15 +2,21 @@
 /*
  * Stun at the source: the controller (memory/stun.h) beside a move's RAM rounds, and what carries out its answers.
  *
- *   IDLE --RAM begins--> ASKING (QEMU for its vCPUs' threads) --groups found--> READY --first level--> SAVING
- *                          `--none-------> NONE (downtime alone)                      --journalled--> ACTIVE
+ *   IDLE --disks start--> ASKING (QEMU for its vCPUs' threads) --actuator chosen--> READY --first level--> SAVING
+ *                           `--none------> NONE (downtime alone)                           --journalled--> ACTIVE
  *
- * Before the first change the groups' limits are journalled, so that a ferryd that is killed puts them back when it
- * starts. They are put back as soon as RAM rounds end, however they end.
+ * The actuators, best first:
+ *   dirty-limit    QEMU holds each vCPU's dirty rate, where KVM's dirty ring is on
+ *   cgroup         the bandwidth of the vCPUs' cgroups
+ *   auto-converge  QEMU's throttle; what it may take at most is steered, and it follows at the next round
+ *
+ * Before the first change what is to be undone is journalled, so that a ferryd that is killed undoes it when it
+ * starts (QEMU ends auto-converge with the migration). It is undone as soon as RAM rounds end, however they end.
  */
 #ifndef FERRY_CORE_SOURCE_STUN_H
 #define FERRY_CORE_SOURCE_STUN_H
 
+#include "core/config.h"
 #include "memory/stun.h"
 
 struct move;
@@ -19,7 +25,7 @@ struct vcpu_groups;
 
 /* What the report says of it. */
 struct stun_report {
-    const char *actuator; /* "none", "cgroup", "auto-converge" */
+    enum stun_actuator actuator; /* used; BEST: none yet */
     const char *verdict;
     unsigned level, max_level; /* of STUN_WHOLE */
     double level_ns;           /* sum of level x time */
@@ -40,15 +46,19 @@ enum source_stun_state {
 struct source_stun {
     enum source_stun_state state;
     struct stun control;
-    struct vcpu_groups *groups;
-    unsigned applied; /* level that is set */
-    bool sample_asked, sample_running;
+    enum stun_actuator actuator;
+    struct vcpu_groups *vcpus;
+    bool steering;      /* a command to QEMU is under way */
+    unsigned applied;   /* level that is set */
+    uint64_t sample_ns; /* when QEMU is asked for its sample; 0: not asked */
     uint64_t sampled_bytes_s;
     uint64_t begun_ns, ticked_ns;
     uint64_t used_ns;
     double used_total, used_busiest; /* by the vCPUs while nothing was taken, in processors */
 };
 
+/* While the disks are copied, when QEMU still takes a choice of capabilities. */
+void source_stun_prepare(struct move_source *ms);
 /* Every tick while RAM rounds may run. */
 void source_stun_tick(struct move_source *ms, uint64_t now_ns);
 /* Whatever was taken is given back, now. */

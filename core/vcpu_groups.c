@@ -29,7 +29,7 @@ struct group {
 
 struct vcpu_groups {
     unsigned count;
-    bool touched;
+    bool usable, touched;
     uint64_t used_ns; /* of the last look; 0: none yet */
     struct group groups[];
 };
@@ -225,19 +225,31 @@ int vcpu_groups_find(const int *thread_ids, unsigned count, struct vcpu_groups *
     g = calloc(1, sizeof(*g) + count * sizeof(g->groups[0]));
     if (!g)
         return error_set(err, -ENOMEM, "find the vCPUs' cgroups", NULL, "out of memory");
+    g->usable = true;
     for (; g->count < count; g->count++) {
         int id = thread_ids[g->count], r = find_group(id, &g->groups[g->count]);
 
-        if (r < 0) {
-            vcpu_groups_free(g);
-            return error_set(err, -ENOTSUP, "find the vCPUs' cgroups",
-                             "let libvirt use the cpu controller (cgroup_controllers in qemu.conf)",
-                             "thread %d has no cgroup of its own with the cpu controller: %s", id,
-                             strerror(-r));
-        }
+        g->groups[g->count].thread_id = id;
+        if (r == 0)
+            continue;
+        g->usable = false;
+        error_set(err, -ENOTSUP, "find the vCPUs' cgroups",
+                  "let libvirt use the cpu controller (cgroup_controllers in qemu.conf)",
+                  "thread %d has no cgroup of its own with the cpu controller: %s", id,
+                  strerror(-r));
     }
     *ret = g;
     return 0;
+}
+
+bool vcpu_groups_usable(const struct vcpu_groups *g)
+{
+    return g->usable;
+}
+
+unsigned vcpu_groups_count(const struct vcpu_groups *g)
+{
+    return g->count;
 }
 
 void vcpu_groups_free(struct vcpu_groups *g)

@@ -13,16 +13,20 @@
 #define FERRY_CORE_VCPU_GROUPS_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/base/error.h"
 
 struct vcpu_groups;
 
-/* The groups of these threads (of QEMU's vCPUs). -ENOTSUP with words when there are none to use. */
+/* The groups of these threads (of QEMU's vCPUs). 0 also when they have none to use: then *ret only knows what they
+ * use, vcpu_groups_usable() is false, and @err says why. */
 int vcpu_groups_find(const int *thread_ids, unsigned count, struct vcpu_groups **ret,
                      struct error *err);
 void vcpu_groups_free(struct vcpu_groups *g);
+bool vcpu_groups_usable(const struct vcpu_groups *g);
+unsigned vcpu_groups_count(const struct vcpu_groups *g);
 
 /* What is to be put back, for the journal: see vcpu_groups_undo(). New reference. */
 json_t *vcpu_groups_to_json(const struct vcpu_groups *g);

@@ -12,6 +12,10 @@
 #define UNSENT_NS (4 * NS_PER_MS)
 #define FRAME_NS (5 * NS_PER_MS)
 #define UNSENT_LEAST_BYTES (16u * 1024u)
+/* What waits on a stream for its turn. */
+#define QUEUE_NS (20 * NS_PER_MS)
+#define QUEUE_LEAST_BYTES (64u * 1024u)
+#define QUEUE_FIRST_BYTES (256u * 1024u)
 #define FRAME_LEAST_BYTES (8u * 1024u)
 /* Bulk has begun when so many ticks in a row found more to send; it has ended after a while without. */
 #define BULK_TICKS 2u
@@ -118,13 +122,18 @@ static bool runs_clean(struct link_session *ls, uint64_t now_ns)
     return now_ns - ls->unclean_ns > CLEAN_NS;
 }
 
-/* Urgent bytes wait for what a socket holds unsent, and for one frame. */
+/* Urgent bytes wait for what a socket holds unsent, and for one frame; a guest that has stopped, for what its
+ * streams have queued. */
 static void size_for_rate(struct link_session *ls, uint64_t rate, struct connection_tuning *ret)
 {
+    uint32_t most = ls->link->config.unsent_bytes;
     uint64_t unsent = bytes_in(rate / ls->attached, UNSENT_NS), frame = bytes_in(rate, FRAME_NS);
 
     unsent = MAX(MIN(unsent, (uint64_t)CONNECTION_UNSENT_MAX_BYTES), (uint64_t)UNSENT_LEAST_BYTES);
     frame = MAX(MIN(frame, (uint64_t)LIMIT_FRAME_PAYLOAD_BYTES), (uint64_t)FRAME_LEAST_BYTES);
+    session_set_unsent_bytes(
+        ls->engine,
+        (uint32_t)MAX(MIN(bytes_in(rate, QUEUE_NS), (uint64_t)most), (uint64_t)QUEUE_LEAST_BYTES));
     ret->unsent_bytes = (uint32_t)unsent & ~0xfffu; /* coarse: not a system call every time */
     session_set_frame_bytes(ls->engine, (uint32_t)frame);
 }
@@ -161,10 +170,14 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
     plan_stripes(ls, &sample);
     if (ls->rtt_min_ns < LONG_RTT_NS) {
         tuning.unsent_bytes = CONNECTION_UNSENT_MAX_BYTES;
+        session_set_unsent_bytes(ls->engine, ls->link->config.unsent_bytes);
     } else {
         rate = MAX(ls->pacer.rate_bytes_s, ls->pacer.capacity_bytes_s);
         if (rate)
             size_for_rate(ls, rate, &tuning);
+        else
+            session_set_unsent_bytes(ls->engine,
+                                     MIN(ls->link->config.unsent_bytes, QUEUE_FIRST_BYTES));
         tuning.bulk = ls->bulk && !runs_clean(ls, now_ns);
         tuning.pacing_bytes_s = ls->pacer.rate_bytes_s / ls->attached;
     }

@@ -69,6 +69,11 @@ void session_set_shaper(struct session *s, struct shaper *shaper)
     s->shaper = shaper;
 }
 
+void session_set_unsent_bytes(struct session *s, uint32_t bytes)
+{
+    s->config.unsent_bytes = bytes;
+}
+
 void session_set_frame_bytes(struct session *s, uint32_t bytes)
 {
     s->config.frame_bytes = bytes;

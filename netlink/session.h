@@ -134,6 +134,8 @@ void session_packed(struct packing *packing, const void *packed, size_t len);
 /* Bandwidth limits, shared with others and owned by the caller: of the whole session, of one stream. NULL: none. */
 void session_set_shaper(struct session *s, struct shaper *shaper);
 void stream_set_shaper(struct stream *stream, struct shaper *shaper);
+/* What a writer may queue on a stream ahead of the wire, from now on. */
+void session_set_unsent_bytes(struct session *s, uint32_t bytes);
 /* The largest frame from now on: an urgent one waits behind at most one on its stripe. */
 void session_set_frame_bytes(struct session *s, uint32_t bytes);
 

@@ -22,6 +22,11 @@ enum { URGENT_COPY_BYTES = 8192 };
 
 #define LATE_SLACK_NS (30 * NS_PER_MS)
 
+/* Under a bandwidth limit a writer queues no more than what goes in this time: what is queued when a guest is stopped
+ * is downtime. */
+#define UNSENT_NS (20 * NS_PER_MS)
+#define UNSENT_LEAST_BYTES (64u * 1024u)
+
 enum {
     SMALL_FRAME_BYTES = 512,
     LARGE_WRITE_BYTES =
@@ -105,11 +110,19 @@ static int widen(struct range *r, size_t most)
 
 /* --- writing ------------------------------------------------------------------------------- */
 
+static uint64_t within_limit(uint64_t cap, const struct shaper *limit)
+{
+    if (!limit || !limit->rate_bytes_s)
+        return cap;
+    return MIN(cap, MAX(limit->rate_bytes_s * UNSENT_NS / NS_PER_S, (uint64_t)UNSENT_LEAST_BYTES));
+}
+
 size_t stream_room(const struct stream *st)
 {
     const struct session *s = st->session;
     uint64_t held = st->send_end - st->send_acked, cap = s->config.unsent_bytes, room;
 
+    cap = within_limit(within_limit(cap, s->shaper), st->shaper);
     if (st->dead || st->end_wanted || st->unsent_bytes >= cap || held >= LIMIT_STREAM_WINDOW_BYTES)
         return 0;
     room = MIN(cap - st->unsent_bytes, LIMIT_STREAM_WINDOW_BYTES - held);

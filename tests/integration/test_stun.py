@@ -4,7 +4,9 @@
 that does not is left alone; and whatever becomes of a move, or of ferryd in the midst of it, nothing of the guest's
 processor time stays taken, at either site."""
 
+import contextlib
 import json
+import os
 import sys
 
 import ferrylab
@@ -100,31 +102,132 @@ def killed(bed):
     expect_stayed(bed, guest)
 
 
+@contextlib.contextmanager
+def configured(bed, words):
+    """site-a's ferryd with these lines in [memory], started anew."""
+    path = bed.site("site-a").path(ferrylab.CONFIG)
+    before = path.read_text()
+    path.write_text(before + f"\n[memory]\n{words}\n")
+    bed.restart("site-a")
+    try:
+        yield
+    finally:
+        path.write_text(before)
+        bed.restart("site-a")
+
+
+def qmp(bed, site, name, command, **arguments):
+    words = {"execute": command, **({"arguments": arguments} if arguments else {})}
+    return json.loads(bed.virsh(site, "qemu-monitor-command", name, json.dumps(words)))["return"]
+
+
+def steered(bed):
+    """stun_actuator = auto-converge: QEMU's throttle, as strong as the controller says"""
+    bed.line(**LINE)
+    with configured(bed, "stun_actuator = auto-converge"):
+        guest = bed.guest(**BUSY)
+        move = bed.move(guest)
+        until(lambda: move.view()["stun"]["percent"] > 0, "the guest is not slowed down")
+        until(lambda: move.view()["phase"] != "memory" or
+              qmp(bed, "site-a", guest.name, "query-migrate").get("cpu-throttle-percentage", 0) > 1,
+              "QEMU does not throttle")
+        expect_free(bed, "site-a")
+        report = move.end().document()
+        expect_equal((report["outcome"], report["stun"]["actuator"]), ("committed", "auto-converge"), "the end")
+        wait_finished(bed, report["id"])
+        expect_moved(bed, guest)
+
+
+# A guest of 60 bytes: in real mode it writes a word into every page from 64 KiB to 636 KiB, for ever. It needs no
+# more of a processor than any KVM has.
+BARE = "bare"
+ROM_BYTES = 65536
+ROM_CODE = bytes.fromhex("fa"          # cli
+                         "b80010"      # mov ax, 0x1000
+                         "8ed8"        # mov ds, ax
+                         "ff060000"    # inc word [0]
+                         "050001"      # add ax, 0x100
+                         "3d009f"      # cmp ax, 0x9f00
+                         "72f2"        # jb to mov ds
+                         "ebed")       # jmp to mov ax
+ROM_RESET = bytes.fromhex("e90d00")    # at 0xfff0: jmp to 0
+BARE_XML = """<domain type='kvm'><name>bare</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type><loader readonly='yes' type='rom'>{rom}</loader></os>
+<features><kvm><dirty-ring state='on' size='1024'/></kvm></features>
+<devices><memballoon model='none'/><controller type='usb' model='none'/></devices></domain>
+"""
+ROM = f"{ferrylab.IMAGES}/bare.rom"
+
+
+def _start_bare(bed):
+    rom = bytearray(b"\xf4" * ROM_BYTES)
+    rom[:len(ROM_CODE)] = ROM_CODE
+    rom[0xfff0:0xfff0 + len(ROM_RESET)] = ROM_RESET
+    for site in ("site-a", "site-b"):
+        bed.site(site).path(ROM).write_bytes(rom)
+    bed.site("site-a").path("/run/bare.xml").write_text(BARE_XML.format(rom=ROM))
+    try:
+        bed.virsh("site-a", "define", "/run/bare.xml")
+        bed.virsh("site-a", "start", BARE)
+        qmp(bed, "site-a", BARE, "set-vcpu-dirty-limit", **{"dirty-rate": 1})
+        limits_set = qmp(bed, "site-a", BARE, "query-vcpu-dirty-limit")
+        qmp(bed, "site-a", BARE, "cancel-vcpu-dirty-limit")
+    except (ferrylab.LabError, KeyError) as e:
+        return str(e)
+    expect_equal([cpu["limit-rate"] for cpu in limits_set], [1], "the limit that QEMU was told")
+    expect(not qmp(bed, "site-a", BARE, "query-vcpu-dirty-limit"), "the limit stays")
+    return None
+
+
+def _remove_bare(bed):
+    for site in ("site-a", "site-b"):
+        for words in (("destroy", BARE), ("undefine", BARE)):
+            with contextlib.suppress(ferrylab.LabError):
+                bed.virsh(site, *words)
+        bed.site(site).path(ROM).unlink(missing_ok=True)
+
+
+def dirty_limit(bed):
+    """A guest with KVM's dirty ring: QEMU takes the commands that limit its dirty rate, ferry chooses them, and the
+    guest moves (it has too little memory to be in need of them)"""
+    if not os.path.exists("/dev/kvm"):
+        print("     skipped: this machine has no /dev/kvm")
+        return
+    try:
+        why = _start_bare(bed)
+        if why:
+            print(f"     skipped: KVM runs no guest with a dirty ring here: {why.splitlines()[0]}")
+            return
+        bed.line(rtt=20, rate=100)
+        report = bed.ferry("site-a", "move", BARE, "--to", "site-b").document()
+        expect_equal(report["outcome"], "committed", "the outcome")
+        wait_finished(bed, report["id"])
+        expect(f"({BARE}): to slow the guest down: dirty-limit" in bed.ferryd_log("site-a"),
+               "ferryd does not choose the dirty limit")
+        expect_equal(bed.domains("site-b").get(BARE), "running", "the guest at the target")
+        expect(not qmp(bed, "site-b", BARE, "query-vcpu-dirty-limit"), "the target's copy is limited")
+    finally:
+        _remove_bare(bed)
+
+
 def auto_converge(bed):
     """[memory] converge = auto-converge leaves it to QEMU, none to the downtime"""
     bed.line(**LINE)
-    path = bed.site("site-a").path(ferrylab.CONFIG)
-    before = path.read_text()
-    try:
-        for policy in ("auto-converge", "none"):
-            path.write_text(before + f"\n[memory]\nconverge = {policy}\n")
-            bed.restart("site-a")
+    for policy in ("auto-converge", "none"):
+        with configured(bed, f"converge = {policy}"):
             guest = bed.guest(**{**GUEST, "dirty": 12})
             move = bed.move(guest)
             move.wait_phase("memory")
-            answer = bed.virsh("site-a", "qemu-monitor-command", guest.name,
-                               '{"execute": "query-migrate-capabilities"}')
-            states = {c["capability"]: c["state"] for c in json.loads(answer)["return"]}
+            states = {c["capability"]: c["state"]
+                      for c in qmp(bed, "site-a", guest.name, "query-migrate-capabilities")}
             expect_equal(states["auto-converge"], policy == "auto-converge", f"{policy}: QEMU's auto-converge")
             expect_free(bed, "site-a")
             report = move.end().document()
             expect_equal((report["outcome"], report["stun"]["max_percent"]), ("committed", 0), f"{policy}: the end")
             wait_finished(bed, report["id"])
             expect_moved(bed, guest)
-    finally:
-        path.write_text(before)
-        bed.restart("site-a")
 
 
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("stun", [converges, is_left_alone, cancelled, cut, killed, auto_converge]))
+    sys.exit(ferrylab.run("stun", [converges, is_left_alone, cancelled, cut, killed, steered, dirty_limit,
+                                   auto_converge]))

@@ -87,7 +87,7 @@ static void test_all_settings(void **state)
         "stripe_timeout_s = 2\noutage_limit_s = 86400\n"
         "[storage]\ndirectories = /a /b  /c\nlog_memory = 1G\nold_disks = remove\n"
         "[memory]\ndowntime_ms = 50\nswitchover_deadline_s = 5\ncodec = no\npage_store = 64M\n"
-        "converge = auto-converge\nstun_max_percent = 50\ndowntime_max_ms = 900\n"
+        "converge = auto-converge\nstun_actuator = cgroup\nstun_max_percent = 50\ndowntime_max_ms = 900\n"
         "[peer b]\naddress = b.example:7077\nfingerprint = " FINGERPRINT_A "\n"
         "allow = move-here, drill\n"
         "[peer c]\ncertificate_name = c.example\n");
@@ -108,6 +108,7 @@ static void test_all_settings(void **state)
     assert_false(c->codec);
     assert_int_equal(c->converge, CONVERGE_AUTO_CONVERGE);
     assert_int_equal(c->stun_max_percent, 50);
+    assert_int_equal(c->stun_actuator, STUN_ACTUATOR_CGROUP);
     assert_int_equal(c->downtime_max_ms, 900);
     assert_int_equal(c->page_store_bytes, 64 << 20);
     assert_int_equal(c->peer_count, 2);
@@ -149,6 +150,7 @@ static void test_broken_things_are_named(void **state)
         {"[memory]\ndowntime_ms = 0\n", "downtime_ms"},
         {"[memory]\ncodec = perhaps\n", "codec"},
         {"[memory]\nconverge = maybe\n", "converge"},
+        {"[memory]\nstun_actuator = none\n", "stun_actuator"},
         {"[memory]\nstun_max_percent = 100\n", "stun_max_percent"},
         {"[memory]\npage_store = 2T\n", "page_store"},
         {"[peer b]\nfingerprint = sha256:12\n", "fingerprint"},
