@@ -13,6 +13,7 @@
 #include <jansson.h>
 
 #include "core/downtime.h"
+#include "core/move_right.h"
 #include "core/ram_pipe.h"
 #include "core/service.h"
 #include "netlink/shaper.h"
@@ -78,6 +79,7 @@ struct move {
     int64_t switchover_at_ms; /* wall clock at which it is released; 0 = by word only */
     struct shaper shaper;     /* a limit of its own; the source's streams keep to it */
     struct error reason;
+    struct move_right right; /* the witness's word */
     struct move_progress progress;
     unsigned pending;           /* calls under way that will come back to this object */
     struct move_source *source; /* heavy halves, one of them while it runs */

@@ -214,6 +214,8 @@ json_t *move_to_json(struct move *m)
     if (m->downtime_known)
         json_object_set_new(view, "downtime_parts_ms", downtime_to_json(&m->downtime));
     json_object_set_new(view, "held", json_boolean(m->held));
+    if (m->right.agreed)
+        json_object_set_new(view, "witness", move_right_to_json(m));
     if (m->switchover_at_ms)
         json_object_set_new(view, "switchover_at_ms", json_integer(m->switchover_at_ms));
     if (error_is_set(&m->reason)) {
@@ -233,10 +235,10 @@ json_t *move_to_json(struct move *m)
 
 json_t *move_to_document(struct move *m)
 {
-    return json_pack("{s:s, s:o, s:b, s:b, s:s, s:o}", "peer", m->peer, "info",
+    return json_pack("{s:s, s:o, s:b, s:b, s:b, s:s, s:o}", "peer", m->peer, "info",
                      domain_info_to_json(&m->info), "persistent", m->persistent, "autostart",
-                     m->autostart, "outcome", move_outcome_name(m->outcome), "view",
-                     move_to_json(m));
+                     m->autostart, "witness", m->right.agreed, "outcome",
+                     move_outcome_name(m->outcome), "view", move_to_json(m));
 }
 
 static enum move_outcome outcome_from_name(const char *name)
@@ -261,6 +263,7 @@ int move_from_document(struct move *m, const char *text, struct error *err)
     if (r == 0) {
         m->persistent = json_is_true(json_object_get(document, "persistent"));
         m->autostart = json_is_true(json_object_get(document, "autostart"));
+        m->right.agreed = json_is_true(json_object_get(document, "witness"));
         m->outcome = outcome_from_name(json_string_value(json_object_get(document, "outcome")));
         m->past = json_incref(json_object_get(document, "view"));
     } else {

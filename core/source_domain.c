@@ -29,7 +29,7 @@ static void on_disarmed(void *user, const struct error *err)
 {
     struct move_source *ms = user;
 
-    move_source_prepare(ms, err);
+    source_right_arm(ms, err);
     move_source_call_returned(ms);
 }
 
@@ -38,7 +38,7 @@ void source_domain_disarm(struct move_source *ms)
     struct error none = {0};
 
     if (!is_armed_domain(ms->move) || ms->sw.state != SOURCE_MOVING) {
-        move_source_prepare(ms, &none);
+        source_right_arm(ms, &none);
         return;
     }
     ms->disarmed = true;
