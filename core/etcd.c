@@ -34,7 +34,7 @@ static int from_base64(const char *text, char value[ETCD_VALUE_BYTES])
     while (padding < 2 && padding < len && text[len - 1 - padding] == '=')
         padding++;
     bytes = EVP_DecodeBlock(out, (const unsigned char *)text, (int)len);
-    if (bytes < (int)padding)
+    if (bytes < (int)padding || memchr(text, '=', len - padding))
         return -EPROTO;
     memcpy(value, out, (size_t)bytes - padding);
     value[(size_t)bytes - padding] = '\0';
