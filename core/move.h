@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 
+#include "core/base/boot.h"
 #include "core/downtime.h"
 #include "core/move_right.h"
 #include "core/ram_pipe.h"
@@ -63,8 +64,9 @@ struct move {
     enum journal_role role;
     struct domain_info info;
     char peer[WIRE_NAME_BYTES];
-    bool persistent, autostart; /* of the domain at the source */
-    int64_t created_ms;         /* wall clock */
+    bool persistent, autostart;  /* of the domain at the source */
+    char boot_id[BOOT_ID_BYTES]; /* of this site's host when the move began here */
+    int64_t created_ms;          /* wall clock */
     enum move_phase phase;
     uint64_t phase_ns[MOVE_PHASES]; /* monotonic; 0 = not reached */
     uint64_t ended_ns;

@@ -235,9 +235,9 @@ json_t *move_to_json(struct move *m)
 
 json_t *move_to_document(struct move *m)
 {
-    return json_pack("{s:s, s:o, s:b, s:b, s:b, s:s, s:o}", "peer", m->peer, "info",
+    return json_pack("{s:s, s:o, s:b, s:b, s:b, s:s, s:s, s:o}", "peer", m->peer, "info",
                      domain_info_to_json(&m->info), "persistent", m->persistent, "autostart",
-                     m->autostart, "witness", m->right.agreed, "outcome",
+                     m->autostart, "witness", m->right.agreed, "boot_id", m->boot_id, "outcome",
                      move_outcome_name(m->outcome), "view", move_to_json(m));
 }
 
@@ -263,6 +263,7 @@ int move_from_document(struct move *m, const char *text, struct error *err)
     if (r == 0) {
         m->persistent = json_is_true(json_object_get(document, "persistent"));
         m->autostart = json_is_true(json_object_get(document, "autostart"));
+        copy_text(document, "boot_id", m->boot_id, sizeof(m->boot_id));
         m->right.agreed = json_is_true(json_object_get(document, "witness"));
         m->outcome = outcome_from_name(json_string_value(json_object_get(document, "outcome")));
         m->past = json_incref(json_object_get(document, "view"));

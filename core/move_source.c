@@ -352,6 +352,14 @@ static enum switchover_source_record record_from_name(const char *state)
     return strcmp(state, "restore") == 0 ? SOURCE_RECORD_RESTORE : SOURCE_RECORD_MOVING;
 }
 
+static bool host_was_restarted(const struct move *m)
+{
+    char now[BOOT_ID_BYTES];
+
+    boot_id(now);
+    return now[0] && m->boot_id[0] && strcmp(now, m->boot_id) != 0;
+}
+
 int move_source_recover(struct move *m, const char *state, struct error *err)
 {
     enum switchover_source_record record = record_from_name(state);
@@ -369,7 +377,8 @@ int move_source_recover(struct move *m, const char *state, struct error *err)
         move_paths_remove(&m->source->paths);
     /* A record of before the decision may be older than the agreement: keeping the right is never wrong. */
     m->source->armed = m->service->witness && (m->right.agreed || record == SOURCE_RECORD_MOVING);
-    act(m->source, switchover_source_recover(&m->source->sw, record, m->source->armed));
+    act(m->source, switchover_source_recover(&m->source->sw, record, m->source->armed,
+                                             m->source->disarmed && host_was_restarted(m)));
     return 0;
 }
 

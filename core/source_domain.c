@@ -164,6 +164,19 @@ static void note_end(struct move_source *ms, const char *why)
     move_set_reason(ms->move, &ended);
 }
 
+static void note_restart(struct move_source *ms)
+{
+    struct error why = {0};
+
+    error_set(
+        &why, -EOWNERDEAD, "move the VM", "start the move again",
+        "the source's host was restarted; the VM starts with it, once %s has said that it does "
+        "not run it",
+        ms->move->peer);
+    error_clear(&ms->move->reason);
+    move_set_reason(ms->move, &why);
+}
+
 static void report(struct move_source *ms, enum virt_domain_state state)
 {
     switch (state) {
@@ -183,7 +196,9 @@ static void report(struct move_source *ms, enum virt_domain_state state)
         move_source_step(ms, SOURCE_ON_DOMAIN_ENDED);
         break;
     case VIRT_DOMAIN_OFF:
-        if (ms->sw.state == SOURCE_ABORTING && !ms->sw.start_wanted)
+        if (ms->sw.state == SOURCE_ABORTING && ms->sw.restarts && !ms->sw.started)
+            note_restart(ms);
+        else if (ms->sw.state == SOURCE_ABORTING && !ms->sw.start_wanted)
             note_end(ms, "it ended at the source (or its host was restarted)");
         move_source_step(ms, SOURCE_ON_DOMAIN_OFF);
         break;
@@ -243,8 +258,9 @@ void source_domain_resume(struct move_source *ms)
 
 void source_domain_start(struct move_source *ms)
 {
-    log_warning("move %s (%s): the copy here was given up; it is started again from its disks",
-                ms->move->id, ms->move->info.name);
+    log_warning("move %s (%s): the copy here is %s; it is started again from its disks",
+                ms->move->id, ms->move->info.name,
+                ms->sw.restarts ? "off since its host's restart" : "given up");
     ms->resuming = true;
     ms->move->pending++;
     virt_start(ms->service->virt, ms->move->info.uuid, on_going, ms);

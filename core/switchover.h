@@ -39,6 +39,10 @@
  *     there): nobody can say whether it ran in between: IN_DOUBT, until the target says that it runs or
  *     the operator decides. RELEASED in the journal keeps this rare.
  *
+ * Autostart is taken from the VM during a move, so that its host's restart cannot bring an old copy back. Where
+ * the move is then undone, the copy that is off because of that restart is started here (`restarts`), but not
+ * before the target has said that it does not run it.
+ *
  * ABORTING meets a target that says RESUMED only when an operator has resolved the move there. If the
  * copy here is off, the target is right; if it runs here, too, that is said (IN_DOUBT) and not made
  * worse. Therefore a copy that is found paused after a restart waits for the target's word, or for the
@@ -148,6 +152,7 @@ struct switchover_source {
         undoing; /* the last durable record says commit: nothing is said or done until it does not */
     bool recovered;      /* after a restart: before the copy goes on, the target is heard */
     bool start_wanted;   /* a copy that is off is to be started: the operator said so */
+    bool restarts;       /* the same, because its host would have: only once the target is heard */
     bool started;        /* that was tried */
     bool waits;          /* the copy here could go on, and waits for that */
     bool domain_settled; /* the copy here is as it should be */
@@ -158,9 +163,11 @@ struct switchover_source {
 
 /* Returns a set of enum switchover_source_action. */
 unsigned switchover_source_step(struct switchover_source *s, enum switchover_source_event event);
-/* Enters after a restart; @witness: as agreed before. Returns actions. */
+/* Enters after a restart. @witness: as agreed before. @restarts: the host was restarted since the move began,
+ * and the VM starts with its host. Returns actions. */
 unsigned switchover_source_recover(struct switchover_source *s,
-                                   enum switchover_source_record record, bool witness);
+                                   enum switchover_source_record record, bool witness,
+                                   bool restarts);
 /* What is wanted of the witness now, and again until it is no longer. */
 enum right_wish switchover_source_wish(const struct switchover_source *s);
 /* The copy here waits for the witness alone: nothing may be done about it before. */

@@ -231,6 +231,8 @@ static unsigned hear_target(struct switchover_source *s, unsigned event)
 {
     bool waited = switchover_source_waits_for_witness(s);
 
+    if (s->restarts && event == SOURCE_ON_TARGET_SILENT) /* silence is no word */
+        return 0;
     if (event == SOURCE_ON_TARGET_RESUMED)
         s->target_resumed = true;
     else if (event != SOURCE_ON_TARGET_SILENT)
@@ -266,6 +268,12 @@ static unsigned step_domain(struct switchover_source *s, enum switchover_source_
     case SOURCE_ON_DOMAIN_SUSPENDED:
         return settle_domain(s, true);
     case SOURCE_ON_DOMAIN_OFF:
+        if (s->restarts && !s->started && !s->target_resumed) {
+            s->waits = !s->target_settled;
+            s->started = s->target_settled;
+            return s->started ? SOURCE_START_DOMAIN | SOURCE_CHECK_DOMAIN : 0;
+        }
+        /* fall through */
     case SOURCE_ON_DOMAIN_GONE:
         if (!s->start_wanted || s->started) /* it may have ended by itself */
             return settle_domain(s, false);
@@ -378,7 +386,8 @@ unsigned switchover_source_step(struct switchover_source *s, enum switchover_sou
 }
 
 unsigned switchover_source_recover(struct switchover_source *s,
-                                   enum switchover_source_record record, bool witness)
+                                   enum switchover_source_record record, bool witness,
+                                   bool restarts)
 {
     unsigned actions;
 
@@ -399,5 +408,6 @@ unsigned switchover_source_recover(struct switchover_source *s,
     }
     actions = start_abort(s, SOURCE_CHECK_DOMAIN | SOURCE_SEND_ABORT);
     s->recovered = true;
+    s->restarts = restarts;
     return actions;
 }

@@ -181,6 +181,14 @@ static const struct budget greater_depths[] = {
     {.crashes = 1, .losses = 1, .resolves = 2, .reboots = 1},
 };
 
+/* Of a VM that starts with its host. */
+static const struct budget restart_depths[] = {
+    {.reboots = 1},
+    {.crashes = 1, .reboots = 1},
+    {.crashes = 1, .reboots = 1, .resolves = 1},
+    {.losses = 1, .cancels = 1, .reboots = 2},
+};
+
 /* With a witness: from both sides, from one, from none; the sites parted, or not. */
 static const unsigned reaches[] = {
     WITNESS_BY_BOTH | SITES_PARTED,
@@ -213,7 +221,9 @@ static void search_all(const struct budget *budgets, size_t count, unsigned reac
         static struct search s;
 
         search(&s, *b, reach, BUG_NONE);
-        if (reach)
+        if (reach & VM_AUTOSTARTS)
+            printf("autostart, ");
+        if (reach & WITNESS_AGREED)
             printf("witness%s%s%s, ", reach & WITNESS_BY_SOURCE ? " by source" : "",
                    reach & WITNESS_BY_TARGET ? " by target" : "",
                    reach & SITES_PARTED ? ", sites parted" : "");
@@ -231,6 +241,7 @@ static void test_all_interleavings(void **state)
 {
     (void)state;
     search_all(depths, ARRAY_SIZE(depths), 0);
+    search_all(restart_depths, ARRAY_SIZE(restart_depths), VM_AUTOSTARTS);
     if (getenv("FERRY_HISTORIES"))
         search_all(greater_depths, ARRAY_SIZE(greater_depths), 0);
 }
@@ -240,8 +251,11 @@ static void test_all_interleavings_with_a_witness(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(reaches); i++) {
         search_all(witness_depths, ARRAY_SIZE(witness_depths), reaches[i]);
-        if (getenv("FERRY_HISTORIES"))
-            search_all(greater_witness_depths, ARRAY_SIZE(greater_witness_depths), reaches[i]);
+        if (getenv(
+                "FERRY_HISTORIES")) /* where words go on and on, worlds are too many for the rest */
+            search_all(greater_witness_depths,
+                       reaches[i] & SITES_PARTED ? ARRAY_SIZE(greater_witness_depths) : 2,
+                       reaches[i]);
     }
 }
 
@@ -261,6 +275,7 @@ static void test_planted_bugs_are_found(void **state)
         {BUG_SUSPENDED_IS_PAUSED, {.crashes = 1, .deaths = 1}, 0},
         {BUG_AUTOSTART, {.reboots = 1}, 0},
         {BUG_DEAF_TO_RESUMED, {.crashes = 1, .reboots = 1, .resolves = 1}, 0},
+        {BUG_SILENCE_RESTARTS, {.reboots = 1, .resolves = 1}, VM_AUTOSTARTS},
         {BUG_GIVEN_BEFORE_READ, {.crashes = 1}, WITNESS_BY_BOTH | SITES_PARTED},
         {BUG_HELD_UNHEARD, {.losses = 2}, WITNESS_BY_BOTH | SITES_PARTED},
         {BUG_HELD_IS_CLAIMED, {.losses = 2}, WITNESS_BY_BOTH | SITES_PARTED},
@@ -306,7 +321,8 @@ static const char *play(uint64_t seed, enum bug bug, bool say)
     unsigned reach = bug >= BUG_GIVEN_BEFORE_READ   ? WITNESS_BY_BOTH | SITES_PARTED
                      : chance < ARRAY_SIZE(reaches) ? reaches[chance]
                                                     : 0;
-    struct world w = new_world(budget, reach, bug);
+    struct world w =
+        new_world(budget, reach | (splitmix64_next(&rng) % 2 ? VM_AUTOSTARTS : 0), bug);
     /* Some histories are calm, some wild: one in so many happenings may be a fault. */
     unsigned wild = 1u << (splitmix64_next(&rng) % 7), idle = 0;
 

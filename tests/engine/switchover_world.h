@@ -53,6 +53,7 @@ enum bug {
     BUG_SUSPENDED_IS_PAUSED,     /* any paused domain counts as untouched */
     BUG_AUTOSTART,               /* the source's definition starts with its host during the move */
     BUG_DEAF_TO_RESUMED,   /* what a target says that runs by its operator's word is not heard */
+    BUG_SILENCE_RESTARTS,  /* after its host's restart a copy starts without the target's word */
     BUG_GIVEN_BEFORE_READ, /* the right given before libvirt has read the reply */
     BUG_HELD_UNHEARD,      /* a witness that does not answer counts as one that says yes */
     BUG_HELD_IS_CLAIMED, /* a target in doubt takes the abort although the source holds the right */
@@ -101,11 +102,13 @@ enum reach {
     WITNESS_BY_SOURCE = 1 << 1,
     WITNESS_BY_TARGET = 1 << 2,
     SITES_PARTED = 1 << 3,
+    VM_AUTOSTARTS = 1 << 4, /* not seen by anybody, but as good a place */
     WITNESS_BY_BOTH = WITNESS_AGREED | WITNESS_BY_SOURCE | WITNESS_BY_TARGET,
 };
 
 struct world {
     uint8_t reach;
+    uint8_t rebooted;        /* the source's host */
     uint8_t right;           /* the key at the witness */
     uint8_t asked, orphaned; /* wishes under way to it, as bits; those nobody waits for any more */
     uint8_t source_answer, target_answer; /* the key's value and one, under way back; 0 = none */
@@ -487,7 +490,8 @@ static void restart_source(struct world *w)
         return;
     }
     act_source(w, switchover_source_recover(&w->source, records[w->source_journal],
-                                            w->reach & WITNESS_AGREED));
+                                            w->reach & WITNESS_AGREED,
+                                            w->rebooted && w->reach & VM_AUTOSTARTS));
 }
 
 static void restart_target(struct world *w)
@@ -520,13 +524,16 @@ static void kill_libvirtd(struct world *w, int resumes)
 
 static void reboot_host(struct world *w)
 {
-    w->aborted_by_death = w->excused = 1;
-    w->source_copy = COPY_OFF; /* before libvirt could run it again */
+    w->rebooted = w->excused = 1;
+    w->aborted_by_death |= !(w->reach & VM_AUTOSTARTS); /* else it is started again */
+    w->source_copy = COPY_OFF;                          /* before libvirt could run it again */
     w->rpc_source = 0;
     if (w->source_up)
         crash_source(w);
     if (w->bug == BUG_AUTOSTART && w->source_journal < SJ_COMMITTED)
         run_source_copy(w);
+    if (w->reach & VM_AUTOSTARTS && w->source_journal == SJ_ABORTED)
+        run_source_copy(w); /* by libvirt: autostart is back before that record is durable */
 }
 
 /* --- one by one ---------------------------------------------------------------------------- */
@@ -818,7 +825,8 @@ static int converse(struct world *w, enum happening h)
     case H_TARGET_SILENT:
         if (!w->source_up || w->session || w->source.state != SOURCE_ABORTING)
             return 0;
-        source_event(w, SOURCE_ON_TARGET_SILENT);
+        source_event(w, w->bug == BUG_SILENCE_RESTARTS ? SOURCE_ON_TARGET_UNKNOWN
+                                                       : SOURCE_ON_TARGET_SILENT);
         return 1;
     case H_SOURCE_RESTARTS:
         if (w->source_up)
@@ -1181,6 +1189,8 @@ static const char *quiet_fault_of(const struct world *w)
         return NULL;
     if (w->reach & SITES_PARTED && w->source.state == SOURCE_COMMITTING &&
         w->target.state == TARGET_ABORTED) /* the target's word has no way to the source */
+        return NULL;
+    if (w->reach & SITES_PARTED && w->source.restarts && w->source.waits) /* for the target's word */
         return NULL;
     if (running != 1 && !(running == 0 && w->aborted_by_death))
         return "in a quiet end not exactly one copy runs";

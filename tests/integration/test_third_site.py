@@ -48,7 +48,7 @@ def undecided(bed, third, seen_by):
 def decided(bed, third, seen_by):
     """The sites part when the old copy is given up and COMMIT has not been said."""
     guest = bed.guest(**LIKE)
-    bed.restart("site-a", "before-commit:stop")
+    bed.restart("site-a", "after-reply:stop")
     move = bed.move(guest)
     expect(move.id, "the move has no id")
     bed.wait_stopped("site-a")
