@@ -14,7 +14,7 @@ from ferrylab import (CONTROL_SOCKET, NeverTwo, expect, expect_committed, expect
                       expect_nothing_at, expect_stayed, expect_well, expect_words, until, wait_finished)
 from lablib.third_site import ThirdSite  # found through ferrylab
 
-CONF = {"link.outage_limit_s": 1, "link.stripe_timeout_s": 2, **ThirdSite.settings()}
+CONF = {"link.outage_limit_s": 2, "link.stripe_timeout_s": 4, **ThirdSite.settings()}
 LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
 BOTH = ("site-a", "site-b")
 
