@@ -1190,7 +1190,8 @@ static const char *quiet_fault_of(const struct world *w)
     if (w->reach & SITES_PARTED && w->source.state == SOURCE_COMMITTING &&
         w->target.state == TARGET_ABORTED) /* the target's word has no way to the source */
         return NULL;
-    if (w->reach & SITES_PARTED && w->source.restarts && w->source.waits) /* for the target's word */
+    if (w->reach & SITES_PARTED && w->source.restarts &&
+        w->source.waits) /* for the target's word */
         return NULL;
     if (running != 1 && !(running == 0 && w->aborted_by_death))
         return "in a quiet end not exactly one copy runs";

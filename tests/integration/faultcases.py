@@ -13,7 +13,8 @@ import threading
 import time
 
 import ferrylab
-from ferrylab import Failed, booted_anew, expect, expect_disks_only, expect_nothing_at, expect_well, old_disks, until, wait_finished
+from ferrylab import (Failed, booted_anew, expect, expect_disks_only, expect_nothing_at, expect_well, old_disks, until,
+                      wait_finished)
 from lablib import witness
 
 LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}

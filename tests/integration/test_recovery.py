@@ -9,8 +9,8 @@ import sys
 import time
 
 import ferrylab
-from ferrylab import (NeverTwo, booted_anew, expect, expect_equal, expect_moved, expect_nothing_at, expect_stayed, old_disks, until,
-                      wait_finished)
+from ferrylab import (NeverTwo, booted_anew, expect, expect_equal, expect_moved, expect_nothing_at, expect_stayed,
+                      old_disks, until, wait_finished)
 
 LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
 SLOW_MBIT = 60
@@ -190,5 +190,5 @@ def at_failpoint(role, name, where):
 
 
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("recovery", [copying_source, copying_target, memory_source, memory_target, autostart, host_restarts,
-                                       *[at_failpoint(*words) for words in FAILPOINTS]]))
+    sys.exit(ferrylab.run("recovery", [copying_source, copying_target, memory_source, memory_target, autostart,
+                                       host_restarts, *[at_failpoint(*words) for words in FAILPOINTS]]))

@@ -249,7 +249,7 @@ def answer_lost(bed):
 
 
 def members_die(bed):
-    """One dead member is not missed; without a majority a move that began goes no further, and a new one goes without"""
+    """One dead member is not missed; without a majority a move under way goes no further, a new one goes without"""
     with ThirdSite(bed.lab) as third:
         guest = bed.guest(**LIKE)
         third.kill(0)
