@@ -32,7 +32,8 @@ struct move_source {
     bool armed;          /* the witness may hold a key of this move */
     uint64_t finish_ns;  /* FINISH3's reply waits for the witness, since */
     uint64_t check_again_ns, withdraw_again_ns, rearm_again_ns, close_at_ns; /* 0 = not due */
-    unsigned rearm_tries;
+    unsigned rearm_tries, start_tries;
+    uint64_t start_again_ns; /* 0 = not due */
     uint64_t settled_ns;
     uint64_t waiting_ns, repeated_ns; /* for the target's word, since; and when it was asked for */
     uv_timer_t tick, redial;

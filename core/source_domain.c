@@ -17,6 +17,8 @@
 #include "core/move_source_private.h"
 
 enum { REARM_TRIES = 10 };
+/* A host that has just started may lack a disk or a network yet. */
+enum { START_TRIES = 20, START_PAUSE_S = 3 };
 
 static bool is_armed_domain(const struct move *m)
 {
@@ -245,7 +247,10 @@ static void on_going(void *user, const struct error *err)
     if (err->code)
         log_error("move %s (%s): cannot let the VM go on here: %s", ms->move->id,
                   ms->move->info.name, error_line(err, line, sizeof(line)));
-    ms->resuming = false;
+    if (err->code && ms->sw.restarts && ms->sw.started && ++ms->start_tries < START_TRIES)
+        ms->start_again_ns = clock_now_ns() + START_PAUSE_S * NS_PER_S;
+    else
+        ms->resuming = false;
     move_source_call_returned(ms);
 }
 
@@ -262,6 +267,7 @@ void source_domain_start(struct move_source *ms)
                 ms->move->id, ms->move->info.name,
                 ms->sw.restarts ? "off since its host's restart" : "given up");
     ms->resuming = true;
+    ms->start_again_ns = 0;
     ms->move->pending++;
     virt_start(ms->service->virt, ms->move->info.uuid, on_going, ms);
 }
@@ -293,6 +299,8 @@ void source_domain_tick(struct move_source *ms, uint64_t now_ns)
         source_domain_check(ms);
     if (ms->withdraw_again_ns && now_ns >= ms->withdraw_again_ns)
         source_domain_withdraw(ms);
+    if (ms->start_again_ns && now_ns >= ms->start_again_ns)
+        source_domain_start(ms);
     if (ms->rearm_again_ns && now_ns >= ms->rearm_again_ns)
         source_domain_rearm(ms);
 }
