@@ -239,6 +239,22 @@ static void put_move_metrics(FILE *f, const struct move *m)
             (double)m->stun.level / STUN_WHOLE);
 }
 
+static void put_witness_metrics(FILE *f, const struct witness *w)
+{
+    struct witness_stats stats;
+
+    if (!w)
+        return;
+    stats = witness_stats(w);
+    fprintf(f, "# TYPE ferry_witness_reachable gauge\nferry_witness_reachable %d\n",
+            stats.reachable);
+    fprintf(f, "# TYPE ferry_witness_questions_total counter\n");
+    fprintf(f, "ferry_witness_questions_total{answered=\"yes\"} %llu\n",
+            (unsigned long long)stats.answered);
+    fprintf(f, "ferry_witness_questions_total{answered=\"no\"} %llu\n",
+            (unsigned long long)stats.unanswered);
+}
+
 static void count_outcomes(struct service *s, unsigned counts[4])
 {
     struct move *m;
@@ -274,6 +290,7 @@ char *api_metrics(struct service *s)
                 counts[o]);
     fprintf(f, "# TYPE ferry_log_memory_bytes gauge\nferry_log_memory_bytes %llu\n",
             (unsigned long long)mirror_budget_used_bytes(s->budget));
+    put_witness_metrics(f, s->witness);
     for (size_t i = 0; i < ARRAY_SIZE(families); i++)
         fprintf(f, "# TYPE %s gauge\n", families[i]);
     TAILQ_FOREACH(m, &s->moves, entry)

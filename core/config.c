@@ -333,6 +333,39 @@ static int set_memory(struct config *c, const char *key, const char *value)
     return -1;
 }
 
+static bool set_endpoints(struct witness_config *c, const char *value)
+{
+    char copy[LIMIT_WITNESS_ENDPOINTS * WITNESS_URL_BYTES], *save = NULL;
+
+    if (!set_string(copy, sizeof(copy), value))
+        return false;
+    c->endpoint_count = 0;
+    for (char *word = strtok_r(copy, " ,", &save); word; word = strtok_r(NULL, " ,", &save)) {
+        size_t len = strlen(word);
+
+        if ((strncmp(word, "http://", 7) != 0 && strncmp(word, "https://", 8) != 0) ||
+            c->endpoint_count == LIMIT_WITNESS_ENDPOINTS || word[len - 1] == '/' ||
+            !set_string(c->endpoints[c->endpoint_count++], WITNESS_URL_BYTES, word))
+            return false;
+    }
+    return c->endpoint_count > 0;
+}
+
+static int set_witness(struct witness_config *c, const char *key, const char *value)
+{
+    if (strcmp(key, "endpoints") == 0)
+        return set_endpoints(c, value);
+    if (strcmp(key, "ca") == 0)
+        return set_path(c->ca, value);
+    if (strcmp(key, "certificate") == 0)
+        return set_path(c->certificate, value);
+    if (strcmp(key, "key") == 0)
+        return set_path(c->key, value);
+    if (strcmp(key, "timeout_ms") == 0)
+        return set_number(&c->timeout_ms, value, 100, 60000);
+    return -1;
+}
+
 static struct config_peer *peer_of_section(struct config *c, const char *name)
 {
     struct config_peer *p;
@@ -383,6 +416,8 @@ static int set_value(struct config *c, const char *section, const char *key, con
         return set_storage(c, key, value);
     if (strcmp(section, "memory") == 0)
         return set_memory(c, key, value);
+    if (strcmp(section, "witness") == 0)
+        return set_witness(&c->witness, key, value);
     if (strncmp(section, "peer ", 5) == 0) {
         struct config_peer *p = peer_of_section(c, section + 5);
 
@@ -449,6 +484,7 @@ static void set_defaults(struct config *c)
         .switchover_deadline_s = 15,
         .codec = true,
         .page_store_bytes = 256u << 20,
+        .witness = {.timeout_ms = 3000},
     };
     link_config_default(&c->link);
 }

@@ -15,6 +15,7 @@
 #include "core/bandwidth.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/witness.h"
 #include "netlink/link.h"
 
 enum { CONFIG_PEERS_MAX = 64, CONFIG_DIRECTORIES_MAX = 16 };
@@ -79,6 +80,8 @@ struct config {
     unsigned switchover_deadline_s; /* a stopped guest waits no longer than this for the target */
     bool codec;                     /* offer and take the RAM codec */
     uint64_t page_store_bytes;      /* of one move's codec, at each end */
+    /* [witness] */
+    struct witness_config witness;
     /* [peer NAME] */
     struct config_peer peers[CONFIG_PEERS_MAX];
     unsigned peer_count;

@@ -88,6 +88,7 @@ int move_new(struct service *s, enum journal_role role, const char *id, const ch
     m->created_ms = clock_wall_ms();
     m->phase_ns[MOVE_PREPARING] = clock_now_ns();
     m->downtime_ms = -1;
+    boot_id(m->boot_id);
     snprintf(m->peer, sizeof(m->peer), "%s", peer);
     if (id)
         snprintf(m->id, sizeof(m->id), "%s", id);

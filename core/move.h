@@ -12,7 +12,9 @@
 
 #include <jansson.h>
 
+#include "core/base/boot.h"
 #include "core/downtime.h"
+#include "core/move_right.h"
 #include "core/ram_pipe.h"
 #include "core/service.h"
 #include "core/source_stun.h"
@@ -63,8 +65,9 @@ struct move {
     enum journal_role role;
     struct domain_info info;
     char peer[WIRE_NAME_BYTES];
-    bool persistent, autostart; /* of the domain at the source */
-    int64_t created_ms;         /* wall clock */
+    bool persistent, autostart;  /* of the domain at the source */
+    char boot_id[BOOT_ID_BYTES]; /* of this site's host when the move began here */
+    int64_t created_ms;          /* wall clock */
     enum move_phase phase;
     uint64_t phase_ns[MOVE_PHASES]; /* monotonic; 0 = not reached */
     uint64_t ended_ns;
@@ -79,6 +82,7 @@ struct move {
     int64_t switchover_at_ms; /* wall clock at which it is released; 0 = by word only */
     struct shaper shaper;     /* a limit of its own; the source's streams keep to it */
     struct error reason;
+    struct move_right right; /* the witness's word */
     struct move_progress progress;
     struct stun_report stun;
     json_t *

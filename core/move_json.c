@@ -228,6 +228,8 @@ json_t *move_to_json(struct move *m)
     if (m->downtime_known)
         json_object_set_new(view, "downtime_parts_ms", downtime_to_json(&m->downtime));
     json_object_set_new(view, "held", json_boolean(m->held));
+    if (m->right.agreed)
+        json_object_set_new(view, "witness", move_right_to_json(m));
     if (m->switchover_at_ms)
         json_object_set_new(view, "switchover_at_ms", json_integer(m->switchover_at_ms));
     if (error_is_set(&m->reason)) {
@@ -248,9 +250,10 @@ json_t *move_to_json(struct move *m)
 json_t *move_to_document(struct move *m)
 {
     json_t *document =
-        json_pack("{s:s, s:o, s:b, s:b, s:s, s:o}", "peer", m->peer, "info",
+        json_pack("{s:s, s:o, s:b, s:b, s:b, s:s, s:s, s:o}", "peer", m->peer, "info",
                   domain_info_to_json(&m->info), "persistent", m->persistent, "autostart",
-                  m->autostart, "outcome", move_outcome_name(m->outcome), "view", move_to_json(m));
+                  m->autostart, "witness", m->right.agreed, "boot_id", m->boot_id, "outcome",
+                  move_outcome_name(m->outcome), "view", move_to_json(m));
 
     if (m->stun_undo && !m->finished)
         json_object_set(document, "stun_undo", m->stun_undo);
@@ -279,6 +282,8 @@ int move_from_document(struct move *m, const char *text, struct error *err)
     if (r == 0) {
         m->persistent = json_is_true(json_object_get(document, "persistent"));
         m->autostart = json_is_true(json_object_get(document, "autostart"));
+        copy_text(document, "boot_id", m->boot_id, sizeof(m->boot_id));
+        m->right.agreed = json_is_true(json_object_get(document, "witness"));
         m->outcome = outcome_from_name(json_string_value(json_object_get(document, "outcome")));
         m->past = json_incref(json_object_get(document, "view"));
         m->stun_undo = json_incref(json_object_get(document, "stun_undo"));

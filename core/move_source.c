@@ -16,6 +16,22 @@ enum { REPEAT_S = 5, SILENCE_S = 10 };
 
 static void act(struct move_source *ms, unsigned actions);
 
+static void on_right(struct move *m, enum right now)
+{
+    struct error why = {0};
+
+    if (!m->source)
+        return;
+    if (m->source->sw.state == SOURCE_MOVING && (now == RIGHT_KEPT || now == RIGHT_NONE)) {
+        error_set(&why, -ECANCELED, "switch over", "see the target's log; start the move again",
+                  now == RIGHT_KEPT ? "%s was in doubt and has given it up, through the witness"
+                                    : "the witness has lost the key that %s counts on",
+                  m->peer);
+        move_set_reason(m, &why);
+    }
+    move_source_step(m->source, (enum switchover_source_event)(SOURCE_ON_RIGHT + now));
+}
+
 void move_source_step(struct move_source *ms, enum switchover_source_event event)
 {
     enum switchover_source_state before = ms->sw.state;
@@ -25,6 +41,8 @@ void move_source_step(struct move_source *ms, enum switchover_source_event event
         log_info("move %s (%s): switchover %s -> %s", ms->move->id, ms->move->info.name,
                  switchover_source_state_name(before), switchover_source_state_name(ms->sw.state));
     act(ms, actions);
+    if (!ms->move->finished)
+        move_right_wish(ms->move, switchover_source_wish(&ms->sw));
 }
 
 void move_source_fail(struct move_source *ms, const struct error *why)
@@ -54,6 +72,9 @@ static void dispose(void *arg)
         return;
     }
     m->source = NULL;
+    move_right_cancel(m);
+    if (ms->armed && !ms->operators_word) /* after that the target may still have to read it */
+        move_right_tell(m, RIGHT_WISH_FORGET);
     source_channels_close(ms);
     if (ms->ls)
         peering_release(ms->ls);
@@ -77,6 +98,7 @@ void move_source_finish(struct move_source *ms)
 
     m->finished = true;
     move_set_phase(m, MOVE_DONE);
+    move_right_cancel(m);
     move_journal(m, switchover_source_state_name(ms->sw.state), true, NULL);
     service_defer(ms->service, dispose, m);
 }
@@ -278,6 +300,7 @@ static void on_tick(uv_timer_t *timer)
         source_channels_close(ms);
     }
     source_domain_tick(ms, now_ns);
+    source_right_tick(ms, now_ns);
     source_hold_tick(ms);
     ask_again(ms, now_ns);
     if (ms->sw.state == SOURCE_MOVING && ms->move->phase_ns[MOVE_STOPPED] &&
@@ -313,6 +336,7 @@ int move_source_new(struct move *m, struct error *err)
     ms->move = m;
     ms->service = m->service;
     m->source = ms;
+    m->right.on_right = on_right;
     uv_timer_init(m->service->loop, &ms->tick);
     uv_timer_init(m->service->loop, &ms->redial);
     ms->tick.data = ms->redial.data = ms;
@@ -328,6 +352,14 @@ static enum switchover_source_record record_from_name(const char *state)
     if (strcmp(state, "released") == 0)
         return SOURCE_RECORD_RELEASED;
     return strcmp(state, "restore") == 0 ? SOURCE_RECORD_RESTORE : SOURCE_RECORD_MOVING;
+}
+
+static bool host_was_restarted(const struct move *m)
+{
+    char now[BOOT_ID_BYTES];
+
+    boot_id(now);
+    return now[0] && m->boot_id[0] && strcmp(now, m->boot_id) != 0;
 }
 
 int move_source_recover(struct move *m, const char *state, struct error *err)
@@ -346,7 +378,10 @@ int move_source_recover(struct move *m, const char *state, struct error *err)
     source_stun_recover(m);
     if (move_paths_of(m->service->config, m, &m->source->paths, NULL) == 0)
         move_paths_remove(&m->source->paths);
-    act(m->source, switchover_source_recover(&m->source->sw, record));
+    /* A record of before the decision may be older than the agreement: keeping the right is never wrong. */
+    m->source->armed = m->service->witness && (m->right.agreed || record == SOURCE_RECORD_MOVING);
+    act(m->source, switchover_source_recover(&m->source->sw, record, m->source->armed,
+                                             m->source->disarmed && host_was_restarted(m)));
     return 0;
 }
 
@@ -381,6 +416,13 @@ static bool may_resolve(const struct move_source *ms, bool run_at_source)
 
 int move_source_resolve(struct move *m, bool run_at_source, struct error *err)
 {
+    if (!m->finished && m->source && switchover_source_waits_for_witness(&m->source->sw))
+        return error_set(
+            err, -EAGAIN, "resolve the move",
+            "mend the way to the witness; if it is lost for good, remove [witness] at both "
+            "sites, restart both ferryd, and say it again",
+            "your word is known, and waits for the witness's: the right to run is with %s",
+            m->peer);
     if (m->finished || !m->source || !may_resolve(m->source, run_at_source))
         return error_set(err, -EBUSY, "resolve the move", "see `ferry show`",
                          "it is not in doubt at this site");

@@ -30,8 +30,11 @@ struct move_source {
     bool dispose_wanted;
     bool disarmed;       /* the VM's autostart is taken away until the move is over */
     bool operators_word; /* the move was resolved here */
+    bool armed;          /* the witness may hold a key of this move */
+    uint64_t finish_ns;  /* FINISH3's reply waits for the witness, since */
     uint64_t check_again_ns, withdraw_again_ns, rearm_again_ns, close_at_ns; /* 0 = not due */
-    unsigned rearm_tries;
+    unsigned rearm_tries, start_tries;
+    uint64_t start_again_ns; /* 0 = not due */
     uint64_t settled_ns;
     uint64_t waiting_ns, repeated_ns; /* for the target's word, since; and when it was asked for */
     uv_timer_t tick, redial;
@@ -73,6 +76,11 @@ void move_source_finish(struct move_source *ms);
 
 /* source_start.c: asks the target to prepare itself, or refuses the move for @err. */
 void move_source_prepare(struct move_source *ms, const struct error *err);
+
+/* source_right.c: asks the witness for a key, then PREPARE. */
+void source_right_arm(struct move_source *ms, const struct error *err);
+void source_right_agree(struct move_source *ms, const json_t *ready);
+void source_right_tick(struct move_source *ms, uint64_t now_ns);
 
 /* source_hold.c: memory may be sent: now, or when the operator or the clock says so. */
 void source_hold_begin(struct move_source *ms);

@@ -17,6 +17,20 @@ enum { TICK_MS = 100, ASK_AGAIN_MS = 2000, ASK_FIRST_MS = 10000 };
 static void act(struct move_target *mt, unsigned actions);
 static void on_tick(uv_timer_t *timer);
 
+static void on_right(struct move *m, enum right now)
+{
+    struct error why = {0};
+
+    if (!m->target)
+        return;
+    if (m->target->sw.state == TARGET_PREPARED && now == RIGHT_KEPT) {
+        error_set(&why, -ECANCELED, "receive the VM", "start the move again",
+                  "%s does not answer, and by the witness the VM stays there", m->peer);
+        move_set_reason(m, &why);
+    }
+    move_target_step(m->target, (enum switchover_target_event)(TARGET_ON_RIGHT + now));
+}
+
 void move_target_step(struct move_target *mt, enum switchover_target_event event)
 {
     enum switchover_target_state before = mt->sw.state;
@@ -26,6 +40,8 @@ void move_target_step(struct move_target *mt, enum switchover_target_event event
         log_info("move %s (%s): switchover %s -> %s", mt->move->id, mt->move->info.name,
                  switchover_target_state_name(before), switchover_target_state_name(mt->sw.state));
     act(mt, actions);
+    if (!mt->move->finished)
+        move_right_wish(mt->move, switchover_target_wish(&mt->sw));
 }
 
 /* --- messages ------------------------------------------------------------------------------ */
@@ -104,6 +120,7 @@ static void dispose(void *arg)
         return;
     }
     m->target = NULL;
+    move_right_cancel(m);
     target_channels_close(mt);
     if (mt->ls)
         peering_release(mt->ls);
@@ -126,6 +143,9 @@ void move_target_finish(struct move_target *mt, enum move_outcome outcome)
     m->finished = true;
     m->ended_ns = clock_now_ns();
     move_set_phase(m, MOVE_DONE);
+    move_right_cancel(m);
+    if (mt->sw.witness && mt->sw.state == TARGET_RESUMED) /* for a source that cannot hear us */
+        move_right_tell(m, RIGHT_WISH_NOTE);
     move_journal(m, switchover_target_state_name(mt->sw.state), true, NULL);
     log_info("move %s (%s): %s", m->id, m->info.name, move_outcome_name(outcome));
     move_paths_remove(&mt->paths); /* what is connected stays so */
@@ -286,6 +306,8 @@ static void on_tick(uv_timer_t *timer)
         resume_domain(mt);
     if (mt->sw.state == TARGET_PREPARED && now_ns >= mt->ask_at_ns)
         ask_source(mt);
+    if (!mt->move->finished)
+        move_right_wish(mt->move, switchover_target_wish(&mt->sw));
     if (mt->dispose_at_ns && now_ns >= mt->dispose_at_ns && mt->move->finished) {
         mt->dispose_at_ns = UINT64_MAX;
         service_defer(mt->service, dispose, mt->move);
@@ -305,6 +327,7 @@ static int target_new(struct move *m)
     mt->move = m;
     mt->service = m->service;
     m->target = mt;
+    m->right.on_right = on_right;
     uv_timer_init(m->service->loop, &mt->tick);
     mt->tick.data = mt;
     uv_timer_start(&mt->tick, on_tick, TICK_MS, TICK_MS);
@@ -379,6 +402,8 @@ static int check_prepare(struct move_target *mt, const char *peer, const json_t 
     m->info = info;
     m->persistent = json_is_true(json_object_get(msg, "persistent"));
     m->autostart = json_is_true(json_object_get(msg, "autostart"));
+    m->right.agreed = mt->service->witness && json_is_true(json_object_get(msg, "witness"));
+    mt->sw.witness = m->right.agreed;
     mt->codec_answer =
         memory_codec_answer(mt->service->config, json_object_get(msg, "memory_codec"), &mt->codec);
     for (unsigned i = 0; i < info.disk_count; i++)
@@ -430,7 +455,8 @@ int move_target_recover(struct move *m, const char *state, struct error *err)
     log_warning("move %s (%s): found unfinished (%s), recovering", m->id, m->info.name, state);
     if (move_paths_of(m->service->config, m, &m->target->paths, NULL) == 0)
         move_paths_remove(&m->target->paths);
-    act(m->target, switchover_target_recover(&m->target->sw, state_from_name(state)));
+    act(m->target, switchover_target_recover(&m->target->sw, state_from_name(state),
+                                             m->right.agreed && m->service->witness));
     return 0;
 }
 

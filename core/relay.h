@@ -24,7 +24,8 @@ struct relay_ops {
     /* @len bytes wait for the socket, @offset of those for it came before them: how many of them may go now? May be
      * NULL: all. Offered again, from the first undelivered byte, after relay_kick(). */
     size_t (*may_deliver)(void *user, uint64_t offset, const uint8_t *data, size_t len);
-    /* The stream ended and its last byte was written to the socket. */
+    /* The stream ended and its last byte was written to the socket. NULL: nobody counts on it, and what comes after
+     * the socket's other end has closed is dropped. */
     void (*on_delivered)(void *user);
     /* Socket or stream broke. Called once; the relay does nothing any more. */
     void (*on_failed)(void *user, const struct error *err);

@@ -308,6 +308,9 @@ static int start_parts(struct service *s, struct error *err)
         r = peering_new(s->loop, s->config, s->identity, &peering_ops, s, &s->peering, err);
     if (r == 0 && !(s->probes = link_probes_new(s->loop, s->peering)))
         r = error_set(err, -ENOMEM, "start", NULL, "out of memory");
+    if (r == 0 && s->config->witness.endpoint_count > 0 &&
+        (r = witness_new(s->loop, &s->config->witness, &s->witness)) < 0)
+        error_set(err, r, "start", NULL, "%s", strerror(-r));
     if (r == 0)
         r = recover(s, err);
     if (r == 0)
@@ -361,6 +364,7 @@ static void close_parts(struct service *s)
     api_stop(s->api);
     link_probes_free(TAKE_PTR(s->probes));
     peering_shutdown(s->peering);
+    witness_free(TAKE_PTR(s->witness));
     virt_retire(s->virt);
     worker_retire(s->files);
     journal_close(s->journal);

@@ -16,6 +16,7 @@
 #include "core/link_probe.h"
 #include "core/peering.h"
 #include "core/virt.h"
+#include "core/witness.h"
 #include "core/worker.h"
 #include "storage/mirror_budget.h"
 
@@ -34,7 +35,8 @@ struct service {
     struct peering *peering;
     struct link_probes *probes;
     struct mirror_budget *budget;
-    struct worker *files; /* disk files: blocking file system calls */
+    struct witness *witness; /* NULL: none is configured */
+    struct worker *files;    /* disk files: blocking file system calls */
     struct api *api;
     struct move_list moves; /* newest last: running ones and the remembered past */
     uid_t qemu_uid;

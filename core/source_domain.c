@@ -17,6 +17,8 @@
 #include "core/move_source_private.h"
 
 enum { REARM_TRIES = 10 };
+/* A host that has just started may lack a disk or a network yet. */
+enum { START_TRIES = 20, START_PAUSE_S = 3 };
 
 static bool is_armed_domain(const struct move *m)
 {
@@ -29,7 +31,7 @@ static void on_disarmed(void *user, const struct error *err)
 {
     struct move_source *ms = user;
 
-    move_source_prepare(ms, err);
+    source_right_arm(ms, err);
     move_source_call_returned(ms);
 }
 
@@ -38,7 +40,7 @@ void source_domain_disarm(struct move_source *ms)
     struct error none = {0};
 
     if (!is_armed_domain(ms->move) || ms->sw.state != SOURCE_MOVING) {
-        move_source_prepare(ms, &none);
+        source_right_arm(ms, &none);
         return;
     }
     ms->disarmed = true;
@@ -164,6 +166,19 @@ static void note_end(struct move_source *ms, const char *why)
     move_set_reason(ms->move, &ended);
 }
 
+static void note_restart(struct move_source *ms)
+{
+    struct error why = {0};
+
+    error_set(
+        &why, -EOWNERDEAD, "move the VM", "start the move again",
+        "the source's host was restarted; the VM starts with it, once %s has said that it does "
+        "not run it",
+        ms->move->peer);
+    error_clear(&ms->move->reason);
+    move_set_reason(ms->move, &why);
+}
+
 static void report(struct move_source *ms, enum virt_domain_state state)
 {
     switch (state) {
@@ -183,7 +198,9 @@ static void report(struct move_source *ms, enum virt_domain_state state)
         move_source_step(ms, SOURCE_ON_DOMAIN_ENDED);
         break;
     case VIRT_DOMAIN_OFF:
-        if (ms->sw.state == SOURCE_ABORTING && !ms->sw.start_wanted)
+        if (ms->sw.state == SOURCE_ABORTING && ms->sw.restarts && !ms->sw.started)
+            note_restart(ms);
+        else if (ms->sw.state == SOURCE_ABORTING && !ms->sw.start_wanted)
             note_end(ms, "it ended at the source (or its host was restarted)");
         move_source_step(ms, SOURCE_ON_DOMAIN_OFF);
         break;
@@ -230,7 +247,10 @@ static void on_going(void *user, const struct error *err)
     if (err->code)
         log_error("move %s (%s): cannot let the VM go on here: %s", ms->move->id,
                   ms->move->info.name, error_line(err, line, sizeof(line)));
-    ms->resuming = false;
+    if (err->code && ms->sw.restarts && ms->sw.started && ++ms->start_tries < START_TRIES)
+        ms->start_again_ns = clock_now_ns() + START_PAUSE_S * NS_PER_S;
+    else
+        ms->resuming = false;
     move_source_call_returned(ms);
 }
 
@@ -243,9 +263,11 @@ void source_domain_resume(struct move_source *ms)
 
 void source_domain_start(struct move_source *ms)
 {
-    log_warning("move %s (%s): the copy here was given up; it is started again from its disks",
-                ms->move->id, ms->move->info.name);
+    log_warning("move %s (%s): the copy here is %s; it is started again from its disks",
+                ms->move->id, ms->move->info.name,
+                ms->sw.restarts ? "off since its host's restart" : "given up");
     ms->resuming = true;
+    ms->start_again_ns = 0;
     ms->move->pending++;
     virt_start(ms->service->virt, ms->move->info.uuid, on_going, ms);
 }
@@ -277,6 +299,8 @@ void source_domain_tick(struct move_source *ms, uint64_t now_ns)
         source_domain_check(ms);
     if (ms->withdraw_again_ns && now_ns >= ms->withdraw_again_ns)
         source_domain_withdraw(ms);
+    if (ms->start_again_ns && now_ns >= ms->start_again_ns)
+        source_domain_start(ms);
     if (ms->rearm_again_ns && now_ns >= ms->rearm_again_ns)
         source_domain_rearm(ms);
 }

@@ -64,6 +64,7 @@ static void on_ready(struct move_source *ms, const json_t *msg)
         return;
     memory_codec_agree(ms->service->config, ms->move->progress.memory_total,
                        json_object_get(msg, "memory_codec"), &ms->codec);
+    source_right_agree(ms, msg);
     if (source_channels_open(ms, &err) < 0)
         move_source_fail(ms, &err);
 }
@@ -92,6 +93,7 @@ void move_source_on_message(struct move *m, struct link_session *ls, const char 
         on_target_failed(ms, msg);
     } else if (strcmp(type, "prepared") == 0) {
         move_set_phase(m, MOVE_PREPARED);
+        move_source_step(ms, SOURCE_ON_TARGET_PREPARED);
     } else if (strcmp(type, "resumed") == 0) {
         on_target_resumed(ms, msg);
     } else if (strcmp(type, "aborted") == 0) {

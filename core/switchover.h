@@ -39,10 +39,26 @@
  *     there): nobody can say whether it ran in between: IN_DOUBT, until the target says that it runs or
  *     the operator decides. RELEASED in the journal keeps this rare.
  *
+ * Autostart is taken from the VM during a move, so that its host's restart cannot bring an old copy back. Where
+ * the move is then undone, the copy that is off because of that restart is started here (`restarts`), but not
+ * before the target has said that it does not run it.
+ *
  * ABORTING meets a target that says RESUMED only when an operator has resolved the move there. If the
  * copy here is off, the target is right; if it runs here, too, that is said (IN_DOUBT) and not made
  * worse. Therefore a copy that is found paused after a restart waits for the target's word, or for the
  * knowledge that there is none, before it goes on.
+ *
+ * With a witness (core/right.h), agreed by both sites before the move began, its key is a part of the decision:
+ *   - FINISH3's reply is acted on only once the source HOLDs the right: no record, no reply before. It asks when
+ *     the target says that it is prepared, beside libvirt's work. A target that has claimed the abort wins.
+ *   - The source that COMMITs GIVEs the right as well: a target in doubt CLAIMs it there, and runs.
+ *   - A target in doubt CLAIMs: what was never held is an abort from then on, what was given is its own, what is
+ *     held stays in doubt, because the source may go either way.
+ *   - The source that aborts KEEPs the right, which tells a target in doubt. Before a given copy runs here again,
+ *     by the operator's word, that must have succeeded.
+ * Answers come as SOURCE_ON_RIGHT, TARGET_ON_RIGHT with the key's value; what is to be asked for next is what
+ * switchover_*_wish() says, as long as it says so. No answer is no event: then all is as without a witness, but
+ * that a source which does not get HOLD goes no further, until its time is up and the move aborts.
  *
  * Every event is accepted in every state; one that means nothing there changes nothing. Recovery
  * enters with switchover_*_recover() and the same events, so running it twice is running it once.
@@ -51,6 +67,8 @@
 #define FERRY_CORE_SWITCHOVER_H
 
 #include <stdbool.h>
+
+#include "core/right.h"
 
 /* --- source -------------------------------------------------------------------------------- */
 
@@ -89,6 +107,10 @@ enum switchover_source_event {
     SOURCE_ON_LINK_UP,        /* a (new) session to the target */
     SOURCE_ON_RESOLVE_SOURCE, /* the operator's explicit word: run at ... */
     SOURCE_ON_RESOLVE_TARGET,
+    SOURCE_ON_WITNESS_AGREED,  /* the key is armed, and the target counts on it */
+    SOURCE_ON_TARGET_PREPARED, /* its FINISH3 is under way to an answer */
+    SOURCE_ON_RIGHT,           /* the key's value, one event each, in the order of enum right */
+    SOURCE_ON_RIGHT_LAST = SOURCE_ON_RIGHT + RIGHTS - 1,
 };
 
 enum switchover_source_action {
@@ -118,6 +140,11 @@ enum switchover_source_record {
 
 struct switchover_source {
     enum switchover_source_state state;
+    bool witness;        /* agreed: the key counts */
+    bool prepared;       /* MOVING: the target has said so */
+    bool finish_ok;      /* MOVING: libvirt's reply is here */
+    bool right_held;     /* MOVING: the witness has said so */
+    bool right_kept;     /* ABORTING: the witness has had its say */
     bool rpc_lost;       /* DECIDING: libvirt's connection ended before the decision was durable */
     bool target_aborted; /* DECIDING, RELEASING: the target has ended it meanwhile */
     /* ABORTING: */
@@ -125,6 +152,7 @@ struct switchover_source {
         undoing; /* the last durable record says commit: nothing is said or done until it does not */
     bool recovered;      /* after a restart: before the copy goes on, the target is heard */
     bool start_wanted;   /* a copy that is off is to be started: the operator said so */
+    bool restarts;       /* the same, because its host would have: only once the target is heard */
     bool started;        /* that was tried */
     bool waits;          /* the copy here could go on, and waits for that */
     bool domain_settled; /* the copy here is as it should be */
@@ -135,9 +163,15 @@ struct switchover_source {
 
 /* Returns a set of enum switchover_source_action. */
 unsigned switchover_source_step(struct switchover_source *s, enum switchover_source_event event);
-/* Enters after a restart. Returns actions. */
+/* Enters after a restart. @witness: as agreed before. @restarts: the host was restarted since the move began,
+ * and the VM starts with its host. Returns actions. */
 unsigned switchover_source_recover(struct switchover_source *s,
-                                   enum switchover_source_record record);
+                                   enum switchover_source_record record, bool witness,
+                                   bool restarts);
+/* What is wanted of the witness now, and again until it is no longer. */
+enum right_wish switchover_source_wish(const struct switchover_source *s);
+/* The copy here waits for the witness alone: nothing may be done about it before. */
+bool switchover_source_waits_for_witness(const struct switchover_source *s);
 const char *switchover_source_state_name(enum switchover_source_state state);
 
 /* --- target -------------------------------------------------------------------------------- */
@@ -173,6 +207,8 @@ enum switchover_target_event {
     TARGET_ON_LINK_UP,
     TARGET_ON_RESOLVE_SOURCE,
     TARGET_ON_RESOLVE_TARGET,
+    TARGET_ON_RIGHT, /* the key's value, one event each, in the order of enum right */
+    TARGET_ON_RIGHT_LAST = TARGET_ON_RIGHT + RIGHTS - 1,
 };
 
 enum switchover_target_action {
@@ -192,6 +228,7 @@ enum switchover_target_action {
 
 struct switchover_target {
     enum switchover_target_state state;
+    bool witness; /* agreed: the key counts. Set before the first event */
     bool finish_held, disks_done, memory_done;
     bool in_doubt;     /* PREPARED without a link to the source */
     bool copy_missing; /* RESUMING: told to run, by the operator, what was never here */
@@ -200,7 +237,8 @@ struct switchover_target {
 unsigned switchover_target_step(struct switchover_target *t, enum switchover_target_event event);
 /* Enters after a restart with the last state journalled (RECEIVING, PREPARED, COMMITTING, ABORTING). */
 unsigned switchover_target_recover(struct switchover_target *t,
-                                   enum switchover_target_state journalled);
+                                   enum switchover_target_state journalled, bool witness);
+enum right_wish switchover_target_wish(const struct switchover_target *t);
 const char *switchover_target_state_name(enum switchover_target_state state);
 
 #endif

@@ -140,7 +140,8 @@ static void done_create(struct worker_job *job)
     if (mt->sw.state == TARGET_RECEIVING) {
         if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
             target_channels_open(mt, &f->err) == 0)
-            move_target_send(mt, json_pack("{s:s, s:o*}", "type", "ready", "memory_codec",
+            move_target_send(mt, json_pack("{s:s, s:b, s:o*}", "type", "ready", "witness",
+                                           mt->move->right.agreed, "memory_codec",
                                            TAKE_PTR(mt->codec_answer)));
         if (f->err.code) {
             disk_files_remove(&f->info, f->move->id);

@@ -80,6 +80,12 @@
 /* A request body of the control API. */
 #define LIMIT_API_BODY_BYTES (64u * 1024u)
 
+/* One answer of the witness: a key of ours is 60 bytes, its JSON and header 500. */
+#define LIMIT_WITNESS_ANSWER_BYTES (64u * 1024u)
+
+/* Members of the witness's cluster that can be named; etcd advises 7 at most. */
+#define LIMIT_WITNESS_ENDPOINTS 9u
+
 /* Finished moves kept in memory for `list` and `show`; the journal keeps them all. */
 #define LIMIT_MOVES_REMEMBERED 256u
 

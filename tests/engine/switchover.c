@@ -53,7 +53,7 @@ static const char *settle(struct world *w)
 static bool is_repetition(enum happening h)
 {
     return h == H_SOURCE_REPEATS || h == H_TARGET_ASKS || h == H_TARGET_SILENT ||
-           h == H_LATE_WORDS_LOST;
+           h == H_LATE_WORDS_LOST || (h >= H_SOURCE_ASKS_WITNESS && h <= H_SOURCE_LOSES_PATIENCE);
 }
 
 /* --- exhaustive ---------------------------------------------------------------------------- */
@@ -135,9 +135,9 @@ static void explore(struct search *s, const struct world *w)
     }
 }
 
-static void search(struct search *s, struct budget budget, enum bug bug)
+static void search(struct search *s, struct budget budget, unsigned reach, enum bug bug)
 {
-    struct world w = new_world(budget, bug);
+    struct world w = new_world(budget, reach, bug);
 
     memset(s, 0, sizeof(*s));
     s->seen.size = WORLDS_MAX;
@@ -181,13 +181,52 @@ static const struct budget greater_depths[] = {
     {.crashes = 1, .losses = 1, .resolves = 2, .reboots = 1},
 };
 
-static void search_all(const struct budget *budgets, size_t count)
+/* Of a VM that starts with its host. */
+static const struct budget restart_depths[] = {
+    {.reboots = 1},
+    {.crashes = 1, .reboots = 1},
+    {.crashes = 1, .reboots = 1, .resolves = 1},
+    {.losses = 1, .cancels = 1, .reboots = 2},
+};
+
+/* With a witness: from both sides, from one, from none; the sites parted, or not. */
+static const unsigned reaches[] = {
+    WITNESS_BY_BOTH | SITES_PARTED,
+    WITNESS_AGREED | WITNESS_BY_TARGET | SITES_PARTED,
+    WITNESS_AGREED | WITNESS_BY_SOURCE | SITES_PARTED,
+    WITNESS_AGREED | SITES_PARTED,
+    WITNESS_BY_BOTH,
+    WITNESS_AGREED | WITNESS_BY_TARGET,
+};
+
+static const struct budget witness_depths[] = {
+    {.losses = 1},
+    {.crashes = 1},
+};
+
+static const struct budget greater_witness_depths[] = {
+    {.losses = 2},
+    {.crashes = 1, .losses = 1, .resolves = 1},
+    {.losses = 2, .reboots = 1},
+    {.crashes = 1, .losses = 1, .deaths = 1},
+    {.crashes = 2, .losses = 1},
+    {.crashes = 2, .losses = 1, .resolves = 1},
+    {.crashes = 1, .losses = 1, .reboots = 1, .resolves = 1},
+};
+
+static void search_all(const struct budget *budgets, size_t count, unsigned reach)
 {
     for (size_t i = 0; i < count; i++) {
         const struct budget *b = &budgets[i];
         static struct search s;
 
-        search(&s, *b, BUG_NONE);
+        search(&s, *b, reach, BUG_NONE);
+        if (reach & VM_AUTOSTARTS)
+            printf("autostart, ");
+        if (reach & WITNESS_AGREED)
+            printf("witness%s%s%s, ", reach & WITNESS_BY_SOURCE ? " by source" : "",
+                   reach & WITNESS_BY_TARGET ? " by target" : "",
+                   reach & SITES_PARTED ? ", sites parted" : "");
         printf("crashes %u, losses %u, cancels %u, resolves %u, reboots %u, deaths %u, doubles %u: "
                "%lu worlds, longest way %u steps\n",
                b->crashes, b->losses, b->cancels, b->resolves, b->reboots, b->deaths, b->doubles,
@@ -201,9 +240,23 @@ static void search_all(const struct budget *budgets, size_t count)
 static void test_all_interleavings(void **state)
 {
     (void)state;
-    search_all(depths, ARRAY_SIZE(depths));
+    search_all(depths, ARRAY_SIZE(depths), 0);
+    search_all(restart_depths, ARRAY_SIZE(restart_depths), VM_AUTOSTARTS);
     if (getenv("FERRY_HISTORIES"))
-        search_all(greater_depths, ARRAY_SIZE(greater_depths));
+        search_all(greater_depths, ARRAY_SIZE(greater_depths), 0);
+}
+
+static void test_all_interleavings_with_a_witness(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(reaches); i++) {
+        search_all(witness_depths, ARRAY_SIZE(witness_depths), reaches[i]);
+        if (getenv(
+                "FERRY_HISTORIES")) /* where words go on and on, worlds are too many for the rest */
+            search_all(greater_witness_depths,
+                       reaches[i] & SITES_PARTED ? ARRAY_SIZE(greater_witness_depths) : 2,
+                       reaches[i]);
+    }
 }
 
 /* What it takes to meet each bug, at most. */
@@ -212,15 +265,26 @@ static void test_planted_bugs_are_found(void **state)
     static const struct {
         enum bug bug;
         struct budget budget;
+        unsigned reach;
     } cases[] = {
-        {BUG_COMMIT_BEFORE_READ, {.losses = 1}},
-        {BUG_COMMIT_BEFORE_DURABLE, {.crashes = 1}},
-        {BUG_PREPARED_BEFORE_DURABLE, {.crashes = 1}},
-        {BUG_CLEAN_BEFORE_DURABLE, {.crashes = 2, .resolves = 1}},
-        {BUG_OFF_IS_GONE, {.crashes = 1, .reboots = 1}},
-        {BUG_SUSPENDED_IS_PAUSED, {.crashes = 1, .deaths = 1}},
-        {BUG_AUTOSTART, {.reboots = 1}},
-        {BUG_DEAF_TO_RESUMED, {.crashes = 1, .reboots = 1, .resolves = 1}},
+        {BUG_COMMIT_BEFORE_READ, {.losses = 1}, 0},
+        {BUG_COMMIT_BEFORE_DURABLE, {.crashes = 1}, 0},
+        {BUG_PREPARED_BEFORE_DURABLE, {.crashes = 1}, 0},
+        {BUG_CLEAN_BEFORE_DURABLE, {.crashes = 2, .resolves = 1}, 0},
+        {BUG_OFF_IS_GONE, {.crashes = 1, .reboots = 1}, 0},
+        {BUG_SUSPENDED_IS_PAUSED, {.crashes = 1, .deaths = 1}, 0},
+        {BUG_AUTOSTART, {.reboots = 1}, 0},
+        {BUG_DEAF_TO_RESUMED, {.crashes = 1, .reboots = 1, .resolves = 1}, 0},
+        {BUG_SILENCE_RESTARTS, {.reboots = 1, .resolves = 1}, VM_AUTOSTARTS},
+        {BUG_GIVEN_BEFORE_READ, {.crashes = 1}, WITNESS_BY_BOTH | SITES_PARTED},
+        {BUG_HELD_UNHEARD, {.losses = 2}, WITNESS_BY_BOTH | SITES_PARTED},
+        {BUG_HELD_IS_CLAIMED, {.losses = 2}, WITNESS_BY_BOTH | SITES_PARTED},
+        {BUG_GIVEN_IS_CLAIMED,
+         {.crashes = 1, .losses = 1, .resolves = 1},
+         WITNESS_BY_BOTH | SITES_PARTED},
+        {BUG_KEPT_UNHEARD,
+         {.crashes = 1, .losses = 1, .resolves = 1},
+         WITNESS_BY_BOTH | SITES_PARTED},
     };
 
     (void)state;
@@ -228,11 +292,11 @@ static void test_planted_bugs_are_found(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         static struct search s;
 
-        search(&s, cases[i].budget, BUG_NONE);
+        search(&s, cases[i].budget, cases[i].reach, BUG_NONE);
         if (s.fault)
             print_path(&s);
         assert_null(s.fault);
-        search(&s, cases[i].budget, cases[i].bug);
+        search(&s, cases[i].budget, cases[i].reach, cases[i].bug);
         printf("bug %d: %s after %u steps\n", (int)cases[i].bug, s.fault ? s.fault : "NOT found",
                s.depth);
         assert_non_null(s.fault);
@@ -251,8 +315,14 @@ static const char *play(uint64_t seed, enum bug bug, bool say)
                             .reboots = 2,
                             .deaths = 2,
                             .doubles = 3};
-    struct world w = new_world(budget, bug);
     uint64_t rng = seed;
+    /* Half of the histories have a witness, seen by whom it may be. */
+    unsigned chance = (unsigned)(splitmix64_next(&rng) % (2 * ARRAY_SIZE(reaches)));
+    unsigned reach = bug >= BUG_GIVEN_BEFORE_READ   ? WITNESS_BY_BOTH | SITES_PARTED
+                     : chance < ARRAY_SIZE(reaches) ? reaches[chance]
+                                                    : 0;
+    struct world w =
+        new_world(budget, reach | (splitmix64_next(&rng) % 2 ? VM_AUTOSTARTS : 0), bug);
     /* Some histories are calm, some wild: one in so many happenings may be a fault. */
     unsigned wild = 1u << (splitmix64_next(&rng) % 7), idle = 0;
 
@@ -294,6 +364,8 @@ static void test_seeded_histories(void **state)
     printf("%llu histories\n", (unsigned long long)(last - first + 1));
 }
 
+enum { SEEDS_FOR_A_BUG = 1000000 };
+
 static void test_seeds_find_planted_bugs(void **state)
 {
     (void)state;
@@ -301,7 +373,7 @@ static void test_seeds_find_planted_bugs(void **state)
         const char *fault = NULL;
         uint64_t seed;
 
-        for (seed = 1; seed <= 100000 && !fault; seed++)
+        for (seed = 1; seed <= SEEDS_FOR_A_BUG && !fault; seed++)
             fault = play(seed, (enum bug)bug, false);
         printf("bug %d: %s with seed %llu\n", bug, fault ? fault : "NOT found",
                (unsigned long long)seed - 1);
@@ -313,6 +385,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_interleavings),
+        cmocka_unit_test(test_all_interleavings_with_a_witness),
         cmocka_unit_test(test_planted_bugs_are_found),
         cmocka_unit_test(test_seeded_histories),
         cmocka_unit_test(test_seeds_find_planted_bugs),

@@ -14,6 +14,9 @@
  *     itself: it finds the copy PAUSED, or runs it, and forgets why others are off (GONE, ENDED -> OFF).
  *   - A host that is restarted has nothing running; its domains are OFF.
  *   - libvirt at the target kills an incoming copy whose connection ends before FINISH3.
+ *   - The witness is a key that requests change one at a time, at some moment or never; a request whose asker has
+ *     crashed or lost patience may still take effect, unheard. Each side sees the witness or does not, for the
+ *     whole history; and where the sites are parted, their first session is their last.
  *   - The operator is wise: says "run here" only where the other side's ferryd is down, the other copy
  *     does not run and cannot go on by itself, and this one is not older; and does not say one thing at
  *     one site and another at the other.
@@ -49,7 +52,13 @@ enum bug {
     BUG_OFF_IS_GONE,             /* any domain that is off counts as migrated */
     BUG_SUSPENDED_IS_PAUSED,     /* any paused domain counts as untouched */
     BUG_AUTOSTART,               /* the source's definition starts with its host during the move */
-    BUG_DEAF_TO_RESUMED, /* what a target says that runs by its operator's word is not heard */
+    BUG_DEAF_TO_RESUMED,   /* what a target says that runs by its operator's word is not heard */
+    BUG_SILENCE_RESTARTS,  /* after its host's restart a copy starts without the target's word */
+    BUG_GIVEN_BEFORE_READ, /* the right given before libvirt has read the reply */
+    BUG_HELD_UNHEARD,      /* a witness that does not answer counts as one that says yes */
+    BUG_HELD_IS_CLAIMED, /* a target in doubt takes the abort although the source holds the right */
+    BUG_GIVEN_IS_CLAIMED, /* a target in doubt runs by what it read, without having changed it */
+    BUG_KEPT_UNHEARD,     /* what was given runs again before the witness has said that it may */
     BUGS,
 };
 
@@ -87,7 +96,22 @@ struct budget {
     uint8_t doubles;  /* of words */
 };
 
+/* Who sees the witness, and whether the sites see each other again: bits. */
+enum reach {
+    WITNESS_AGREED = 1 << 0,
+    WITNESS_BY_SOURCE = 1 << 1,
+    WITNESS_BY_TARGET = 1 << 2,
+    SITES_PARTED = 1 << 3,
+    VM_AUTOSTARTS = 1 << 4, /* not seen by anybody, but as good a place */
+    WITNESS_BY_BOTH = WITNESS_AGREED | WITNESS_BY_SOURCE | WITNESS_BY_TARGET,
+};
+
 struct world {
+    uint8_t reach;
+    uint8_t rebooted;        /* the source's host */
+    uint8_t right;           /* the key at the witness */
+    uint8_t asked, orphaned; /* wishes under way to it, as bits; those nobody waits for any more */
+    uint8_t source_answer, target_answer; /* the key's value and one, under way back; 0 = none */
     struct switchover_source source;
     struct switchover_target target;
     uint8_t source_up, target_up;
@@ -119,6 +143,7 @@ enum happening {
     H_FINISH_CALL,
     H_DISKS_DONE,
     H_MEMORY_DONE,
+    H_PREPARED_HEARD,
     H_FINISH_ANSWERED,
     H_FINISH_FAILS,
     H_REPLY_ARRIVES,
@@ -151,6 +176,17 @@ enum happening {
     H_TARGET_SILENT,
     H_SOURCE_RESTARTS,
     H_TARGET_RESTARTS,
+    H_SOURCE_ASKS_WITNESS,
+    H_TARGET_ASKS_WITNESS,
+    H_TARGET_NOTES,
+    H_RIGHT_HOLD, /* a request takes effect */
+    H_RIGHT_GIVE,
+    H_RIGHT_KEEP,
+    H_RIGHT_CLAIM,
+    H_RIGHT_NOTE,
+    H_SOURCE_HEARS_WITNESS,
+    H_TARGET_HEARS_WITNESS,
+    H_SOURCE_LOSES_PATIENCE,
     /* From here on: faults and people. They may happen, they need not. */
     H_SESSION_ENDS,
     H_RPC_BREAKS,
@@ -169,6 +205,8 @@ enum happening {
     H_SOURCE_RESOLVE_TARGET,
     H_TARGET_RESOLVE_SOURCE,
     H_TARGET_RESOLVE_TARGET,
+    H_WITNESS_ANSWER_LOST,
+    H_WITNESS_REQUEST_LATE,
     HAPPENINGS,
     FIRST_FAULT = H_SESSION_ENDS,
 };
@@ -179,6 +217,7 @@ static const char *happening_name(enum happening h)
         [H_FINISH_CALL] = "finish call",
         [H_DISKS_DONE] = "disks done",
         [H_MEMORY_DONE] = "memory done",
+        [H_PREPARED_HEARD] = "prepared heard",
         [H_FINISH_ANSWERED] = "finish answered",
         [H_FINISH_FAILS] = "finish fails",
         [H_REPLY_ARRIVES] = "reply arrives",
@@ -211,6 +250,19 @@ static const char *happening_name(enum happening h)
         [H_TARGET_SILENT] = "target silent",
         [H_SOURCE_RESTARTS] = "source restarts",
         [H_TARGET_RESTARTS] = "target restarts",
+        [H_SOURCE_ASKS_WITNESS] = "source asks witness",
+        [H_TARGET_ASKS_WITNESS] = "target asks witness",
+        [H_TARGET_NOTES] = "target notes",
+        [H_RIGHT_HOLD] = "hold takes effect",
+        [H_RIGHT_GIVE] = "give takes effect",
+        [H_RIGHT_KEEP] = "keep takes effect",
+        [H_RIGHT_CLAIM] = "claim takes effect",
+        [H_RIGHT_NOTE] = "note takes effect",
+        [H_SOURCE_HEARS_WITNESS] = "source hears witness",
+        [H_TARGET_HEARS_WITNESS] = "target hears witness",
+        [H_SOURCE_LOSES_PATIENCE] = "source loses patience",
+        [H_WITNESS_ANSWER_LOST] = "witness answer lost",
+        [H_WITNESS_REQUEST_LATE] = "witness request late",
         [H_SESSION_ENDS] = "session ends",
         [H_RPC_BREAKS] = "rpc breaks",
         [H_CANCEL] = "cancel",
@@ -337,6 +389,8 @@ static void act_source(struct world *w, unsigned actions)
             source_event(w, SOURCE_ON_RPC_LOST);
         }
     }
+    if (actions & SOURCE_WRITE_REPLY && w->bug == BUG_GIVEN_BEFORE_READ)
+        w->asked |= w->reach & WITNESS_AGREED ? 1 << RIGHT_WISH_GIVE : 0;
     if (actions & SOURCE_JOURNAL_COMMIT && w->bug == BUG_COMMIT_BEFORE_DURABLE)
         source_event(w, SOURCE_ON_COMMIT_JOURNALLED);
 }
@@ -382,6 +436,22 @@ static void end_session(struct world *w)
     w->session = w->streams = 0;
 }
 
+enum {
+    SOURCE_WISHES = 1 << RIGHT_WISH_HOLD | 1 << RIGHT_WISH_GIVE | 1 << RIGHT_WISH_KEEP,
+    TARGET_WISHES = 1 << RIGHT_WISH_CLAIM | 1 << RIGHT_WISH_NOTE,
+};
+
+/* Their asker is gone or waits no more: they may still take effect, and nobody hears of it. */
+static void orphan_wishes(struct world *w, unsigned wishes)
+{
+    w->orphaned |= w->asked & (uint8_t)wishes;
+    w->asked &= (uint8_t)~wishes;
+    if (wishes & SOURCE_WISHES)
+        w->source_answer = 0;
+    if (wishes & TARGET_WISHES)
+        w->target_answer = 0;
+}
+
 static void crash_source(struct world *w)
 {
     end_session(w);
@@ -389,6 +459,7 @@ static void crash_source(struct world *w)
     memset(&w->source_puts, 0, sizeof(w->source_puts));
     w->words.ask = w->words.resumed = w->words.aborted = 0;
     w->check_source = w->resume_source = w->start_source = w->withdraw = 0;
+    orphan_wishes(w, SOURCE_WISHES);
     end_rpc_at_source(w);
 }
 
@@ -399,6 +470,7 @@ static void crash_target(struct world *w)
     memset(&w->target_puts, 0, sizeof(w->target_puts));
     w->words.commit = w->words.abort = 0;
     w->resume_target = w->start_target = w->clean_target = w->death_unseen = 0;
+    orphan_wishes(w, TARGET_WISHES);
     if (w->rpc_target)
         end_rpc_at_target(w);
 }
@@ -417,14 +489,17 @@ static void restart_source(struct world *w)
         w->source.state = w->source_journal == SJ_COMMITTED ? SOURCE_COMMITTED : SOURCE_ABORTED;
         return;
     }
-    act_source(w, switchover_source_recover(&w->source, records[w->source_journal]));
+    act_source(w, switchover_source_recover(&w->source, records[w->source_journal],
+                                            w->reach & WITNESS_AGREED,
+                                            w->rebooted && w->reach & VM_AUTOSTARTS));
 }
 
 static void restart_target(struct world *w)
 {
     w->target_up = 1;
-    act_target(
-        w, switchover_target_recover(&w->target, (enum switchover_target_state)w->target_journal));
+    act_target(w, switchover_target_recover(&w->target,
+                                            (enum switchover_target_state)w->target_journal,
+                                            w->reach & WITNESS_AGREED));
 }
 
 static int forget_reason(int copy)
@@ -449,13 +524,16 @@ static void kill_libvirtd(struct world *w, int resumes)
 
 static void reboot_host(struct world *w)
 {
-    w->aborted_by_death = w->excused = 1;
-    w->source_copy = COPY_OFF; /* before libvirt could run it again */
+    w->rebooted = w->excused = 1;
+    w->aborted_by_death |= !(w->reach & VM_AUTOSTARTS); /* else it is started again */
+    w->source_copy = COPY_OFF;                          /* before libvirt could run it again */
     w->rpc_source = 0;
     if (w->source_up)
         crash_source(w);
     if (w->bug == BUG_AUTOSTART && w->source_journal < SJ_COMMITTED)
         run_source_copy(w);
+    if (w->reach & VM_AUTOSTARTS && w->source_journal == SJ_ABORTED)
+        run_source_copy(w); /* by libvirt: autostart is back before that record is durable */
 }
 
 /* --- one by one ---------------------------------------------------------------------------- */
@@ -469,6 +547,8 @@ static void make_durable_at_source(struct world *w)
         source_event(w, SOURCE_ON_COMMIT_JOURNALLED);
     if (record == SJ_RESTORE || record == SJ_ABORT)
         source_event(w, SOURCE_ON_ABORT_JOURNALLED);
+    if (record == SJ_RESTORE && w->bug == BUG_KEPT_UNHEARD)
+        source_event(w, (enum switchover_source_event)(SOURCE_ON_RIGHT + RIGHT_KEPT));
 }
 
 static void make_durable_at_target(struct world *w)
@@ -663,6 +743,16 @@ static int befall(struct world *w, enum happening h)
             return 0;
         world_say(&w->words.abort);
         return 1;
+    case H_WITNESS_ANSWER_LOST:
+        if (!(w->source_answer | w->target_answer) || !spend(&w->budget.losses))
+            return 0;
+        w->source_answer = w->target_answer = 0;
+        return 1;
+    case H_WITNESS_REQUEST_LATE: /* its asker has lost patience, and asks again */
+        if (!w->asked || !spend(&w->budget.losses))
+            return 0;
+        orphan_wishes(w, SOURCE_WISHES | TARGET_WISHES);
+        return 1;
     default:
         return resolve(w, h);
     }
@@ -713,7 +803,8 @@ static int converse(struct world *w, enum happening h)
         target_notices(w);
         return 1;
     case H_NEW_SESSION:
-        if (w->session || !w->source_up || !w->target_up || w->source_notices)
+        if (w->reach & SITES_PARTED || w->session || !w->source_up || !w->target_up ||
+            w->source_notices)
             return 0;
         w->session = 1;
         source_event(w, SOURCE_ON_LINK_UP);
@@ -734,7 +825,8 @@ static int converse(struct world *w, enum happening h)
     case H_TARGET_SILENT:
         if (!w->source_up || w->session || w->source.state != SOURCE_ABORTING)
             return 0;
-        source_event(w, SOURCE_ON_TARGET_SILENT);
+        source_event(w, w->bug == BUG_SILENCE_RESTARTS ? SOURCE_ON_TARGET_UNKNOWN
+                                                       : SOURCE_ON_TARGET_SILENT);
         return 1;
     case H_SOURCE_RESTARTS:
         if (w->source_up)
@@ -745,6 +837,103 @@ static int converse(struct world *w, enum happening h)
         if (w->target_up)
             return 0;
         restart_target(w);
+        return 1;
+    }
+}
+
+/* A request takes effect at the witness. */
+static int change_right(struct world *w, enum right_wish wish)
+{
+    uint8_t bit = (uint8_t)(1 << wish), seen = WITNESS_BY_TARGET;
+    enum right now = (enum right)w->right, after = right_after(wish, now);
+    int heard = (w->asked & bit) != 0;
+
+    if (bit & SOURCE_WISHES)
+        seen = WITNESS_BY_SOURCE;
+    if (!((w->asked | w->orphaned) & bit) || !(w->reach & seen))
+        return 0;
+    if (heard)
+        w->asked &= (uint8_t)~bit;
+    else
+        w->orphaned &= (uint8_t)~bit;
+    if (wish == RIGHT_WISH_CLAIM && w->bug == BUG_HELD_IS_CLAIMED && now == RIGHT_HELD)
+        after = RIGHT_KEPT;
+    if (wish == RIGHT_WISH_CLAIM && w->bug == BUG_GIVEN_IS_CLAIMED && now == RIGHT_GIVEN)
+        after = now;
+    w->right = (uint8_t)after;
+    if (heard && bit & SOURCE_WISHES)
+        w->source_answer = (uint8_t)(after + 1);
+    if (heard && wish == RIGHT_WISH_CLAIM)
+        w->target_answer = (uint8_t)(after + 1);
+    return 1;
+}
+
+/* One question of a side at a time. */
+static int ask_witness(struct world *w, int up, enum right_wish wish)
+{
+    uint8_t bit = (uint8_t)(1 << wish);
+    int source = (bit & SOURCE_WISHES) != 0;
+
+    if (!up || wish == RIGHT_WISH_NOTHING || w->orphaned & bit ||
+        w->asked & (source ? SOURCE_WISHES : TARGET_WISHES) ||
+        (source ? w->source_answer : w->target_answer))
+        return 0;
+    w->asked |= bit;
+    return 1;
+}
+
+static int hear_witness(struct world *w, uint8_t *answer, int at_source)
+{
+    unsigned right = *answer - 1u;
+
+    if (*answer == 0)
+        return 0;
+    *answer = 0;
+    if (at_source)
+        source_event(w, (enum switchover_source_event)(SOURCE_ON_RIGHT + right));
+    else if (w->bug == BUG_GIVEN_IS_CLAIMED && right == RIGHT_GIVEN)
+        target_event(w, (enum switchover_target_event)(TARGET_ON_RIGHT + RIGHT_CLAIMED));
+    else
+        target_event(w, (enum switchover_target_event)(TARGET_ON_RIGHT + right));
+    return 1;
+}
+
+static int consult(struct world *w, enum happening h)
+{
+    switch (h) {
+    case H_SOURCE_ASKS_WITNESS:
+        return ask_witness(w, w->source_up, switchover_source_wish(&w->source));
+    case H_TARGET_ASKS_WITNESS:
+        return ask_witness(w, w->target_up, switchover_target_wish(&w->target));
+    case H_TARGET_NOTES:
+        if (w->right == RIGHT_RESUMED || w->right == RIGHT_NONE)
+            return 0;
+        return ask_witness(w, w->target_up,
+                           w->target.state == TARGET_RESUMED && w->target.witness
+                               ? RIGHT_WISH_NOTE
+                               : RIGHT_WISH_NOTHING);
+    case H_RIGHT_HOLD:
+        return change_right(w, RIGHT_WISH_HOLD);
+    case H_RIGHT_GIVE:
+        return change_right(w, RIGHT_WISH_GIVE);
+    case H_RIGHT_KEEP:
+        return change_right(w, RIGHT_WISH_KEEP);
+    case H_RIGHT_CLAIM:
+        return change_right(w, RIGHT_WISH_CLAIM);
+    case H_RIGHT_NOTE:
+        return change_right(w, RIGHT_WISH_NOTE);
+    case H_SOURCE_HEARS_WITNESS:
+        return hear_witness(w, &w->source_answer, 1);
+    case H_TARGET_HEARS_WITNESS:
+        return hear_witness(w, &w->target_answer, 0);
+    default: /* the guest is stopped and the witness does not answer */
+        if (!w->source_up || switchover_source_wish(&w->source) != RIGHT_WISH_HOLD ||
+            !w->source.finish_ok)
+            return 0;
+        if (w->bug == BUG_HELD_UNHEARD)
+            source_event(w, (enum switchover_source_event)(SOURCE_ON_RIGHT + RIGHT_HELD));
+        else
+            source_event(w, SOURCE_ON_FAILURE);
         return 1;
     }
 }
@@ -849,6 +1038,12 @@ static int migrate(struct world *w, enum happening h)
         w->target_complete = h == H_DISKS_DONE ? w->target.memory_done : w->target.disks_done;
         target_event(w, h == H_DISKS_DONE ? TARGET_ON_DISKS_DONE : TARGET_ON_MEMORY_DONE);
         return 1;
+    case H_PREPARED_HEARD: /* over the first session, ahead of the reply or not */
+        if (!w->streams || !w->source_up || w->source.state != SOURCE_MOVING ||
+            w->target.state != TARGET_PREPARED || !w->source.witness || w->source.prepared)
+            return 0;
+        source_event(w, SOURCE_ON_TARGET_PREPARED);
+        return 1;
     case H_FINISH_ANSWERED:
         if (!w->finish_passed || w->reply != REPLY_NONE || w->target_copy != COPY_PAUSED)
             return 0;
@@ -906,6 +1101,7 @@ static int happen(struct world *w, enum happening h)
     case H_FINISH_CALL:
     case H_DISKS_DONE:
     case H_MEMORY_DONE:
+    case H_PREPARED_HEARD:
     case H_FINISH_ANSWERED:
     case H_FINISH_FAILS:
     case H_REPLY_ARRIVES:
@@ -926,6 +1122,18 @@ static int happen(struct world *w, enum happening h)
     case H_SOURCE_STARTED:
     case H_WITHDRAWN:
         return work(w, h);
+    case H_SOURCE_ASKS_WITNESS:
+    case H_TARGET_ASKS_WITNESS:
+    case H_TARGET_NOTES:
+    case H_RIGHT_HOLD:
+    case H_RIGHT_GIVE:
+    case H_RIGHT_KEEP:
+    case H_RIGHT_CLAIM:
+    case H_RIGHT_NOTE:
+    case H_SOURCE_HEARS_WITNESS:
+    case H_TARGET_HEARS_WITNESS:
+    case H_SOURCE_LOSES_PATIENCE:
+        return consult(w, h);
     default:
         return converse(w, h);
     }
@@ -950,17 +1158,45 @@ static const char *fault_of(const struct world *w)
     return NULL;
 }
 
+/* A doubt that stays, although the witness is there to end it. */
+static const char *witness_fault_of(const struct world *w)
+{
+    int asks = w->target.state == TARGET_PREPARED && w->target.in_doubt;
+    int both = (w->reach & WITNESS_BY_BOTH) == WITNESS_BY_BOTH;
+
+    if (!(w->reach & WITNESS_AGREED))
+        return NULL;
+    if (asks && w->reach & WITNESS_BY_TARGET && w->right != RIGHT_HELD && w->right != RIGHT_NONE)
+        return "the target stays in doubt although the witness could tell";
+    if (asks && both && w->source.state != SOURCE_IN_DOUBT)
+        return "the target stays in doubt although both see the witness";
+    if (both && w->target.state == TARGET_RESUMED && w->source.state == SOURCE_COMMITTING)
+        return "the source stays in doubt although both see the witness";
+    return NULL;
+}
+
 /* Where nothing more happens by itself. */
 static const char *quiet_fault_of(const struct world *w)
 {
     int running = (w->source_copy == COPY_RUNNING) + (w->target_copy == COPY_RUNNING);
     int doubt = w->source.state == SOURCE_IN_DOUBT ||
-                (w->target.state == TARGET_PREPARED && w->target.in_doubt);
+                (w->target.state == TARGET_PREPARED && w->target.in_doubt) ||
+                switchover_source_waits_for_witness(&w->source);
 
+    if (witness_fault_of(w))
+        return witness_fault_of(w);
     if (doubt) /* paused or off, until the operator's word */
+        return NULL;
+    if (w->reach & SITES_PARTED && w->source.state == SOURCE_COMMITTING &&
+        w->target.state == TARGET_ABORTED) /* the target's word has no way to the source */
+        return NULL;
+    if (w->reach & SITES_PARTED && w->source.restarts &&
+        w->source.waits) /* for the target's word */
         return NULL;
     if (running != 1 && !(running == 0 && w->aborted_by_death))
         return "in a quiet end not exactly one copy runs";
+    if (w->reach & SITES_PARTED)
+        return NULL;
     if (w->source_journal < SJ_COMMITTED ||
         (w->target_journal != TARGET_RESUMED && w->target_journal != TARGET_ABORTED))
         return "a quiet end with open journals";
@@ -994,11 +1230,17 @@ static const char *recovery_fault_of(const struct world *w)
     return NULL;
 }
 
-static struct world new_world(struct budget budget, enum bug bug)
+static struct world new_world(struct budget budget, unsigned reach, enum bug bug)
 {
     struct world w;
 
     memset(&w, 0, sizeof(w)); /* padding too: the search hashes the bytes */
+    w.reach = (uint8_t)reach;
+    if (reach & WITNESS_AGREED) {
+        w.right = RIGHT_ARMED;
+        w.target.witness = true;
+        switchover_source_step(&w.source, SOURCE_ON_WITNESS_AGREED);
+    }
     w.source_up = w.target_up = w.rpc_source = w.rpc_target = w.session = w.streams = 1;
     w.target_copy = COPY_PAUSED;
     w.target_journal = TARGET_RECEIVING;

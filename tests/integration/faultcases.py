@@ -13,7 +13,8 @@ import threading
 import time
 
 import ferrylab
-from ferrylab import Failed, expect, expect_disks_only, expect_nothing_at, expect_well, old_disks, until, wait_finished
+from ferrylab import (Failed, booted_anew, expect, expect_disks_only, expect_nothing_at, expect_well, old_disks, until,
+                      wait_finished)
 from lablib import witness
 
 LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
@@ -213,23 +214,13 @@ class Case:
         if self.dead_vm and self.guest.states() == {at: "shut off"}:
             self.bed.alter(self.guest)
             return f"{outcome}, VM off"
-        if self.dead_vm and self.booted_anew(at):
+        if self.dead_vm and booted_anew(self.guest, at):
             self.bed.alter(self.guest)
             expect_disks_only(self.bed, at, self.guest)
             return f"{outcome}, booted anew"
         expect_well(self.guest, at)
         expect_disks_only(self.bed, at, self.guest)
         return outcome
-
-    def booted_anew(self, at):
-        until(lambda: self.guest.states() == {at: "running"}, lambda: f"it does not run at {at}: {self.guest.states()}")
-
-        def boot_id():
-            with contextlib.suppress(ferrylab.LabError):
-                return self.guest.ask("stats", 2)["boot_id"]
-            return None
-
-        return until(boot_id, "the witness does not answer") != self.guest.record()["boot_id"]
 
 
 def run(bed, phase, fault):

@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
+import uuid
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tools"))
@@ -266,6 +267,27 @@ class Bed:
         site.libvirtd.start(site.enter(["libvirtd", "--listen"]), env=site.environment(), preexec=site.groups.join)
         until(site.can_connect, f"libvirtd of {name} does not come up again")
 
+    def restart_host(self, name):
+        """What a host's sudden restart leaves: nothing runs, /run is empty, the kernel has another boot id. Its
+        libvirtd and ferryd start as an init would start them."""
+        site = self.site(name)
+        self.kill(name)
+        site.libvirtd.kill()
+        for pid in self.qemus(name):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not self.qemus(name), f"QEMUs of {name} do not die")
+        # libvirt's notes of who owned what count until the host's boot time changes, which it does not here.
+        for path in [*site.root.glob("var/log/libvirt/qemu/*"), *site.root.glob("var/lib/libvirt/*/*")]:
+            for label in os.listxattr(path):
+                if label.startswith("trusted.libvirt.security."):
+                    os.removexattr(path, label)
+        fresh = site.dir / "boot_id"
+        fresh.write_text(f"{uuid.uuid4()}\n")
+        site.run(["sh", "-ec", f"rm -rf /run/libvirt/*; mount --bind {fresh} /proc/sys/kernel/random/boot_id"],
+                 "forget what ran")
+        self.start_libvirtd_again(name)
+        self.start(name)
+
     def reset_connections(self, site):
         """Every connection of that site's ferryd to its peer gets a RST."""
         self.site(site).run(["ss", "-K", "dst", self.site(self.other(site)).address], "reset the connections")
@@ -430,6 +452,18 @@ def expect_disks_only(bed, site, guest):
         return "None" in words and not any(b.strip() and "No current" not in b for b in blocks)
 
     until(jobs, f"a job stays on {guest.name} at {site}", 20)
+
+
+def booted_anew(guest, at):
+    """It runs at that site, and nowhere else; whether it is another boot than the one that was started."""
+    until(lambda: guest.states() == {at: "running"}, lambda: f"it does not run at {at}: {guest.states()}")
+
+    def boot_id():
+        with contextlib.suppress(LabError):
+            return guest.ask("stats", 2)["boot_id"]
+        return None
+
+    return until(boot_id, "the witness does not answer") != guest.record()["boot_id"]
 
 
 def old_disks(bed, site):

@@ -126,6 +126,32 @@ def beating(guest):
     return None
 
 
+def after_stock(bed):
+    """A VM whose move by stock libvirt was called off while memory was sent"""
+    guest = bed.guest(files=20, disk=64, fill=40)
+    site, target = bed.site("site-a"), bed.site("site-b")
+    for path in guest.record()["disks"]:
+        target.run(["qemu-img", "create", "-q", path, f"{guest.record()['disk_mib']}M"], "create the target's disk")
+    bed.line(rate=60)
+    stock = subprocess.Popen(
+        site.enter(["virsh", "migrate", "--live", "--p2p", "--copy-storage-all", "--copy-storage-synchronous-writes",
+                    guest.name, f"qemu+tcp://{target.address}/system"]),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: "Memory remaining" in bed.virsh("site-a", "domjobinfo", guest.name), "no memory is sent")
+        bed.virsh("site-a", "domjobabort", guest.name)
+        expect(stock.wait(60) != 0, "the move by virsh was not called off")
+    finally:
+        stock.kill()
+        stock.wait()
+    for path in guest.record()["disks"]:
+        target.path(path).unlink()
+    bed.line(rate=1000)
+    report = expect_committed(bed.move(guest).end())
+    wait_finished(bed, report["id"])
+    expect_moved(bed, guest)
+
+
 def idle_vm(bed):
     """An idle VM"""
     moves(bed, idle=True, dirty=0, iops=0)
@@ -278,5 +304,6 @@ def journals(bed):
 
 
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("moves", [longest_line, long_line, short_line, two_disks, qcow2_and_autostart, idle_vm,
-                                    refused_disks, refused_permissions, refused_states, refused_medium, journals]))
+    sys.exit(ferrylab.run("moves", [longest_line, long_line, short_line, two_disks, qcow2_and_autostart, after_stock,
+                                    idle_vm, refused_disks, refused_permissions, refused_states, refused_medium,
+                                    journals]))

@@ -6,10 +6,11 @@ copies run, in the end exactly one does, the witness in it misses nothing, both 
 and agree on its end, and nothing is left over. Starting once more changes nothing."""
 
 import sys
+import time
 
 import ferrylab
-from ferrylab import (NeverTwo, expect, expect_equal, expect_moved, expect_stayed, old_disks, until,
-                      wait_finished)
+from ferrylab import (NeverTwo, booted_anew, expect, expect_equal, expect_moved, expect_nothing_at, expect_stayed,
+                      old_disks, until, wait_finished)
 
 LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
 SLOW_MBIT = 60
@@ -117,6 +118,37 @@ def autostart(bed):
     expect_moved(bed, guest, target)
 
 
+def host_restarts(bed):
+    """The source's host restarts in the middle of a move: its VM starts again once the target does not run it"""
+    for parted in (False, True):
+        guest = bed.guest(**LIKE)
+        bed.virsh("site-a", "autostart", guest.name)
+        bed.line(rate=SLOW_MBIT)
+        move = bed.move(guest)
+        move.wait_phase("copying")
+        with NeverTwo(bed, guest.name):
+            if parted:
+                bed.cut()
+            bed.restart_host("site-a")
+            if parted:
+                until(lambda: "host was restarted" in bed.moves("site-a")[-1]["reason"],
+                      lambda: f"the source does not say why it waits: {bed.moves('site-a')[-1]['reason']!r}")
+                time.sleep(12)  # longer than a silent target is waited for where nobody can be harmed
+                expect_equal(guest.states().get("site-a"), "shut off", "the VM while the target cannot be asked")
+                bed.mend()
+            move.end()
+            wait_finished(bed, move.id)
+            expect(booted_anew(guest, "site-a"), "the VM is one that has died with its host")
+        bed.alter(guest)
+        expect_nothing_at(bed, "site-b", guest)
+        expect(bed.site("site-a").path(f"/etc/libvirt/qemu/autostart/{guest.name}.xml").is_symlink(),
+               "the VM does not start with its host any more")
+        expect_equal(move.id in [m["id"] for m in bed.moves("site-a") if m["outcome"] == "aborted"], True,
+                     "the move counts as aborted")
+        bed.line(rate=FAST_MBIT)
+        guest.stop()
+
+
 # Where ferryd dies -> where the VM must run in the end. The decision is the source's journal together with
 # what its libvirtd has read: before it has the reply it runs on at the source, from then on at the target.
 FAILPOINTS = (
@@ -159,4 +191,4 @@ def at_failpoint(role, name, where):
 
 if __name__ == "__main__":
     sys.exit(ferrylab.run("recovery", [copying_source, copying_target, memory_source, memory_target, autostart,
-                                       *[at_failpoint(*words) for words in FAILPOINTS]]))
+                                       host_restarts, *[at_failpoint(*words) for words in FAILPOINTS]]))

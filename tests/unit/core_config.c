@@ -237,6 +237,32 @@ static void test_too_many_peers(void **state)
     expect_refused(text, "p64");
 }
 
+static void test_witness(void **state)
+{
+    struct config *c = load_good("[site]\nname = a\n");
+
+    (void)state;
+    assert_int_equal(c->witness.endpoint_count, 0);
+    config_free(c);
+    c = load_good("[site]\nname = a\n[witness]\nendpoints = http://w1:2379 https://[fd00::1]:2379\n"
+                  "ca = /etc/ca.pem\ncertificate = /etc/c.pem\nkey = /etc/k.pem\n"
+                  "timeout_ms = 500\n");
+    assert_int_equal(c->witness.endpoint_count, 2);
+    assert_string_equal(c->witness.endpoints[1], "https://[fd00::1]:2379");
+    assert_string_equal(c->witness.ca, "/etc/ca.pem");
+    assert_int_equal(c->witness.timeout_ms, 500);
+    config_free(c);
+    expect_refused("[site]\nname = a\n[witness]\nendpoints = w1:2379\n", "endpoints");
+    expect_refused("[site]\nname = a\n[witness]\nendpoints = http://w1:2379/\n", "endpoints");
+    expect_refused("[site]\nname = a\n[witness]\nendpoints =\n", "endpoints");
+    expect_refused(
+        "[site]\nname = a\n[witness]\nendpoints = http://a http://b http://c http://d http://e "
+        "http://f http://g http://h http://i http://j\n",
+        "endpoints");
+    expect_refused("[site]\nname = a\n[witness]\ntimeout_ms = 5\n", "timeout_ms");
+    expect_refused("[site]\nname = a\n[witness]\nca = relative.pem\n", "ca");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +273,7 @@ int main(void)
         cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_too_many_peers),
+        cmocka_unit_test(test_witness),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

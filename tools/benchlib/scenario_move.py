@@ -39,20 +39,31 @@ def run(args, say):
     reference = "virsh-sync" if args.mode == "ferry" else args.mode
     modes = [reference] if args.reference_only else ["ferry", reference]
     args.ferryd = "ferry" in modes
-    runs = {mode: [] for mode in modes}
     with lab_for(args, say) as lab, guest_for(lab, args, say) as guest:
-        for n in range(args.repeat):
-            for mode in modes:
-                say(f"moving by {mode} ({n + 1} of {args.repeat})")
-                result = measure_move(guest, mover(mode), args.time_limit)
-                if "unfinished" in result:
-                    say(f"{mode}: {result['unfinished']}")
-                runs[mode].append(result)
-    rows = []
-    finished = {mode: [r for r in results if "unfinished" not in r] for mode, results in runs.items()}
-    failed = None if finished[reference] else runs[reference][0]["unfinished"]
-    for key, metric, unit in METRICS:
-        figures = {mode: report.median([r[key] for r in results]) for mode, results in finished.items()}
-        rows.append(report.row(case_name(args), metric, unit, figures.get("ferry"), figures[reference],
-                               reference, failed))
-    return rows, runs
+        runs = measure(guest, modes, args, say)
+    return [comparison(case_name(args), *names, reference, runs) for names in METRICS], runs
+
+
+def measure(guest, modes, args, say, once_unfinished=False):
+    """Mode -> its measurements, the modes in turn. once_unfinished: a mode that did not end in its time is not
+    tried again."""
+    runs = {mode: [] for mode in modes}
+    for n in range(args.repeat):
+        for mode in modes:
+            if once_unfinished and any("unfinished" in each for each in runs[mode]):
+                continue
+            say(f"moving by {mode} ({n + 1} of {args.repeat})")
+            result = measure_move(guest, mover(mode), args.time_limit)
+            if "unfinished" in result:
+                say(f"{mode}: {result['unfinished']}")
+            runs[mode].append(result)
+    return runs
+
+
+def comparison(case, key, metric, unit, reference, runs):
+    """One row: the medians of the moves that ended."""
+    figures = {mode: report.median([r[key] for r in results if "unfinished" not in r])
+               for mode, results in runs.items()}
+    stuck = [r["unfinished"] for r in runs[reference] if "unfinished" in r]
+    failed = stuck[0] if len(stuck) == len(runs[reference]) else None
+    return report.row(case, metric, unit, figures.get("ferry"), figures[reference], reference, failed)

@@ -157,6 +157,16 @@ static void print_hold(const json_t *move)
     printf("  held:   disks are mirrored, %suntil `ferry switchover %s`\n", when, text(move, "id"));
 }
 
+static void print_witness(const json_t *witness)
+{
+    if (!witness)
+        return;
+    printf("  right:  %s, by the witness", text(witness, "right"));
+    if (text(witness, "why_not")[0])
+        printf(", which does not answer now: %s", text(witness, "why_not"));
+    printf("\n");
+}
+
 void progress_report(const json_t *move)
 {
     const char *outcome = text(move, "outcome");
@@ -171,6 +181,7 @@ void progress_report(const json_t *move)
         print_hold(move);
     if (strcmp(outcome, "committed") != 0 && strcmp(outcome, "running") != 0) {
         printf("  why:    %s\n", text(move, "reason"));
+        print_witness(json_object_get(move, "witness"));
         if (strcmp(outcome, "aborted") == 0)
             printf("  %s at %s; nothing of it is left at %s\n",
                    (int)number(move, "error", "code") == -ESRCH ? "the VM is off"

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The commit protocol: states and invariants are drawn in switchover.h. */
+/* The commit protocol at the source: states and invariants are drawn in switchover.h. */
 #include "core/switchover.h"
-
-/* --- source -------------------------------------------------------------------------------- */
 
 const char *switchover_source_state_name(enum switchover_source_state state)
 {
@@ -43,7 +41,7 @@ static unsigned end_commit(struct switchover_source *s)
 
 static unsigned start_abort(struct switchover_source *s, unsigned more)
 {
-    *s = (struct switchover_source){.state = SOURCE_ABORTING};
+    *s = (struct switchover_source){.state = SOURCE_ABORTING, .witness = s->witness};
     return SOURCE_JOURNAL_ABORT | more;
 }
 
@@ -68,8 +66,8 @@ static unsigned settle_domain(struct switchover_source *s, bool alive)
 /* After the decision, by the operator's word: the copy here is to run, and libvirt may have killed it. */
 static unsigned start_restore(struct switchover_source *s, unsigned more)
 {
-    *s =
-        (struct switchover_source){.state = SOURCE_ABORTING, .start_wanted = true, .undoing = true};
+    *s = (struct switchover_source){
+        .state = SOURCE_ABORTING, .witness = s->witness, .start_wanted = true, .undoing = true};
     return SOURCE_JOURNAL_RESTORE | more;
 }
 
@@ -81,6 +79,39 @@ static unsigned restore_without_target(struct switchover_source *s, unsigned mor
 
     s->target_settled = true;
     return actions;
+}
+
+static unsigned decide(struct switchover_source *s)
+{
+    if (!s->finish_ok || (s->witness && !s->right_held))
+        return 0;
+    s->state = SOURCE_DECIDING;
+    return SOURCE_JOURNAL_COMMIT;
+}
+
+static unsigned step_moving(struct switchover_source *s, unsigned event)
+{
+    switch (event) {
+    case SOURCE_ON_WITNESS_AGREED:
+        s->witness = true;
+        return 0;
+    case SOURCE_ON_TARGET_PREPARED:
+        s->prepared = true;
+        return 0;
+    case SOURCE_ON_FINISH_OK:
+        s->finish_ok = true;
+        return decide(s);
+    case SOURCE_ON_RIGHT + RIGHT_HELD:
+        s->right_held = true;
+        return decide(s);
+    case SOURCE_ON_RIGHT + RIGHT_NONE: /* the key is gone, or the target has claimed the abort */
+    case SOURCE_ON_RIGHT + RIGHT_KEPT:
+    case SOURCE_ON_FAILURE:
+    case SOURCE_ON_TARGET_ABORTED:
+        return start_abort(s, SOURCE_STOP_MIGRATION | SOURCE_CHECK_DOMAIN | SOURCE_SEND_ABORT);
+    default:
+        return 0;
+    }
 }
 
 static unsigned step_deciding(struct switchover_source *s, enum switchover_source_event event)
@@ -141,10 +172,11 @@ static unsigned step_checking(struct switchover_source *s, enum switchover_sourc
     }
 }
 
-static unsigned step_committing(struct switchover_source *s, enum switchover_source_event event)
+static unsigned step_committing(struct switchover_source *s, unsigned event)
 {
     switch (event) {
     case SOURCE_ON_TARGET_RESUMED:
+    case SOURCE_ON_RIGHT + RIGHT_RESUMED:
         return end_commit(s);
     case SOURCE_ON_LINK_UP:
     case SOURCE_ON_TARGET_ASKS:
@@ -162,13 +194,51 @@ static unsigned step_committing(struct switchover_source *s, enum switchover_sou
     }
 }
 
-/* In ABORTING: what could go on here after a restart has waited for this. */
-static unsigned hear_target(struct switchover_source *s, enum switchover_source_event event)
+bool switchover_source_waits_for_witness(const struct switchover_source *s)
 {
+    return s->state == SOURCE_ABORTING && s->witness && s->start_wanted && !s->right_kept &&
+           !s->target_settled && !s->target_resumed;
+}
+
+enum right_wish switchover_source_wish(const struct switchover_source *s)
+{
+    if (!s->witness)
+        return RIGHT_WISH_NOTHING;
+    switch (s->state) {
+    case SOURCE_MOVING:
+        return (s->prepared || s->finish_ok) && !s->right_held ? RIGHT_WISH_HOLD
+                                                               : RIGHT_WISH_NOTHING;
+    case SOURCE_COMMITTING:
+        return RIGHT_WISH_GIVE;
+    case SOURCE_ABORTING: /* undoing: not before the record says so */
+        return s->right_kept || s->undoing ? RIGHT_WISH_NOTHING : RIGHT_WISH_KEEP;
+    default:
+        return RIGHT_WISH_NOTHING;
+    }
+}
+
+/* In ABORTING, once it may: sees to the copy here, and tells the target. */
+static unsigned begin_abort(struct switchover_source *s)
+{
+    if (s->undoing || switchover_source_waits_for_witness(s))
+        return 0;
+    return (s->domain_settled ? 0 : SOURCE_CHECK_DOMAIN) |
+           (s->target_settled || s->target_resumed ? 0 : SOURCE_SEND_ABORT);
+}
+
+/* In ABORTING: what could go on here after a restart has waited for this. */
+static unsigned hear_target(struct switchover_source *s, unsigned event)
+{
+    bool waited = switchover_source_waits_for_witness(s);
+
+    if (s->restarts && event == SOURCE_ON_TARGET_SILENT) /* silence is no word */
+        return 0;
     if (event == SOURCE_ON_TARGET_RESUMED)
         s->target_resumed = true;
     else if (event != SOURCE_ON_TARGET_SILENT)
         s->target_settled = true;
+    if (waited)
+        return begin_abort(s);
     if (!s->waits)
         return end_abort(s);
     s->waits = s->recovered = false;
@@ -198,6 +268,12 @@ static unsigned step_domain(struct switchover_source *s, enum switchover_source_
     case SOURCE_ON_DOMAIN_SUSPENDED:
         return settle_domain(s, true);
     case SOURCE_ON_DOMAIN_OFF:
+        if (s->restarts && !s->started && !s->target_resumed) {
+            s->waits = !s->target_settled;
+            s->started = s->target_settled;
+            return s->started ? SOURCE_START_DOMAIN | SOURCE_CHECK_DOMAIN : 0;
+        }
+        /* fall through */
     case SOURCE_ON_DOMAIN_GONE:
         if (!s->start_wanted || s->started) /* it may have ended by itself */
             return settle_domain(s, false);
@@ -211,32 +287,50 @@ static unsigned step_domain(struct switchover_source *s, enum switchover_source_
     }
 }
 
+/* In ABORTING: the witness's word. A claim alone says nothing: the target's copy may still die of it. */
+static unsigned hear_witness(struct switchover_source *s, enum right now)
+{
+    bool waited = switchover_source_waits_for_witness(s);
+
+    if (s->undoing || s->right_kept)
+        return 0;
+    if (now == RIGHT_RESUMED)
+        return s->target_settled || s->target_resumed ? 0
+                                                      : hear_target(s, SOURCE_ON_TARGET_RESUMED);
+    s->right_kept = now == RIGHT_KEPT || now == RIGHT_NONE;
+    return waited && s->right_kept ? begin_abort(s) : 0;
+}
+
 static unsigned step_aborting(struct switchover_source *s, enum switchover_source_event event)
 {
+    if (event >= SOURCE_ON_RIGHT)
+        return hear_witness(s, (enum right)(event - SOURCE_ON_RIGHT));
     switch (event) {
     case SOURCE_ON_ABORT_JOURNALLED:
         if (!s->undoing)
             return 0;
         s->undoing = false;
-        return (s->domain_settled ? 0 : SOURCE_CHECK_DOMAIN) |
-               (s->target_settled ? 0 : SOURCE_SEND_ABORT);
+        return begin_abort(s);
     case SOURCE_ON_DOMAIN_PAUSED:
     case SOURCE_ON_DOMAIN_RUNNING:
     case SOURCE_ON_DOMAIN_SUSPENDED:
     case SOURCE_ON_DOMAIN_ENDED:
     case SOURCE_ON_DOMAIN_OFF:
     case SOURCE_ON_DOMAIN_GONE: /* while undoing: the answer to an older question */
-        return s->undoing ? 0 : step_domain(s, event);
+        return s->undoing || switchover_source_waits_for_witness(s) ? 0 : step_domain(s, event);
     case SOURCE_ON_TARGET_ABORTED:
     case SOURCE_ON_TARGET_UNKNOWN:
     case SOURCE_ON_TARGET_RESUMED:
     case SOURCE_ON_TARGET_SILENT:
         return hear_target(s, event);
     case SOURCE_ON_RESOLVE_SOURCE: /* go on without the target's word: it will get ours when it asks */
-        return hear_target(s, SOURCE_ON_TARGET_UNKNOWN);
+        return switchover_source_waits_for_witness(s) ? 0
+                                                      : hear_target(s, SOURCE_ON_TARGET_UNKNOWN);
     case SOURCE_ON_LINK_UP:
     case SOURCE_ON_TARGET_ASKS:
-        return s->target_settled || s->undoing ? 0 : SOURCE_SEND_ABORT;
+        return s->target_settled || s->undoing || switchover_source_waits_for_witness(s)
+                   ? 0
+                   : SOURCE_SEND_ABORT;
     default:
         return 0;
     }
@@ -270,13 +364,7 @@ unsigned switchover_source_step(struct switchover_source *s, enum switchover_sou
 {
     switch (s->state) {
     case SOURCE_MOVING:
-        if (event == SOURCE_ON_FINISH_OK) {
-            s->state = SOURCE_DECIDING;
-            return SOURCE_JOURNAL_COMMIT;
-        }
-        if (event == SOURCE_ON_FAILURE || event == SOURCE_ON_TARGET_ABORTED)
-            return start_abort(s, SOURCE_STOP_MIGRATION | SOURCE_CHECK_DOMAIN | SOURCE_SEND_ABORT);
-        return 0;
+        return step_moving(s, event);
     case SOURCE_DECIDING:
         return step_deciding(s, event);
     case SOURCE_RELEASING:
@@ -298,11 +386,12 @@ unsigned switchover_source_step(struct switchover_source *s, enum switchover_sou
 }
 
 unsigned switchover_source_recover(struct switchover_source *s,
-                                   enum switchover_source_record record)
+                                   enum switchover_source_record record, bool witness,
+                                   bool restarts)
 {
     unsigned actions;
 
-    *s = (struct switchover_source){0};
+    *s = (struct switchover_source){.witness = witness};
     switch (record) {
     case SOURCE_RECORD_RELEASED:
         return start_commit(s);
@@ -313,196 +402,12 @@ unsigned switchover_source_recover(struct switchover_source *s,
         start_restore(s, 0);
         s->undoing = false;
         s->recovered = true;
-        return SOURCE_CHECK_DOMAIN | SOURCE_SEND_ABORT;
+        return begin_abort(s);
     case SOURCE_RECORD_MOVING:
         break;
     }
     actions = start_abort(s, SOURCE_CHECK_DOMAIN | SOURCE_SEND_ABORT);
     s->recovered = true;
+    s->restarts = restarts;
     return actions;
-}
-
-/* --- target -------------------------------------------------------------------------------- */
-
-const char *switchover_target_state_name(enum switchover_target_state state)
-{
-    switch (state) {
-    case TARGET_RECEIVING:
-        return "receiving";
-    case TARGET_PREPARING:
-        return "preparing";
-    case TARGET_PREPARED:
-        return "prepared";
-    case TARGET_COMMITTING:
-        return "committing";
-    case TARGET_RESUMING:
-        return "resuming";
-    case TARGET_RESUMED:
-        return "resumed";
-    case TARGET_ABORTING:
-        return "aborting";
-    case TARGET_ABORTED:
-        return "aborted";
-    }
-    return "?";
-}
-
-/* What is about to be destroyed is written down first: after a crash in the middle of it nobody may
- * take the rest for a prepared copy. */
-static unsigned give_up(struct switchover_target *t)
-{
-    t->state = TARGET_ABORTING;
-    t->in_doubt = false;
-    return TARGET_JOURNAL_ABORTING;
-}
-
-static unsigned start_target_commit(struct switchover_target *t)
-{
-    t->state = TARGET_COMMITTING;
-    t->in_doubt = false;
-    return TARGET_JOURNAL_COMMITTED;
-}
-
-static unsigned step_receiving(struct switchover_target *t, enum switchover_target_event event)
-{
-    switch (event) {
-    case TARGET_ON_FINISH_CALL:
-        t->finish_held = true;
-        break;
-    case TARGET_ON_DISKS_DONE:
-        t->disks_done = true;
-        break;
-    case TARGET_ON_MEMORY_DONE:
-        t->memory_done = true;
-        break;
-    case TARGET_ON_FAILURE:
-    case TARGET_ON_LINK_LOST:
-    case TARGET_ON_ABORT:
-    case TARGET_ON_FINISH_FAILED:
-        return give_up(t);
-    default:
-        return 0;
-    }
-    if (!t->finish_held || !t->disks_done || !t->memory_done)
-        return 0;
-    t->state = TARGET_PREPARING;
-    return TARGET_JOURNAL_PREPARED;
-}
-
-static unsigned step_prepared(struct switchover_target *t, enum switchover_target_event event)
-{
-    switch (event) {
-    case TARGET_ON_COMMIT:
-    case TARGET_ON_RESOLVE_TARGET:
-        return start_target_commit(t);
-    case TARGET_ON_ABORT:
-    case TARGET_ON_FINISH_FAILED:
-    case TARGET_ON_RESOLVE_SOURCE:
-    case TARGET_ON_COPY_LOST: /* the source's may still live; if not, its disks are as complete */
-        return give_up(t);
-    case TARGET_ON_LINK_LOST:
-        t->in_doubt = true;
-        return TARGET_ASK_SOURCE;
-    case TARGET_ON_LINK_UP:
-        return TARGET_ASK_SOURCE;
-    default:
-        return 0;
-    }
-}
-
-static unsigned step_preparing(struct switchover_target *t, enum switchover_target_event event)
-{
-    switch (event) {
-    case TARGET_ON_PREPARED_JOURNALLED:
-        t->state = TARGET_PREPARED;
-        return TARGET_PASS_FINISH;
-    /* FINISH3 has not been passed on, so no COMMIT can come: giving up is still safe. */
-    case TARGET_ON_ABORT:
-    case TARGET_ON_FAILURE:
-    case TARGET_ON_LINK_LOST:
-        return give_up(t);
-    default:
-        return 0;
-    }
-}
-
-static unsigned step_resuming(struct switchover_target *t, enum switchover_target_event event)
-{
-    switch (event) {
-    case TARGET_ON_RESUMED:
-        t->state = TARGET_RESUMED;
-        return TARGET_SEND_RESUMED | TARGET_JOURNAL_DONE;
-    case TARGET_ON_RESUME_FAILED:
-        return TARGET_RETRY_RESUME;
-    case TARGET_ON_COPY_LOST:
-        return TARGET_START_DOMAIN;
-    case TARGET_ON_COPY_MISSING:
-        t->copy_missing = true;
-        return TARGET_RETRY_RESUME;
-    case TARGET_ON_ABORT:
-    case TARGET_ON_RESOLVE_SOURCE:
-        return t->copy_missing ? give_up(t) : 0;
-    default:
-        return 0;
-    }
-}
-
-unsigned switchover_target_step(struct switchover_target *t, enum switchover_target_event event)
-{
-    switch (t->state) {
-    case TARGET_RECEIVING:
-        return step_receiving(t, event);
-    case TARGET_PREPARING:
-        return step_preparing(t, event);
-    case TARGET_PREPARED:
-        return step_prepared(t, event);
-    case TARGET_COMMITTING:
-        if (event == TARGET_ON_COMMITTED_JOURNALLED) {
-            t->state = TARGET_RESUMING;
-            return TARGET_RESUME_DOMAIN;
-        }
-        return 0;
-    case TARGET_RESUMING:
-        return step_resuming(t, event);
-    case TARGET_RESUMED: /* whatever the source believes: this is how it is */
-        return event == TARGET_ON_COMMIT || event == TARGET_ON_ABORT || event == TARGET_ON_LINK_UP
-                   ? TARGET_SEND_RESUMED
-                   : 0;
-    case TARGET_ABORTING:
-        if (event == TARGET_ON_ABORT_JOURNALLED)
-            return TARGET_CLEAN_UP;
-        if (event == TARGET_ON_CLEANED) {
-            t->state = TARGET_ABORTED;
-            return TARGET_SEND_ABORTED | TARGET_JOURNAL_DONE;
-        }
-        return 0;
-    case TARGET_ABORTED:
-        return event == TARGET_ON_ABORT || event == TARGET_ON_COMMIT ? TARGET_SEND_ABORTED : 0;
-    }
-    return 0;
-}
-
-unsigned switchover_target_recover(struct switchover_target *t,
-                                   enum switchover_target_state journalled)
-{
-    *t = (struct switchover_target){.state = journalled};
-    switch (journalled) {
-    case TARGET_PREPARING:
-    case TARGET_PREPARED: /* FINISH3 may have been passed on: only the source knows the end */
-        t->state = TARGET_PREPARED;
-        t->in_doubt = true;
-        return TARGET_ASK_SOURCE;
-    case TARGET_COMMITTING:
-    case TARGET_RESUMING:
-        t->state = TARGET_RESUMING;
-        return TARGET_RESUME_DOMAIN;
-    case TARGET_RESUMED:
-    case TARGET_ABORTED:
-        return 0;
-    case TARGET_RECEIVING:
-        return give_up(t);
-    case TARGET_ABORTING:
-        return TARGET_CLEAN_UP;
-    }
-    return 0;
 }
