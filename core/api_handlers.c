@@ -220,6 +220,14 @@ static void put_codec_metrics(FILE *f, const struct move *m)
             (double)s->cpu_ns / 1e9);
 }
 
+static void put_slowed_metrics(FILE *f, const struct move *m, const char *what,
+                               const uint64_t ms[CONGESTION_REASONS])
+{
+    for (int r = CONGESTION_NONE + 1; r < CONGESTION_REASONS; r++)
+        fprintf(f, "ferry_move_%s_slowed_seconds{move=\"%s\",reason=\"%s\"} %.1f\n", what, m->id,
+                congestion_reason_name((enum congestion_reason)r), (double)ms[r] / 1000);
+}
+
 static void put_move_metrics(FILE *f, const struct move *m)
 {
     const struct move_progress *p = &m->progress;
@@ -234,6 +242,14 @@ static void put_move_metrics(FILE *f, const struct move *m)
         put_codec_metrics(f, m);
     fprintf(f, "ferry_move_log_fill_bytes{move=\"%s\"} %llu\n", m->id,
             (unsigned long long)p->log_fill);
+    if (m->role != JOURNAL_SOURCE)
+        return;
+    fprintf(f, "ferry_move_copy_limit_bytes_per_second{move=\"%s\"} %llu\n", m->id,
+            (unsigned long long)p->bulk_speed);
+    fprintf(f, "ferry_move_guest_limit_bytes_per_second{move=\"%s\"} %llu\n", m->id,
+            (unsigned long long)p->guest_speed);
+    put_slowed_metrics(f, m, "copy", p->copy_slowed_ms);
+    put_slowed_metrics(f, m, "guest", p->guest_slowed_ms);
 }
 
 static void count_outcomes(struct service *s, unsigned counts[4])
@@ -254,6 +270,10 @@ char *api_metrics(struct service *s)
         "ferry_move_memory_operation_wire_bytes",
         "ferry_move_memory_codec_cpu_seconds",
         "ferry_move_log_fill_bytes",
+        "ferry_move_copy_limit_bytes_per_second",
+        "ferry_move_guest_limit_bytes_per_second",
+        "ferry_move_copy_slowed_seconds",
+        "ferry_move_guest_slowed_seconds",
     };
     unsigned counts[4] = {0};
     char *text = NULL, *links;

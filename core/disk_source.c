@@ -41,6 +41,9 @@ struct disk_source {
     unsigned disk_count;
     TAILQ_HEAD(, client) clients;
     uv_idle_t reaper;
+    uv_timer_t pace_timer;
+    struct ack_pacer pacer;
+    unsigned handles; /* not closed yet */
     bool started, closing, failed;
     struct buffer scratch;
 };
@@ -81,6 +84,53 @@ static void pump_disk(struct disk *disk)
     }
 }
 
+/* --- the guest's pace ---------------------------------------------------------------------- */
+
+static bool a_guest_waits(const struct disk_source *d)
+{
+    struct mirror_source_stats s;
+
+    for (unsigned i = 0; i < d->disk_count; i++) {
+        mirror_source_stats(d->disks[i].mirror, &s);
+        if (s.log.held_guest_now > 0)
+            return true;
+    }
+    return false;
+}
+
+static void on_pace_timer(uv_timer_t *timer);
+
+/* One that is due and still waits, waits for room: what is applied releases it. */
+static void schedule(struct disk_source *d)
+{
+    uint64_t now_ns = clock_now_ns();
+
+    if (ack_pacer_is_due(&d->pacer, now_ns) || !a_guest_waits(d))
+        uv_timer_stop(&d->pace_timer);
+    else
+        uv_timer_start(&d->pace_timer, on_pace_timer, (d->pacer.next_ns - now_ns) / NS_PER_MS + 1,
+                       0);
+}
+
+static void on_pace_timer(uv_timer_t *timer)
+{
+    struct disk_source *d = timer->data;
+
+    mirror_source_tick(d->disks[0].mirror, clock_now_ns());
+    schedule(d);
+}
+
+void disk_source_set_pace(struct disk_source *d, uint64_t bytes_per_s)
+{
+    uint64_t now_ns = clock_now_ns();
+
+    if (bytes_per_s == 0 && d->pacer.bytes_per_s == 0)
+        return;
+    ack_pacer_set(&d->pacer, bytes_per_s, now_ns);
+    mirror_source_tick(d->disks[0].mirror, now_ns);
+    schedule(d);
+}
+
 static void on_mirror_wake(void *owner, struct mirror_source *m)
 {
     struct disk *disk = owner;
@@ -101,6 +151,7 @@ static void on_stream_readable(void *user, struct stream *stream)
         stream_consume(stream, len);
     }
     pump_disk(disk);
+    schedule(disk->owner);
     report(disk->owner);
 }
 
@@ -213,6 +264,7 @@ static void on_client_readable(void *user)
         pump_client(c);
     for (unsigned i = 0; i < d->disk_count; i++)
         pump_disk(&d->disks[i]);
+    schedule(d);
     report(d);
 }
 
@@ -265,7 +317,9 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget,
     d->user = user;
     TAILQ_INIT(&d->clients);
     uv_idle_init(loop, &d->reaper);
-    d->reaper.data = d;
+    uv_timer_init(loop, &d->pace_timer);
+    d->reaper.data = d->pace_timer.data = d;
+    d->handles = 2;
     *ret = d;
     return 0;
 }
@@ -277,6 +331,7 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         .export_name = export_name,
         .size_bytes = size_bytes,
         .budget = d->budget,
+        .pacer = &d->pacer,
         .wake = on_mirror_wake,
         .owner = &d->disks[d->disk_count],
     };
@@ -307,9 +362,12 @@ int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t
     return local_listener_new(d->loop, path, uid, gid, on_accept, d, &d->listener, err);
 }
 
-static void on_reaper_closed(uv_handle_t *handle)
+static void on_handle_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    struct disk_source *d = handle->data;
+
+    if (--d->handles == 0)
+        free(d);
 }
 
 void disk_source_free(struct disk_source *d)
@@ -334,7 +392,8 @@ void disk_source_free(struct disk_source *d)
     }
     mirror_endpoint_free(d->endpoint);
     buffer_done(&d->scratch);
-    uv_close((uv_handle_t *)&d->reaper, on_reaper_closed);
+    uv_close((uv_handle_t *)&d->reaper, on_handle_closed);
+    uv_close((uv_handle_t *)&d->pace_timer, on_handle_closed);
 }
 
 void disk_source_set_ready(struct disk_source *d)
@@ -384,6 +443,12 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
         ret->guest_writes += s.writes_guest;
         ret->held_count += s.log.held_count;
         ret->held_ns += s.log.held_ns;
+        ret->unsent_bytes += s.log.unsent_bytes;
+        ret->held_now += s.log.held_now;
+        ret->held_guest_now += s.log.held_guest_now;
+        if (s.log.held_since_ns)
+            ret->held_since_ns = ret->held_since_ns ? MIN(ret->held_since_ns, s.log.held_since_ns)
+                                                    : s.log.held_since_ns;
         ret->latency_max_us = MAX(ret->latency_max_us, s.guest_latency_max_us);
         for (unsigned k = 0; k < 32; k++) {
             counts[k] += s.guest_latency_count[k];

@@ -38,6 +38,9 @@ void disk_source_free(struct disk_source *d);
 /* All mirrors are READY: from now on every write is the guest's, and urgent. */
 void disk_source_set_ready(struct disk_source *d);
 
+/* The pace of the guest's acknowledgements; 0 = at once. To be repeated every now and then while not 0. */
+void disk_source_set_pace(struct disk_source *d, uint64_t bytes_per_s);
+
 /* The logs are closed: what is left of them is what the stopped guest waits for. */
 void disk_source_set_urgent(struct disk_source *d);
 
@@ -48,9 +51,12 @@ struct disk_source_stats {
     uint64_t applied_bytes; /* payload applied at the target */
     uint64_t fill_bytes;    /* acknowledged and not applied */
     uint64_t fill_peak_bytes;
+    uint64_t unsent_bytes; /* of the fill, not yet on its way */
     uint64_t target_queue_bytes;
     uint64_t guest_writes;
-    uint64_t held_count, held_ns;
+    uint64_t held_count, held_ns; /* acknowledgements held back, ever */
+    uint64_t held_now, held_guest_now;
+    uint64_t held_since_ns; /* the one that waits longest; 0 = none */
     uint64_t latency_p50_us, latency_p99_us, latency_max_us; /* acknowledgement of guest writes */
 };
 void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats *ret);

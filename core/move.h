@@ -16,6 +16,7 @@
 #include "core/ram_pipe.h"
 #include "core/service.h"
 #include "netlink/shaper.h"
+#include "storage/congestion.h"
 
 enum move_phase {
     MOVE_PREPARING, /* preflight, target storage */
@@ -43,6 +44,10 @@ struct move_progress {
     uint64_t log_fill, log_peak;      /* acknowledged, not yet applied */
     uint64_t bulk_speed;              /* limit set on the copy, bytes/s; 0 = none */
     const char *bulk_reason;          /* why */
+    uint64_t guest_speed;     /* pace of the guest's acknowledgements, bytes/s; 0 = at once */
+    const char *guest_reason; /* why */
+    /* time for which either was held back, by reason */
+    uint64_t copy_slowed_ms[CONGESTION_REASONS], guest_slowed_ms[CONGESTION_REASONS];
     uint64_t memory_total, memory_remaining, memory_wire, memory_stream;
     bool memory_codec;           /* used: what follows holds */
     struct ram_pipe_stats codec; /* of the RAM codec's half at this site */

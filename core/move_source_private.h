@@ -52,6 +52,8 @@ struct move_source {
     uv_timer_t *reply_timer;
     bool qmp_running, stats_running;
     uint64_t bulk_speed; /* as last set */
+    uint64_t held_count; /* acknowledgements held, as of the last tick */
+    bool memory_waits;   /* for the log to drain */
     uint64_t downtime_limit_ms, downtime_raised_ns;
     unsigned ticks;
     uint64_t wire_base;                   /* the session's bytes when this move began */
@@ -97,8 +99,19 @@ int source_channels_open(struct move_source *ms, struct error *err);
 void source_channels_close(struct move_source *ms);
 /* Lets libvirt have the FINISH3 reply, and steps the machine when it was read. */
 void source_channels_release_reply(struct move_source *ms);
-/* Begins to read what QEMU sends of the memory. */
+/* Begins to read what QEMU sends of the memory; later, when the log has to drain first. */
 void source_channels_send_memory(struct move_source *ms);
 void source_channels_tick(struct move_source *ms, uint64_t now_ns);
+/* The downtime that QEMU is to aim at. */
+void source_channels_set_downtime(struct move_source *ms, uint64_t limit_ms);
+int source_channels_open_stream(struct move_source *ms, enum care care, const char *channel,
+                                const char *disk, struct stream **ret);
+
+/* source_disks.c */
+int source_disks_open(struct move_source *ms, struct error *err);
+void source_disks_tick(struct move_source *ms, uint64_t now_ns);
+/* The guest is slowed down, and the log holds more than the switchover should wait for. */
+bool source_disks_must_drain(const struct move_source *ms);
+bool source_disks_may_qmp(const struct move_source *ms);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control law of the bulk copy's speed.
+ * The control law of the bulk copy's speed, step one; and the pace of the guest, step two, which has its
+ * own law in guest_pace.h.
  *
  * The plant: what comes in (bulk + guest) minus what is applied accumulates as the log's fill. We can
  * set the bulk's speed u; the guest's rate and the link's are unknown and change. The fill answers late:
@@ -28,10 +29,12 @@
  */
 #include "storage/congestion.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
 #include "core/base/macros.h"
+#include "storage/guest_pace.h"
 
 #define SAMPLE_NS UINT64_C(100000000)
 #define FIRST_BYTES_PER_S (32.0 * 1024 * 1024)
@@ -39,6 +42,8 @@
 #define FLOOR_BYTES_PER_S (256.0 * 1024)
 #define HEADROOM_BYTES_PER_S (8.0 * 1024 * 1024)
 #define TARGET_LEAST_BYTES (64.0 * 1024 * 1024)
+#define TARGET_QUEUE_S 0.25
+#define TARGET_QUEUE_BYTES (3.0 * 1024 * 1024)
 #define RATE_SMOOTHING_S 1.0
 #define REPORT_RAISE 0.25
 #define REPORT_CUT 0.10
@@ -50,6 +55,7 @@ struct congestion {
     double rate_bytes_per_s;  /* applied, smoothed */
     double speed_bytes_per_s; /* u */
     double told_bytes_per_s;
+    struct guest_pace guest;
     struct congestion_output output;
 };
 
@@ -73,6 +79,7 @@ const char *congestion_reason_name(enum congestion_reason reason)
 {
     static const char *const names[] = {"none", "link", "target disk", "limit"};
 
+    static_assert(ARRAY_SIZE(names) == CONGESTION_REASONS, "every reason has a name");
     return names[reason];
 }
 
@@ -115,14 +122,32 @@ static void steer(struct congestion *c, const struct congestion_input *in, doubl
 static enum congestion_reason judge(const struct congestion *c, const struct congestion_input *in,
                                     double target)
 {
-    if ((double)in->fill_bytes < target / 2)
+    if ((double)in->fill_bytes < target / 2 && c->output.guest_bytes_per_s == 0)
         return CONGESTION_NONE;
     if (in->limit_bytes_per_s > 0 && c->rate_bytes_per_s > 0.8 * (double)in->limit_bytes_per_s)
         return CONGESTION_LIMIT;
-    /* Most of the log already lies at the target and waits for its disk. */
-    if (in->target_queue_bytes > in->fill_bytes / 2)
+    /* More lies at the target than its disk writes in a moment: the link is not what it waits for. */
+    if ((double)in->target_queue_bytes >
+        MAX(c->rate_bytes_per_s * TARGET_QUEUE_S, TARGET_QUEUE_BYTES))
         return CONGESTION_TARGET_DISK;
     return CONGESTION_LINK;
+}
+
+static void pace_guest(struct congestion *c, const struct congestion_input *in, double dt_s)
+{
+    struct guest_pace_input pace = {
+        .dt_s = dt_s,
+        .applied_bytes_per_s = c->rate_bytes_per_s,
+        .fill_bytes = in->fill_bytes,
+        .unsent_bytes = in->unsent_bytes,
+        .budget_bytes = in->budget_bytes,
+        .rtt_ns = in->rtt_ns,
+        .held_count = in->held_count,
+        .held_now = in->held_now,
+        .draining = in->draining,
+    };
+
+    c->output.guest_bytes_per_s = guest_pace_update(&c->guest, &pace);
 }
 
 static void report(struct congestion *c, const struct congestion_input *in, double target)
@@ -154,6 +179,7 @@ void congestion_update(struct congestion *c, const struct congestion_input *in,
         measure(c, in, dt_s);
         if (in->bulk_running)
             steer(c, in, set_point(c, in));
+        pace_guest(c, in, dt_s);
     } else {
         c->last_applied_bytes = in->applied_bytes;
     }

@@ -20,6 +20,7 @@ struct mirror_budget {
     uint64_t used_bytes;
     uint64_t peak_bytes;
     LIST_HEAD(, mirror_budget_member) members;
+    unsigned member_count;
     TAILQ_HEAD(, mirror_budget_member) line; /* those that were refused, first come first served */
     uint64_t now_ns;                         /* the latest time any caller told */
     bool settling;
@@ -56,6 +57,11 @@ uint64_t mirror_budget_limit_bytes(const struct mirror_budget *b)
     return b->limit_bytes;
 }
 
+uint64_t mirror_budget_share_bytes(const struct mirror_budget *b, unsigned logs)
+{
+    return b->limit_bytes / MAX(b->member_count, MAX(logs, 1u)) * logs;
+}
+
 uint64_t mirror_budget_used_bytes(const struct mirror_budget *b)
 {
     return b->used_bytes;
@@ -69,12 +75,14 @@ uint64_t mirror_budget_peak_bytes(const struct mirror_budget *b)
 void mirror_budget_join(struct mirror_budget *b, struct mirror_budget_member *member)
 {
     LIST_INSERT_HEAD(&b->members, member, link);
+    b->member_count++;
 }
 
 void mirror_budget_leave(struct mirror_budget *b, struct mirror_budget_member *member)
 {
     mirror_budget_leave_line(b, member);
     LIST_REMOVE(member, link);
+    b->member_count--;
 }
 
 void mirror_budget_charge(struct mirror_budget *b, uint64_t bytes)

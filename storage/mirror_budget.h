@@ -23,6 +23,8 @@ void mirror_budget_free(struct mirror_budget *b);
 /* A lower limit takes effect as logs drain. */
 void mirror_budget_set_limit(struct mirror_budget *b, uint64_t limit_bytes);
 uint64_t mirror_budget_limit_bytes(const struct mirror_budget *b);
+/* The part of it that @logs of its logs may count on while all of them are busy. */
+uint64_t mirror_budget_share_bytes(const struct mirror_budget *b, unsigned logs);
 uint64_t mirror_budget_used_bytes(const struct mirror_budget *b);
 uint64_t mirror_budget_peak_bytes(const struct mirror_budget *b);
 

@@ -24,13 +24,14 @@ enum {
 static bool go_on(struct mirror_budget_member *member, uint64_t now_ns);
 
 int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
-                   const struct mirror_log_ops *ops, void *owner)
+                   struct ack_pacer *pacer, const struct mirror_log_ops *ops, void *owner)
 {
     struct mirror_log *log = calloc(1, sizeof(*log));
 
     if (!log)
         return -ENOMEM;
     log->budget = budget;
+    log->pacer = pacer;
     log->ops = ops;
     log->owner = owner;
     TAILQ_INIT(&log->unsent);
@@ -96,18 +97,38 @@ void mirror_log_unadmit(struct mirror_log *log, uint64_t now_ns)
     mirror_budget_settle(log->budget, now_ns);
 }
 
+/* May an acknowledgement go, as far as room and pace are concerned? */
+static bool may_acknowledge(const struct mirror_log *log, bool bulk, uint64_t now_ns)
+{
+    if (!mirror_budget_is_below(log->budget, bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST))
+        return false;
+    return bulk || !log->pacer || ack_pacer_is_due(log->pacer, now_ns);
+}
+
+static uint64_t carried_bytes(const struct entry *e)
+{
+    return e->payload ? e->length : LIMIT_LOG_ENTRY_OVERHEAD_BYTES;
+}
+
+static void pay(struct mirror_log *log, bool bulk, uint64_t bytes, uint64_t now_ns)
+{
+    if (!bulk && log->pacer)
+        ack_pacer_take(log->pacer, bytes, now_ns);
+}
+
 static bool release_first(struct mirror_log *log, bool bulk, uint64_t now_ns)
 {
     struct held_queue *queue = bulk ? &log->held_bulk : &log->held_guest;
-    enum mirror_budget_mark mark = bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST;
     struct held *h = TAILQ_FIRST(queue);
     uint64_t waited_ns, cookie;
 
-    if (!h || !mirror_budget_is_below(log->budget, mark))
+    if (!h || !may_acknowledge(log, bulk, now_ns))
         return false;
     TAILQ_REMOVE(queue, h, link);
+    pay(log, bulk, h->bytes, now_ns);
     waited_ns = now_ns > h->since_ns ? now_ns - h->since_ns : 0;
     log->stats.held_now--;
+    log->stats.held_guest_now -= !bulk;
     log->stats.held_ns += waited_ns;
     log->stats.held_max_ns = MAX(log->stats.held_max_ns, waited_ns);
     cookie = h->cookie;
@@ -135,24 +156,27 @@ static bool go_on(struct mirror_budget_member *member, uint64_t now_ns)
 }
 
 /* Decides on a request that is in the log and charged. */
-static enum mirror_log_answer answer(struct mirror_log *log, struct held **held, uint64_t cookie,
-                                     uint64_t now_ns)
+static enum mirror_log_answer answer(struct mirror_log *log, struct held **held,
+                                     const struct entry *e, uint64_t now_ns)
 {
     bool bulk = log->last_was_bulk;
-    enum mirror_budget_mark mark = bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST;
     bool others_first = !TAILQ_EMPTY(&log->held_guest) || (bulk && !TAILQ_EMPTY(&log->held_bulk));
     struct held *h;
 
-    if (!others_first && mirror_budget_is_below(log->budget, mark))
+    if (!others_first && may_acknowledge(log, bulk, now_ns)) {
+        pay(log, bulk, carried_bytes(e), now_ns);
         return MIRROR_LOG_ACKNOWLEDGE;
+    }
     h = TAKE_PTR(*held);
-    h->cookie = cookie;
+    h->cookie = e->cookie;
+    h->bytes = carried_bytes(e);
     h->since_ns = now_ns;
     if (bulk)
         TAILQ_INSERT_TAIL(&log->held_bulk, h, link);
     else
         TAILQ_INSERT_TAIL(&log->held_guest, h, link);
     log->stats.held_now++;
+    log->stats.held_guest_now += !bulk;
     log->stats.held_count++;
     return MIRROR_LOG_HOLD;
 }
@@ -249,8 +273,7 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
     if (is_extent(e->kind))
         mirror_log_index_insert(log, e);
     log->closed = e->kind == MIRROR_LOG_CLOSE;
-    *ret_answer =
-        is_extent(e->kind) ? answer(log, &held, e->cookie, now_ns) : MIRROR_LOG_ACKNOWLEDGE;
+    *ret_answer = is_extent(e->kind) ? answer(log, &held, e, now_ns) : MIRROR_LOG_ACKNOWLEDGE;
     free(held);
     mirror_budget_settle(log->budget, now_ns); /* coalescing and zeroes may have made room */
     return 0;
@@ -407,6 +430,11 @@ bool mirror_log_is_drained(const struct mirror_log *log)
     return log->closed && TAILQ_EMPTY(&log->unsent) && TAILQ_EMPTY(&log->sent);
 }
 
+void mirror_log_tick(struct mirror_log *log, uint64_t now_ns)
+{
+    mirror_budget_settle(log->budget, now_ns);
+}
+
 void mirror_log_set_ready(struct mirror_log *log, bool ready)
 {
     log->ready = ready;
@@ -419,7 +447,14 @@ bool mirror_log_last_was_bulk(const struct mirror_log *log)
 
 void mirror_log_stats(const struct mirror_log *log, struct mirror_log_stats *ret_stats)
 {
+    const struct held *guest = TAILQ_FIRST(&log->held_guest);
+    const struct held *bulk = TAILQ_FIRST(&log->held_bulk);
+
     *ret_stats = log->stats;
+    if (guest)
+        ret_stats->held_since_ns = guest->since_ns;
+    if (bulk && (!guest || bulk->since_ns < guest->since_ns))
+        ret_stats->held_since_ns = bulk->since_ns;
 }
 
 static void drop_entries(struct entry_queue *queue)
@@ -459,7 +494,7 @@ void mirror_log_abandon(struct mirror_log *log, uint64_t now_ns)
     log->reserved_bytes = 0;
     stop_waiting(log);
     mirror_log_give_back(log, log->stats.fill_bytes);
-    log->stats.unsent_bytes = log->stats.held_now = 0;
+    log->stats.unsent_bytes = log->stats.held_now = log->stats.held_guest_now = 0;
     mirror_budget_settle(log->budget, now_ns);
 }
 

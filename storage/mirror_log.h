@@ -20,7 +20,7 @@
  * Acknowledging. The owner asks mirror_log_admit() before it takes a payload into memory and then
  * appends the request, which is charged to the budget; the answer says whether the client gets its
  * acknowledgement now or when ops->release() names its cookie. Held guest writes are released before
- * held bulk writes, each in order of arrival. QEMU keeps at most 16 requests in flight over both kinds,
+ * held bulk writes, each in order of arrival; guest writes also wait for the pacer, when there is one. QEMU keeps at most 16 requests in flight over both kinds,
  * so holding bulk also takes slots from the guest: it is the safety net, the brake is congestion.h.
  *
  * Bulk or guest is a guess: before READY, extents aligned to 64 KiB of at least 64 KiB in rising order
@@ -34,6 +34,7 @@
 #include <stdint.h>
 
 #include "core/base/buffer.h"
+#include "storage/ack_pacer.h"
 #include "storage/mirror_budget.h"
 
 struct mirror_log;
@@ -46,8 +47,9 @@ struct mirror_log_ops {
     void (*room)(void *owner, uint64_t now_ns);
 };
 
+/* @pacer of guest acknowledgements, outlives the log; NULL: none. */
 int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
-                   const struct mirror_log_ops *ops, void *owner);
+                   struct ack_pacer *pacer, const struct mirror_log_ops *ops, void *owner);
 void mirror_log_free(struct mirror_log *log);
 
 enum mirror_log_kind {
@@ -101,6 +103,9 @@ int mirror_log_applied(struct mirror_log *log, uint64_t seq, uint64_t now_ns);
 /* Everything up to CLOSE was sent and applied. */
 bool mirror_log_is_drained(const struct mirror_log *log);
 
+/* A time set by the pacer has come, or a new pace: releases what may go. */
+void mirror_log_tick(struct mirror_log *log, uint64_t now_ns);
+
 void mirror_log_set_ready(struct mirror_log *log, bool ready);
 
 /* Was the last extent append()ed taken for bulk copy? */
@@ -119,6 +124,8 @@ struct mirror_log_stats {
     uint64_t unsent_bytes;                       /* of the fill, not yet pulled */
     uint64_t held_now, held_count, held_ns; /* acknowledgements held: now, ever, their total time */
     uint64_t held_max_ns;
+    uint64_t held_guest_now; /* of those held now, the guest's */
+    uint64_t held_since_ns;  /* the one that waits longest; 0 = none */
 };
 void mirror_log_stats(const struct mirror_log *log, struct mirror_log_stats *ret_stats);
 

@@ -36,6 +36,7 @@ struct held {
     TAILQ_ENTRY(held) link;
     uint64_t cookie;
     uint64_t since_ns;
+    uint64_t bytes; /* what the pacer counts */
 };
 TAILQ_HEAD(held_queue, held);
 
@@ -50,6 +51,7 @@ struct waiting_read {
 struct mirror_log {
     struct mirror_budget_member member;
     struct mirror_budget *budget;
+    struct ack_pacer *pacer; /* may be NULL */
     const struct mirror_log_ops *ops;
     void *owner;
     struct entry_queue unsent, sent;

@@ -111,7 +111,8 @@ int mirror_source_new(struct mirror_source **ret_source, const struct mirror_sou
     m->wake = params->wake;
     m->owner = params->owner;
     mirror_wire_decoder_init(&m->decoder, MIRROR_WIRE_TO_SOURCE);
-    if (mirror_log_new(&m->log, params->budget, &log_ops, m) < 0 || encode_open(m) < 0) {
+    if (mirror_log_new(&m->log, params->budget, params->pacer, &log_ops, m) < 0 ||
+        encode_open(m) < 0) {
         mirror_source_free(m);
         return -ENOMEM;
     }
@@ -451,6 +452,11 @@ int mirror_source_feed(struct mirror_source *m, const void *data, size_t len, ui
 void mirror_source_set_ready(struct mirror_source *m, bool ready)
 {
     mirror_log_set_ready(m->log, ready);
+}
+
+void mirror_source_tick(struct mirror_source *m, uint64_t now_ns)
+{
+    mirror_log_tick(m->log, now_ns);
 }
 
 int mirror_source_flush_ahead(struct mirror_source *m)

@@ -41,6 +41,7 @@ struct mirror_source_params {
     const char *export_name; /* the disk's alias, copied: "drive-virtio-disk0" */
     uint64_t size_bytes;
     struct mirror_budget *budget; /* outlives the disk */
+    struct ack_pacer *pacer; /* of the guest's acknowledgements, outlives the disk; NULL: none */
     /* For tools: DISC ends only the connection, another may follow; mirror_source_close() ends the log. */
     bool many_clients;
     void (*wake)(void *owner, struct mirror_source *m);
@@ -62,6 +63,9 @@ int mirror_source_feed(struct mirror_source *m, const void *data, size_t len, ui
 
 /* The job is READY (or no longer): from now on every write is a guest's. */
 void mirror_source_set_ready(struct mirror_source *m, bool ready);
+
+/* A time set by the pacer has come, or a new pace: releases what may go, of all disks of the budget. */
+void mirror_source_tick(struct mirror_source *m, uint64_t now_ns);
 
 /* Puts a FLUSH into the stream, so that little is left to flush at the switchover. */
 int mirror_source_flush_ahead(struct mirror_source *m);

@@ -49,7 +49,7 @@ static int begin(void **state)
 
     assert_non_null(f);
     assert_int_equal(mirror_budget_new(&f->budget, MIB), 0);
-    assert_int_equal(mirror_log_new(&f->log, f->budget, &ops, f), 0);
+    assert_int_equal(mirror_log_new(&f->log, f->budget, NULL, &ops, f), 0);
     *state = f;
     return 0;
 }
@@ -269,7 +269,7 @@ static void disks_share_in_turn(void **state)
     struct fixture *f = *state;
     struct fixture g = {.budget = f->budget};
 
-    assert_int_equal(mirror_log_new(&g.log, g.budget, &ops, &g), 0);
+    assert_int_equal(mirror_log_new(&g.log, g.budget, NULL, &ops, &g), 0);
     assert_true(mirror_log_admit(f->log, 900 * KIB));
     put(f, MIRROR_LOG_WRITE, 0, 900 * KIB, 1);
     assert_false(mirror_log_admit(g.log, 500 * KIB));

@@ -1,0 +1,64 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Goal: the storage half of a move when something is too slow for the guest. A guest that writes faster than
+the line is slowed, told so, and moves; one that cannot be helped is freed where it is, and loses nothing."""
+
+import sys
+
+import ferrylab
+from ferrylab import (CONTROL_SOCKET, expect, expect_committed, expect_equal, expect_failed, expect_moved,
+                      expect_stayed, until, wait_finished)
+
+MIB = 1 << 20
+CONF = {"storage.log_memory": "16M", "storage.stall_limit_s": "4"}
+# It writes all it can, a slow line is what holds it back.
+BUSY = {"files": 24, "disk": 128, "dirty": 1, "dirty_set": 4, "iops": 4000}
+
+
+def metrics(bed, site):
+    return bed.site(site).run(["curl", "-s", "--unix-socket", CONTROL_SOCKET, "http://ferryd/metrics"],
+                              "read the metrics")
+
+
+def overload(bed):
+    """A guest that writes more than the line carries is slowed by the link, visibly, and moves"""
+    bed.line(rtt=50, rate=10)
+    guest = bed.guest(**BUSY)
+    move = bed.move(guest)
+    move.wait_phase("copying")
+    view = until(lambda: (v := move.view())["disk"]["guest_limit_bytes_per_s"] > 0 and v,
+                 lambda: f"the guest is not slowed: {move.view()['disk']}")
+    expect_equal(view["disk"]["guest_limit_reason"], "link", "why the guest is slowed")
+    text = metrics(bed, "site-a")
+    for name in ("ferry_move_guest_limit_bytes_per_second", "ferry_move_guest_slowed_seconds"):
+        expect(f'{name}{{move="{move.id}"' in text, f"the metrics have no {name}")
+    expect(f'ferry_move_guest_limit_bytes_per_second{{move="{move.id}"}} 0\n' not in text, "no limit in the metrics")
+    bed.line(rtt=50, rate=100)  # faster than the guest: it is let go, and the move ends sooner
+    report = expect_committed(move.end())
+    disk = report["disk"]
+    expect(disk["guest_slowed_ms"].get("link", 0) > 0, f"the report does not say that the link slowed the guest: {disk}")
+    expect(disk["log_peak_bytes"] <= 16 * MIB, f"the log held {disk['log_peak_bytes']} bytes of 16 MiB")
+    shown = bed.ferry("site-a", "show", report["id"], as_json=False).out
+    expect("slowed: the guest" in shown and "by the link" in shown, f"ferry show does not say it: {shown}")
+    wait_finished(bed, report["id"])
+    expect_moved(bed, guest)
+
+
+def stall(bed):
+    """A line that is cut while the guest writes much: the move aborts, the guest goes on where it is"""
+    bed.line(rtt=20, rate=100)
+    guest = bed.guest(**{**BUSY, "disk": 192})
+    move = bed.move(guest)
+    move.wait_phase("copying")
+    bed.cut()
+    report = expect_failed(move.end(), ["write", "waited 4 s", "site-b", "link"])
+    expect("stall_limit_s" in report["error"]["mend"], f"the mend does not name the setting: {report['error']}")
+    before = guest.ask("stats")["acknowledged"]
+    until(lambda: guest.ask("stats")["acknowledged"] > before + 100, "the guest's writes do not go on")
+    bed.mend()
+    wait_finished(bed, report["id"])
+    expect_stayed(bed, guest)
+
+
+if __name__ == "__main__":
+    sys.exit(ferrylab.run("storage", [overload, stall], CONF))
