@@ -56,7 +56,7 @@ struct disk_source_stats {
     uint64_t guest_writes;
     uint64_t held_count, held_ns; /* acknowledgements held back, ever */
     uint64_t held_now, held_guest_now;
-    uint64_t held_since_ns; /* the one that waits longest; 0 = none */
+    uint64_t held_since_ns;                                  /* as mirror_log_stats, the earliest */
     uint64_t latency_p50_us, latency_p99_us, latency_max_us; /* acknowledgement of guest writes */
 };
 void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats *ret);

@@ -51,9 +51,10 @@ struct move_source {
     bool reply_released; /* waits to be read */
     uv_timer_t *reply_timer;
     bool qmp_running, stats_running;
-    uint64_t bulk_speed; /* as last set */
-    uint64_t held_count; /* acknowledgements held, as of the last tick */
-    bool memory_waits;   /* for the log to drain */
+    uint64_t bulk_speed;    /* as last set */
+    uint64_t held_count;    /* acknowledgements held, as of the last tick */
+    bool memory_waits;      /* for the log to drain */
+    uint64_t drained_bytes; /* to this */
     uint64_t downtime_limit_ms, downtime_raised_ns;
     unsigned ticks;
     uint64_t wire_base;                   /* the session's bytes when this move began */
@@ -110,7 +111,7 @@ int source_channels_open_stream(struct move_source *ms, enum care care, const ch
 /* source_disks.c */
 int source_disks_open(struct move_source *ms, struct error *err);
 void source_disks_tick(struct move_source *ms, uint64_t now_ns);
-/* The guest is slowed down, and the log holds more than the switchover should wait for. */
+/* The log holds more than the switchover should wait for. */
 bool source_disks_must_drain(const struct move_source *ms);
 bool source_disks_may_qmp(const struct move_source *ms);
 

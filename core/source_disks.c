@@ -158,7 +158,7 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
     struct congestion_input in = {
         .now_ns = now_ns,
         .fill_bytes = d->fill_bytes,
-        .budget_bytes = mirror_budget_share_bytes(ms->service->budget, ms->move->info.disk_count),
+        .budget_bytes = mirror_budget_plan_bytes(ms->service->budget, ms->move->info.disk_count),
         .applied_bytes = d->applied_bytes,
         .target_queue_bytes = d->target_queue_bytes,
         .limit_bytes_per_s = bandwidth_limit(ms),
@@ -176,6 +176,7 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
     ms->held_count = d->held_count;
     p->bulk_reason = congestion_reason_name(in.bulk_running ? out.reason : CONGESTION_NONE);
     p->guest_speed = out.guest_bytes_per_s;
+    ms->drained_bytes = out.drained_bytes;
     p->guest_reason = congestion_reason_name(out.guest_bytes_per_s ? out.reason : CONGESTION_NONE);
     disk_source_set_pace(ms->disks, out.guest_bytes_per_s);
     if (in.bulk_running && out.bulk_bytes_per_s != ms->bulk_speed && !ms->qmp_running &&
@@ -185,14 +186,18 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
 
 bool source_disks_must_drain(const struct move_source *ms)
 {
-    uint64_t pace = ms->move->progress.guest_speed;
+    struct disk_source_stats d;
 
-    /* A second's worth at the guest's pace: what is left falls while the memory is sent. */
-    return pace > 0 && ms->sw.state == SOURCE_MOVING && ms->move->progress.log_fill > pace;
+    if (ms->sw.state != SOURCE_MOVING || !ms->disks)
+        return false;
+    /* A quarter more than what the guest is then kept to; half of it is on its way. */
+    disk_source_get_stats(ms->disks, &d);
+    return d.fill_bytes > ms->drained_bytes + ms->drained_bytes / 4;
 }
 
 /* Nothing waits longer than the operator allows: rather no move than a dead guest. The copy's writes count
- * as well: QEMU lets the guest's wait for one that is under way at the same place, and keeps 16 in all. */
+ * as well, when none of them goes on: QEMU lets the guest's wait for one that is under way at the same place,
+ * and keeps 16 in all. */
 static void limit_stall(struct move_source *ms, const struct disk_source_stats *d, uint64_t now_ns)
 {
     uint64_t limit_s = ms->service->config->stall_limit_s;

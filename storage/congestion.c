@@ -148,6 +148,7 @@ static void pace_guest(struct congestion *c, const struct congestion_input *in, 
     };
 
     c->output.guest_bytes_per_s = guest_pace_update(&c->guest, &pace);
+    c->output.drained_bytes = guest_pace_drained_bytes(&c->guest, in->rtt_ns, in->budget_bytes);
 }
 
 static void report(struct congestion *c, const struct congestion_input *in, double target)

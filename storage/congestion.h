@@ -43,6 +43,7 @@ struct congestion_output {
     bool changed;                 /* since the last output: set it now */
     uint64_t bulk_bytes_per_s;    /* 0 = unlimited */
     uint64_t guest_bytes_per_s;   /* pace of the guest's acknowledgements; 0 = at once */
+    uint64_t drained_bytes;       /* the log is short enough for the switchover below this */
     uint64_t applied_bytes_per_s; /* the smoothed rate, for display */
     enum congestion_reason reason;
 };

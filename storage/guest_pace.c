@@ -38,12 +38,19 @@ static void learn(struct guest_pace *p, const struct guest_pace_input *in)
     p->held_count = in->held_count;
 }
 
+uint64_t guest_pace_drained_bytes(const struct guest_pace *p, uint64_t rtt_ns,
+                                  uint64_t budget_bytes)
+{
+    double drained = p->sustained_bytes_per_s * (2 * (double)rtt_ns / 1e9 + DRAIN_S);
+
+    return (uint64_t)MIN(MAX(drained, DRAIN_LEAST_BYTES), (double)budget_bytes / 2);
+}
+
 static double set_point(const struct guest_pace *p, const struct guest_pace_input *in)
 {
-    double most = (double)in->budget_bytes / 2;
-    double drained = p->sustained_bytes_per_s * (2 * (double)in->rtt_ns / 1e9 + DRAIN_S);
-
-    return in->draining ? MIN(MAX(drained, DRAIN_LEAST_BYTES), most) : most;
+    if (in->draining)
+        return (double)guest_pace_drained_bytes(p, in->rtt_ns, in->budget_bytes);
+    return (double)in->budget_bytes / 2;
 }
 
 uint64_t guest_pace_update(struct guest_pace *p, const struct guest_pace_input *in)

@@ -43,6 +43,10 @@ struct guest_pace_input {
     bool draining; /* the switchover is near */
 };
 
+/* What the log may hold when the guest is stopped, by what is known so far. */
+uint64_t guest_pace_drained_bytes(const struct guest_pace *p, uint64_t rtt_ns,
+                                  uint64_t budget_bytes);
+
 /* Returns the rate in bytes/s for guest acknowledgements; 0 = at once. */
 uint64_t guest_pace_update(struct guest_pace *p, const struct guest_pace_input *in);
 

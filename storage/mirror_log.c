@@ -126,6 +126,8 @@ static bool release_first(struct mirror_log *log, bool bulk, uint64_t now_ns)
         return false;
     TAILQ_REMOVE(queue, h, link);
     pay(log, bulk, h->bytes, now_ns);
+    if (bulk)
+        log->bulk_released_ns = now_ns;
     waited_ns = now_ns > h->since_ns ? now_ns - h->since_ns : 0;
     log->stats.held_now--;
     log->stats.held_guest_now -= !bulk;
@@ -449,12 +451,13 @@ void mirror_log_stats(const struct mirror_log *log, struct mirror_log_stats *ret
 {
     const struct held *guest = TAILQ_FIRST(&log->held_guest);
     const struct held *bulk = TAILQ_FIRST(&log->held_bulk);
+    uint64_t bulk_since_ns = bulk ? MAX(bulk->since_ns, log->bulk_released_ns) : 0;
 
     *ret_stats = log->stats;
     if (guest)
         ret_stats->held_since_ns = guest->since_ns;
-    if (bulk && (!guest || bulk->since_ns < guest->since_ns))
-        ret_stats->held_since_ns = bulk->since_ns;
+    if (bulk && (!guest || bulk_since_ns < guest->since_ns))
+        ret_stats->held_since_ns = bulk_since_ns;
 }
 
 static void drop_entries(struct entry_queue *queue)

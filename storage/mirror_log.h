@@ -125,7 +125,9 @@ struct mirror_log_stats {
     uint64_t held_now, held_count, held_ns; /* acknowledgements held: now, ever, their total time */
     uint64_t held_max_ns;
     uint64_t held_guest_now; /* of those held now, the guest's */
-    uint64_t held_since_ns;  /* the one that waits longest; 0 = none */
+    /* Somebody waits since: the guest's request that waits longest, or the copy's, counted from the last time
+     * that one of the copy's was released; 0 = nobody. */
+    uint64_t held_since_ns;
 };
 void mirror_log_stats(const struct mirror_log *log, struct mirror_log_stats *ret_stats);
 

@@ -66,7 +66,8 @@ struct mirror_log {
     uint64_t applied_seq;
     uint64_t close_seq;
     uint64_t sent_payload_bytes;
-    uint64_t bulk_next; /* end of the highest bulk write seen */
+    uint64_t bulk_released_ns; /* when an acknowledgement of the copy was last let go */
+    uint64_t bulk_next;        /* end of the highest bulk write seen */
     bool closed, abandoned, ready, last_was_bulk;
     struct entry_list index[MIRROR_LOG_INDEX_HEADS];
 };

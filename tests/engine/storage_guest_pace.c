@@ -230,7 +230,7 @@ static void control_step(struct world *w)
                       &(struct congestion_input){
                           .now_ns = w->now_ns,
                           .fill_bytes = s.fill_bytes,
-                          .budget_bytes = mirror_budget_limit_bytes(w->budget),
+                          .budget_bytes = mirror_budget_plan_bytes(w->budget, 1),
                           .applied_bytes = s.applied_bytes,
                           .target_queue_bytes = queued_at_target(w),
                           .bulk_running = w->copying,
