@@ -162,7 +162,8 @@ static enum mirror_log_answer answer(struct mirror_log *log, struct held **held,
                                      const struct entry *e, uint64_t now_ns)
 {
     bool bulk = log->last_was_bulk;
-    bool others_first = !TAILQ_EMPTY(&log->held_guest) || (bulk && !TAILQ_EMPTY(&log->held_bulk));
+    /* The guest comes before the copy by its higher mark. */
+    bool others_first = !TAILQ_EMPTY(bulk ? &log->held_bulk : &log->held_guest);
     struct held *h;
 
     if (!others_first && may_acknowledge(log, bulk, now_ns)) {
