@@ -13,6 +13,7 @@
 #include "core/move.h"
 #include "core/move_source.h"
 #include "core/move_target.h"
+#include "core/spool_file.h"
 
 void api_answer_error(struct api_answer *out, unsigned status, int code, const char *what,
                       const char *why)
@@ -290,6 +291,8 @@ char *api_metrics(struct service *s)
                 counts[o]);
     fprintf(f, "# TYPE ferry_log_memory_bytes gauge\nferry_log_memory_bytes %llu\n",
             (unsigned long long)mirror_budget_used_bytes(s->budget));
+    fprintf(f, "# TYPE ferry_spool_bytes gauge\nferry_spool_bytes %llu\n",
+            (unsigned long long)mirror_spool_used_bytes(spool_file_spool(s->spool)));
     for (size_t i = 0; i < ARRAY_SIZE(families); i++)
         fprintf(f, "# TYPE %s gauge\n", families[i]);
     TAILQ_FOREACH(m, &s->moves, entry)

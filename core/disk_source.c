@@ -35,6 +35,7 @@ struct disk_source {
     const struct disk_source_ops *ops;
     void *user;
     struct mirror_budget *budget;
+    struct mirror_spool *spool; /* may be NULL */
     struct mirror_endpoint *endpoint;
     struct local_listener *listener;
     struct disk disks[LIMIT_DISKS_PER_MOVE];
@@ -300,7 +301,7 @@ static void on_accept(void *user, int fd)
 
 /* --- the whole ----------------------------------------------------------------------------- */
 
-int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget,
+int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror_spool *spool,
                     const struct disk_source_ops *ops, void *user, struct disk_source **ret)
 {
     struct disk_source *d = calloc(1, sizeof(*d));
@@ -313,6 +314,7 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget,
     }
     d->loop = loop;
     d->budget = budget;
+    d->spool = spool;
     d->ops = ops;
     d->user = user;
     TAILQ_INIT(&d->clients);
@@ -332,6 +334,7 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         .size_bytes = size_bytes,
         .budget = d->budget,
         .pacer = &d->pacer,
+        .spool = d->spool,
         .wake = on_mirror_wake,
         .owner = &d->disks[d->disk_count],
     };
@@ -443,6 +446,8 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
         ret->guest_writes += s.writes_guest;
         ret->held_count += s.log.held_count;
         ret->held_ns += s.log.held_ns;
+        ret->spooled_bytes += s.log.spooled_bytes;
+        ret->spooled_ever_bytes += s.log.spooled_ever_bytes;
         ret->unsent_bytes += s.log.unsent_bytes;
         ret->held_now += s.log.held_now;
         ret->held_guest_now += s.log.held_guest_now;

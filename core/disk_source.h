@@ -25,7 +25,8 @@ struct disk_source_ops {
     void (*on_failed)(void *user, const struct error *err);
 };
 
-int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget,
+/* @spool may be NULL. */
+int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror_spool *spool,
                     const struct disk_source_ops *ops, void *user, struct disk_source **ret);
 /* The stream becomes the disk's. */
 int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes,
@@ -51,7 +52,9 @@ struct disk_source_stats {
     uint64_t applied_bytes; /* payload applied at the target */
     uint64_t fill_bytes;    /* acknowledged and not applied */
     uint64_t fill_peak_bytes;
-    uint64_t unsent_bytes; /* of the fill, not yet on its way */
+    uint64_t spooled_bytes,
+        spooled_ever_bytes; /* of what is acknowledged, on the spool beside the fill */
+    uint64_t unsent_bytes;  /* of the fill, not yet on its way */
     uint64_t target_queue_bytes;
     uint64_t guest_writes;
     uint64_t held_count, held_ns; /* acknowledgements held back, ever */

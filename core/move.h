@@ -41,7 +41,8 @@ enum move_outcome {
 struct move_progress {
     uint64_t disk_total, disk_done;   /* virtual bytes of all disks; copied or zero */
     uint64_t disk_payload, disk_wire; /* data taken from QEMU; bytes into the link */
-    uint64_t log_fill, log_peak;      /* acknowledged, not yet applied */
+    uint64_t log_fill, log_peak;      /* acknowledged, not yet applied; at most in memory */
+    uint64_t spooled, spooled_ever;   /* of log_fill, on the spool; all that ever was */
     uint64_t bulk_speed;              /* limit set on the copy, bytes/s; 0 = none */
     const char *bulk_reason;          /* why */
     uint64_t guest_speed;     /* pace of the guest's acknowledgements, bytes/s; 0 = at once */

@@ -171,15 +171,16 @@ static void add_measurements(const struct move *m, json_t *view)
 
     json_object_set_new(
         view, "disk",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:s, s:o, s:o}", "bytes",
-                  (json_int_t)p->disk_payload, "wire_bytes", (json_int_t)p->disk_wire, "copied_ms",
-                  span_ms(m->phase_ns[MOVE_COPYING], copied_ns), "total_bytes",
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:s, s:I, s:I, s:o, s:o}",
+                  "bytes", (json_int_t)p->disk_payload, "wire_bytes", (json_int_t)p->disk_wire,
+                  "copied_ms", span_ms(m->phase_ns[MOVE_COPYING], copied_ns), "total_bytes",
                   (json_int_t)p->disk_total, "done_bytes", (json_int_t)p->disk_done, "log_bytes",
                   (json_int_t)p->log_fill, "log_peak_bytes", (json_int_t)p->log_peak,
                   "speed_limit_bytes_per_s", (json_int_t)p->bulk_speed, "speed_limit_reason",
                   p->bulk_reason ? p->bulk_reason : "none", "guest_limit_bytes_per_s",
                   (json_int_t)p->guest_speed, "guest_limit_reason",
-                  p->guest_reason ? p->guest_reason : "none", "copy_slowed_ms",
+                  p->guest_reason ? p->guest_reason : "none", "spool_bytes", (json_int_t)p->spooled,
+                  "spooled_bytes", (json_int_t)p->spooled_ever, "copy_slowed_ms",
                   slowed_to_json(p->copy_slowed_ms), "guest_slowed_ms",
                   slowed_to_json(p->guest_slowed_ms)));
     json_object_set_new(

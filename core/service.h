@@ -34,6 +34,7 @@ struct service {
     struct peering *peering;
     struct link_probes *probes;
     struct mirror_budget *budget;
+    struct spool_file *spool; /* NULL: none configured */
     struct worker *files; /* disk files: blocking file system calls */
     struct api *api;
     struct move_list moves; /* newest last: running ones and the remembered past */

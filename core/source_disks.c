@@ -10,6 +10,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/move_source_private.h"
+#include "core/spool_file.h"
 
 /* --- QMP ----------------------------------------------------------------------------------- */
 
@@ -102,7 +103,8 @@ static const struct disk_source_ops disk_ops = {
 int source_disks_open(struct move_source *ms, struct error *err)
 {
     struct move *m = ms->move;
-    int r = disk_source_new(ms->service->loop, ms->service->budget, &disk_ops, ms, &ms->disks);
+    int r = disk_source_new(ms->service->loop, ms->service->budget,
+                            spool_file_spool(ms->service->spool), &disk_ops, ms, &ms->disks);
 
     for (unsigned i = 0; i < m->info.disk_count && r == 0; i++) {
         const struct domain_disk *d = &m->info.disks[i];
@@ -157,7 +159,8 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
     struct move_progress *p = &ms->move->progress;
     struct congestion_input in = {
         .now_ns = now_ns,
-        .fill_bytes = d->fill_bytes,
+        .fill_bytes = d->fill_bytes + d->spooled_bytes,
+        .spool_bytes = mirror_spool_limit_bytes(spool_file_spool(ms->service->spool)),
         .budget_bytes = mirror_budget_plan_bytes(ms->service->budget, ms->move->info.disk_count),
         .applied_bytes = d->applied_bytes,
         .target_queue_bytes = d->target_queue_bytes,
@@ -192,7 +195,7 @@ bool source_disks_must_drain(const struct move_source *ms)
         return false;
     /* A quarter more than what the guest is then kept to; half of it is on its way. */
     disk_source_get_stats(ms->disks, &d);
-    return d.fill_bytes > ms->drained_bytes + ms->drained_bytes / 4;
+    return d.fill_bytes + d.spooled_bytes > ms->drained_bytes + ms->drained_bytes / 4;
 }
 
 /* Nothing waits longer than the operator allows: rather no move than a dead guest. The copy's writes count
@@ -208,13 +211,14 @@ static void limit_stall(struct move_source *ms, const struct disk_source_stats *
         return;
     error_set(
         &why, -ETIMEDOUT, "mirror the disks",
-        "raise stall_limit_s or log_memory in [storage], or move when the guest writes "
+        "raise stall_limit_s or log_memory in [storage], give it a spool, or move when the guest "
+        "writes "
         "less",
         "a write has waited %llu s for its acknowledgement: the log holds %llu MiB that are not "
         "applied at %s "
         "(held back by the %s)",
-        (unsigned long long)limit_s, (unsigned long long)(d->fill_bytes >> 20), ms->move->peer,
-        ms->move->progress.guest_reason);
+        (unsigned long long)limit_s, (unsigned long long)((d->fill_bytes + d->spooled_bytes) >> 20),
+        ms->move->peer, ms->move->progress.guest_reason);
     move_source_fail(ms, &why);
 }
 
@@ -226,7 +230,9 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns)
     disk_source_get_stats(ms->disks, &d);
     p->disk_payload = d.payload_bytes;
     p->disk_wire = d.sent_bytes;
-    p->log_fill = d.fill_bytes;
+    p->log_fill = d.fill_bytes + d.spooled_bytes;
+    p->spooled = d.spooled_bytes;
+    p->spooled_ever = d.spooled_ever_bytes;
     p->log_peak = d.fill_peak_bytes;
     p->latency_p50_us = d.latency_p50_us;
     p->latency_p99_us = d.latency_p99_us;

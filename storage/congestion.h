@@ -32,6 +32,7 @@ struct congestion_input {
     uint64_t limit_bytes_per_s;  /* the operator's limit for this; 0 = none */
     bool bulk_running;           /* before READY */
     /* for step two, see guest_pace.h */
+    uint64_t spool_bytes;  /* what may go to the spool beside the budget; the fill counts it, too */
     uint64_t unsent_bytes; /* of the fill, not yet on its way */
     uint64_t rtt_ns;       /* of the link */
     uint64_t held_count;   /* acknowledgements held, ever: mirror_log_stats */

@@ -50,7 +50,7 @@ static double set_point(const struct guest_pace *p, const struct guest_pace_inpu
 {
     if (in->draining)
         return (double)guest_pace_drained_bytes(p, in->rtt_ns, in->budget_bytes);
-    return (double)in->budget_bytes / 2;
+    return (double)in->budget_bytes / 2 + (double)in->spool_bytes / 8 * 7;
 }
 
 uint64_t guest_pace_update(struct guest_pace *p, const struct guest_pace_input *in)

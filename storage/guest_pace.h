@@ -8,8 +8,8 @@
  *     p = C (2 - fill / T), at least C / 4
  *
  * At rest p + copy = C, so the fill stands between T and 5/4 T, wherever the guest's own rate lies, and
- * p changes smoothly with it: nothing swings. T is half of the budget while the disks are copied, because
- * the buffer is there to be used. Before the switchover (`draining`) T is what drains within two round
+ * p changes smoothly with it: nothing swings. T is half of the budget, and seven eighths of a spool, while
+ * the disks are copied, because they are there to be used. Before the switchover (`draining`) T is what drains within two round
  * trips and 0.3 s, because the stopped guest will wait for it, p leaves a quarter of C for the memory, and
  * is at least C / 2, so that the guest's rate falls by no more than half.
  *
@@ -37,6 +37,7 @@ struct guest_pace_input {
     double dt_s;
     double applied_bytes_per_s; /* smoothed */
     uint64_t fill_bytes, unsent_bytes, budget_bytes;
+    uint64_t spool_bytes; /* beside the budget; 0 = no spool */
     uint64_t rtt_ns;
     uint64_t held_count; /* acknowledgements held, ever */
     uint64_t held_now;

@@ -114,6 +114,16 @@ bool mirror_budget_is_below(const struct mirror_budget *b, enum mirror_budget_ma
     return b->used_bytes <= mark_bytes(b, mark);
 }
 
+bool mirror_budget_wants_spill(const struct mirror_budget *b)
+{
+    return b->used_bytes > mark_bytes(b, MIRROR_BUDGET_BULK) / 2;
+}
+
+bool mirror_budget_has_room(const struct mirror_budget *b, uint64_t bytes)
+{
+    return b->used_bytes + bytes <= b->limit_bytes;
+}
+
 bool mirror_budget_may_take(struct mirror_budget *b, struct mirror_budget_member *member,
                             uint64_t bytes)
 {

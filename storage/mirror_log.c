@@ -24,7 +24,8 @@ enum {
 static bool go_on(struct mirror_budget_member *member, uint64_t now_ns);
 
 int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
-                   struct ack_pacer *pacer, const struct mirror_log_ops *ops, void *owner)
+                   struct ack_pacer *pacer, struct mirror_spool *spool,
+                   const struct mirror_log_ops *ops, void *owner)
 {
     struct mirror_log *log = calloc(1, sizeof(*log));
 
@@ -32,6 +33,8 @@ int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
         return -ENOMEM;
     log->budget = budget;
     log->pacer = pacer;
+    log->spool = spool;
+    TAILQ_INIT(&log->resident);
     log->ops = ops;
     log->owner = owner;
     TAILQ_INIT(&log->unsent);
@@ -73,7 +76,7 @@ bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes)
     assert(log->reserved_bytes == 0);
     if (log->abandoned)
         return false;
-    if (!mirror_budget_may_take(log->budget, &log->member, bytes)) {
+    if (!mirror_budget_may_take(log->budget, &log->member, bytes + mirror_log_spool_reserve(log))) {
         log->refused_bytes = bytes;
         mirror_budget_stand_in_line(log->budget, &log->member);
         return false;
@@ -147,7 +150,8 @@ static bool go_on(struct mirror_budget_member *member, uint64_t now_ns)
     if (release_first(log, false, now_ns) || release_first(log, true, now_ns))
         return true;
     if (log->refused_bytes == 0 ||
-        !mirror_budget_may_take(log->budget, &log->member, log->refused_bytes))
+        !mirror_budget_may_take(log->budget, &log->member,
+                                log->refused_bytes + mirror_log_spool_reserve(log)))
         return false;
     /* It keeps its place in the line until it has asked again. */
     log->refused_bytes = 0;
@@ -275,9 +279,11 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
     TAILQ_INSERT_TAIL(&log->unsent, e, link);
     if (is_extent(e->kind))
         mirror_log_index_insert(log, e);
+    mirror_log_spool_keep(log, e);
     log->closed = e->kind == MIRROR_LOG_CLOSE;
     *ret_answer = is_extent(e->kind) ? answer(log, &held, e, now_ns) : MIRROR_LOG_ACKNOWLEDGE;
     free(held);
+    mirror_log_spill(log);
     mirror_budget_settle(log->budget, now_ns); /* coalescing and zeroes may have made room */
     return 0;
 }
@@ -287,6 +293,7 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
 static void begin_sending(struct mirror_log *log, struct entry *e)
 {
     mirror_log_index_remove(e);
+    mirror_log_spool_forget(log, e);
     e->seq = ++log->sent_seq;
     if (e->kind == MIRROR_LOG_WRITE)
         log->sent_payload_bytes += e->length;
@@ -369,7 +376,8 @@ size_t mirror_log_pull(struct mirror_log *log, struct buffer *out, size_t max_by
     size_t total = 0, len;
     struct entry *e;
 
-    while ((e = TAILQ_FIRST(&log->unsent))) {
+    mirror_log_unspool(log);
+    while ((e = TAILQ_FIRST(&log->unsent)) && !mirror_log_is_spooled(e)) {
         len = pull_entry(log, e, out, max_bytes - total);
         if (len == 0)
             break;
@@ -461,13 +469,14 @@ void mirror_log_stats(const struct mirror_log *log, struct mirror_log_stats *ret
         ret_stats->held_since_ns = bulk_since_ns;
 }
 
-static void drop_entries(struct entry_queue *queue)
+static void drop_entries(struct mirror_log *log, struct entry_queue *queue)
 {
     struct entry *e;
 
     while ((e = TAILQ_FIRST(queue))) {
         TAILQ_REMOVE(queue, e, link);
         mirror_log_index_remove(e);
+        mirror_log_spool_forget(log, e);
         mirror_log_entry_free(e);
     }
 }
@@ -487,8 +496,8 @@ void mirror_log_abandon(struct mirror_log *log, uint64_t now_ns)
     struct waiting_read *wait;
 
     log->abandoned = true;
-    drop_entries(&log->unsent);
-    drop_entries(&log->sent);
+    drop_entries(log, &log->unsent);
+    drop_entries(log, &log->sent);
     drop_held(&log->held_guest);
     drop_held(&log->held_bulk);
     while ((wait = LIST_FIRST(&log->reads))) {

@@ -36,6 +36,7 @@
 #include "core/base/buffer.h"
 #include "storage/ack_pacer.h"
 #include "storage/mirror_budget.h"
+#include "storage/mirror_spool.h"
 
 struct mirror_log;
 
@@ -45,11 +46,15 @@ struct mirror_log_ops {
     void (*release)(void *owner, uint64_t cookie, bool bulk, uint64_t waited_ns, uint64_t now_ns);
     /* admit() said no before and would now say yes. */
     void (*room)(void *owner, uint64_t now_ns);
+    /* pull() may go on: something came back from the spool. With @err < 0: it did not, and never will. Only
+     * with a spool. The callee may do anything but free the log. */
+    void (*unspooled)(void *owner, int err, uint64_t now_ns);
 };
 
-/* @pacer of guest acknowledgements, outlives the log; NULL: none. */
+/* @pacer of guest acknowledgements, and @spool, outlive the log; NULL: none. */
 int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
-                   struct ack_pacer *pacer, const struct mirror_log_ops *ops, void *owner);
+                   struct ack_pacer *pacer, struct mirror_spool *spool,
+                   const struct mirror_log_ops *ops, void *owner);
 void mirror_log_free(struct mirror_log *log);
 
 enum mirror_log_kind {
@@ -86,7 +91,8 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
                       enum mirror_log_answer *ret_answer);
 
 /* Encodes the next entries into @out, at most @max_bytes of them; an entry may be cut anywhere and goes
- * on in the next call. Returns the bytes appended; 0 also when out of memory. */
+ * on in the next call. Returns the bytes appended; 0 also when out of memory, or when the next has to come
+ * back from the spool: unspooled() tells. */
 size_t mirror_log_pull(struct mirror_log *log, struct buffer *out, size_t max_bytes);
 bool mirror_log_has_unsent(const struct mirror_log *log);
 
@@ -122,6 +128,7 @@ struct mirror_log_stats {
     uint64_t applied_bytes, applied_entries;     /* payload bytes applied at the target */
     uint64_t fill_bytes, fill_peak_bytes;        /* charged to the budget now, and at most */
     uint64_t unsent_bytes;                       /* of the fill, not yet pulled */
+    uint64_t spooled_bytes, spooled_ever_bytes;  /* payload on the spool, beside the fill */
     uint64_t held_now, held_count, held_ns; /* acknowledgements held: now, ever, their total time */
     uint64_t held_max_ns;
     uint64_t held_guest_now; /* of those held now, the guest's */

@@ -45,8 +45,10 @@ struct mirror_source {
 static void on_release(void *owner, uint64_t cookie, bool bulk, uint64_t waited_ns,
                        uint64_t now_ns);
 static void on_room(void *owner, uint64_t now_ns);
+static void on_unspooled(void *owner, int err, uint64_t now_ns);
 
-static const struct mirror_log_ops log_ops = {.release = on_release, .room = on_room};
+static const struct mirror_log_ops log_ops = {
+    .release = on_release, .room = on_room, .unspooled = on_unspooled};
 
 const char *mirror_source_state_name(enum mirror_source_state state)
 {
@@ -111,7 +113,7 @@ int mirror_source_new(struct mirror_source **ret_source, const struct mirror_sou
     m->wake = params->wake;
     m->owner = params->owner;
     mirror_wire_decoder_init(&m->decoder, MIRROR_WIRE_TO_SOURCE);
-    if (mirror_log_new(&m->log, params->budget, params->pacer, &log_ops, m) < 0 ||
+    if (mirror_log_new(&m->log, params->budget, params->pacer, params->spool, &log_ops, m) < 0 ||
         encode_open(m) < 0) {
         mirror_source_free(m);
         return -ENOMEM;
@@ -322,6 +324,20 @@ static void on_room(void *owner, uint64_t now_ns)
 
     if (m->client_ops)
         m->client_ops->room(m->client, now_ns);
+}
+
+static void on_unspooled(void *owner, int err, uint64_t now_ns)
+{
+    struct mirror_source *m = owner;
+    struct error e = {0};
+
+    if (err < 0) {
+        error_set(&e, err, "read the spool back", "look at the disk under [storage] spool here",
+                  "%s", strerror(-err));
+        fail(m, &e, now_ns);
+    } else {
+        wake(m);
+    }
 }
 
 /* --- the stream ------------------------------------------------------------------------------- */

@@ -299,7 +299,7 @@ static struct world *world_new(uint64_t seed, double demand_least, double demand
     w->write_bytes = 4096u << below(w, 5); /* up to 64 KiB */
     w->depth = 1 + (unsigned)below(w, 16);
     assert_int_equal(mirror_budget_new(&w->budget, (32 + below(w, 65)) * MIB), 0);
-    assert_int_equal(mirror_log_new(&w->log, w->budget, &w->pacer, &log_ops, w), 0);
+    assert_int_equal(mirror_log_new(&w->log, w->budget, &w->pacer, NULL, &log_ops, w), 0);
     assert_int_equal(congestion_new(&w->congestion), 0);
     w->copying = true;
     return w;

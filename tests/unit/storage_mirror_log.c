@@ -49,7 +49,7 @@ static int begin(void **state)
 
     assert_non_null(f);
     assert_int_equal(mirror_budget_new(&f->budget, MIB), 0);
-    assert_int_equal(mirror_log_new(&f->log, f->budget, NULL, &ops, f), 0);
+    assert_int_equal(mirror_log_new(&f->log, f->budget, NULL, NULL, &ops, f), 0);
     *state = f;
     return 0;
 }
@@ -273,7 +273,7 @@ static void paced_acknowledgements(void **state)
     struct mirror_log *log;
     struct fixture g = {.budget = f->budget};
 
-    assert_int_equal(mirror_log_new(&log, f->budget, &pacer, &ops, &g), 0);
+    assert_int_equal(mirror_log_new(&log, f->budget, &pacer, NULL, &ops, &g), 0);
     g.log = log;
     ack_pacer_set(&pacer, 4096 * 100, 1000000000); /* one in 10 ms */
     mirror_log_tick(log, 1000000000);
@@ -313,7 +313,7 @@ static void disks_share_in_turn(void **state)
     struct fixture *f = *state;
     struct fixture g = {.budget = f->budget};
 
-    assert_int_equal(mirror_log_new(&g.log, g.budget, NULL, &ops, &g), 0);
+    assert_int_equal(mirror_log_new(&g.log, g.budget, NULL, NULL, &ops, &g), 0);
     assert_true(mirror_log_admit(f->log, 900 * KIB));
     put(f, MIRROR_LOG_WRITE, 0, 900 * KIB, 1);
     assert_false(mirror_log_admit(g.log, 500 * KIB));

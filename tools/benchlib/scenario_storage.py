@@ -48,7 +48,7 @@ def run(args, say):
         settings.time_limit = case.get("time_limit", args.time_limit)
         results = {}
         with lab_for(settings, say) as lab, guest_for(lab, settings, say) as guest:
-            for mode in ("ferry",) if args.ferry_only else ("ferry", REFERENCE):
+            for mode in ("ferry",) if args.ferry_only or "ferry_only" in case else ("ferry", REFERENCE):
                 say(f"{name}: moving by {mode}")
                 results[mode] = case["measure"](guest, mode, settings)
         runs[name] = results
@@ -207,4 +207,9 @@ CASES = {
                  "guest": {"disk": 48, "files": 24, "iops": 4000},
                  "rows": (("used of the line", "%"), ("guest's slowest window of its fastest", "%"),
                           ("guest write rate, slowed", "1/s"), ("total time", "s"))},
+    # Stock loses its connection, or waits: the cut is for ferry alone to bear.
+    "outage": {"measure": _outage, "line": {"rate": 200}, "time_limit": 240, "ferry_only": True,
+               "conf": ["storage.log_memory=32M", "storage.spool=/var/cache/libvirt", "storage.spool_size=1G"],
+               "guest": {"disk": 384, "files": 200},
+               "rows": (("guest write rate in the cut", "% of unmirrored"), ("total time", "s"))},
 }
