@@ -12,8 +12,7 @@
 #define QUIET_S 1.0
 #define DRAIN_S 0.3
 #define DRAIN_LEAST_BYTES (4.0 * 1024 * 1024)
-#define DRAIN_MOST_SHARE 0.75
-#define DRAIN_LEAST_SHARE 0.5
+#define DRAIN_SHARE 0.5
 #define COPY_LEAST_SHARE 0.25
 
 /* Does more wait than a round trip explains? Then what is applied is what can be applied. */
@@ -65,10 +64,6 @@ uint64_t guest_pace_update(struct guest_pace *p, const struct guest_pace_input *
         p->on = false;
     if (!p->on)
         return 0;
-    share = 2 - fill / target;
-    if (in->draining)
-        share = MIN(MAX(share, DRAIN_LEAST_SHARE), DRAIN_MOST_SHARE);
-    else
-        share = MAX(share, COPY_LEAST_SHARE);
+    share = in->draining ? DRAIN_SHARE : MAX(2 - fill / target, COPY_LEAST_SHARE);
     return (uint64_t)MAX(p->sustained_bytes_per_s * share, LEAST_BYTES_PER_S);
 }

@@ -10,8 +10,8 @@
  * At rest p + copy = C, so the fill stands between T and 5/4 T, wherever the guest's own rate lies, and
  * p changes smoothly with it: nothing swings. T is half of the budget, and seven eighths of a spool, while
  * the disks are copied, because they are there to be used. Before the switchover (`draining`) T is what drains within two round
- * trips and 0.3 s, because the stopped guest will wait for it, p leaves a quarter of C for the memory, and
- * is at least C / 2, so that the guest's rate falls by no more than half.
+ * trips and 0.3 s, because the stopped guest will wait for it, and p is C / 2: the other half drains the log and
+ * carries the memory, and the guest, which had 3/4, falls by no more than half.
  *
  * C is the applied rate, smoothed; while no more is in the log than is on its way that rate says only what
  * was asked for, so then it can raise C, never lower it.

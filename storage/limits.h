@@ -26,6 +26,10 @@
 /* Largest extent of a message without payload (zero, trim): what NBD's 32-bit length can say. */
 #define LIMIT_MIRROR_EXTENT_BYTES UINT32_MAX
 
+/* What one CHECK compares, and how many of a disk are under way: enough to keep the disk there busy. */
+#define LIMIT_CHECK_BYTES (1024u * 1024u)
+#define LIMIT_CHECKS_IN_FLIGHT 8u
+
 /* Text of an ERROR message. */
 #define LIMIT_MIRROR_TEXT_BYTES 512u
 

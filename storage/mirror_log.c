@@ -220,10 +220,16 @@ static bool is_extent(enum mirror_log_kind kind)
     return kind == MIRROR_LOG_WRITE || kind == MIRROR_LOG_ZERO || kind == MIRROR_LOG_TRIM;
 }
 
+/* Tells what the disk held at its place in the order: nothing coalesces across it. */
+static bool is_answered(enum mirror_log_kind kind)
+{
+    return kind == MIRROR_LOG_READ || kind == MIRROR_LOG_CHECK;
+}
+
 /* Marks are our own, few, must get in also when the budget is full, and were not admitted before. */
 static bool is_mark(enum mirror_log_kind kind)
 {
-    return kind == MIRROR_LOG_FLUSH || kind == MIRROR_LOG_CLOSE;
+    return kind == MIRROR_LOG_FLUSH || kind == MIRROR_LOG_CLOSE || kind == MIRROR_LOG_CHECK;
 }
 
 static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_log_request *r)
@@ -244,7 +250,7 @@ static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_lo
         e->charge_bytes += e->length;
         log->stats.in_payload_bytes += e->length;
     }
-    if (e->kind == MIRROR_LOG_READ)
+    if (is_answered(e->kind))
         log->epoch++;
     e->epoch = log->epoch;
     if (is_extent(e->kind)) {
@@ -307,6 +313,7 @@ static void encode_header(const struct mirror_log *log, const struct entry *e, u
         [MIRROR_LOG_WRITE] = MIRROR_WIRE_WRITE, [MIRROR_LOG_ZERO] = MIRROR_WIRE_ZERO,
         [MIRROR_LOG_TRIM] = MIRROR_WIRE_TRIM,   [MIRROR_LOG_FLUSH] = MIRROR_WIRE_FLUSH,
         [MIRROR_LOG_READ] = MIRROR_WIRE_READ,   [MIRROR_LOG_CLOSE] = MIRROR_WIRE_CLOSE,
+        [MIRROR_LOG_CHECK] = MIRROR_WIRE_CHECK,
     };
     struct mirror_wire_message m = {
         .type = types[e->kind],
@@ -324,7 +331,7 @@ static int finish_sending(struct mirror_log *log, struct entry *e)
 {
     struct waiting_read *wait;
 
-    if (e->kind == MIRROR_LOG_READ) {
+    if (is_answered(e->kind)) {
         wait = malloc(sizeof(*wait));
         if (!wait)
             return -ENOMEM;

@@ -14,7 +14,7 @@
  * extent is overwritten by the coverer, which is later in the stream. Whatever lay between the two in
  * the log and overlaps them is overwritten by the coverer as well, so the final contents are the same
  * (intermediate ones are nobody's business: the target disk is used only after CLOSED). Two fences:
- * a READ between the two would see the missing data, so nothing coalesces across a READ; and TRIM does
+ * a READ or CHECK between the two would see the missing data, so nothing coalesces across one; TRIM does
  * not count as a coverer, because it may leave the old data in place.
  *
  * Acknowledging. The owner asks mirror_log_admit() before it takes a payload into memory and then
@@ -63,6 +63,7 @@ enum mirror_log_kind {
     MIRROR_LOG_TRIM,
     MIRROR_LOG_FLUSH, /* for the target's disk; not what QEMU asks, that is acknowledged at once */
     MIRROR_LOG_READ,
+    MIRROR_LOG_CHECK, /* ours, as FLUSH: costs nothing, needs no admit(), few at a time */
     MIRROR_LOG_CLOSE,
 };
 
@@ -85,8 +86,8 @@ bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes);
  * the client went away in the middle of its payload. */
 void mirror_log_unadmit(struct mirror_log *log, uint64_t now_ns);
 
-/* 0, -ENOMEM, or -ESHUTDOWN after CLOSE. A write of nothing but zeroes is stored as ZERO. FLUSH, READ
- * and CLOSE are always answered ACKNOWLEDGE. */
+/* 0, -ENOMEM, or -ESHUTDOWN after CLOSE. A write of nothing but zeroes is stored as ZERO. FLUSH, READ,
+ * CHECK and CLOSE are always answered ACKNOWLEDGE. */
 int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request, uint64_t now_ns,
                       enum mirror_log_answer *ret_answer);
 
@@ -96,7 +97,7 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
 size_t mirror_log_pull(struct mirror_log *log, struct buffer *out, size_t max_bytes);
 bool mirror_log_has_unsent(const struct mirror_log *log);
 
-/* The cookie of the READ that was sent as @seq, once; -ENOENT when there is none. */
+/* The cookie of the READ or CHECK that was sent as @seq, once; -ENOENT when there is none. */
 int mirror_log_read_cookie(struct mirror_log *log, uint64_t seq, uint64_t *ret_cookie,
                            uint32_t *ret_length);
 

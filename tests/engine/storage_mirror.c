@@ -36,6 +36,7 @@ static void disks_end_equal(void **state)
         totals.applied, totals.coalesced, totals.held, totals.spooled, totals.spool_reads);
     if (count >= 100) {
         assert_true(totals.spooled > 0 && totals.spool_reads > 0);
+        assert_true(totals.checked > 0);
         assert_true(totals.held > 0);
         assert_true(totals.coalesced > 0);
     }
@@ -68,6 +69,52 @@ static void a_disk_error_fails_the_move(void **state)
         }
         sim_end(&s);
     }
+}
+
+/* A byte of the target's disk changes behind everybody's back: verification finds it, unless it is
+ * written over. Of a thousand such disks none may be called done. */
+static void a_changed_disk_is_found(void **state)
+{
+    uint64_t first, count, found = 0;
+    static struct sim s;
+
+    (void)state;
+    sim_seeds(SIM_SEEDS_USUAL / 2, &first, &count);
+    for (uint64_t seed = first; seed < first + count; seed++) {
+        uint64_t step, at;
+        struct sim_lane *l;
+
+        sim_begin_as(&s, seed, true);
+        s.spool_write_error_at = -1;
+        step = sim_below(&s.random, 3000);
+        at = sim_below(&s.random, SIM_DISK_BYTES);
+        l = &s.lanes[sim_below(&s.random, s.lane_count)];
+        for (unsigned i = 0; i < SIM_STEPS_MAX && !sim_is_over(&s); i++) {
+            sim_step(&s);
+            /* once, where both hold the same, and before the last questions are asked */
+            if (i >= step && step != UINT64_MAX && !l->closed && l->model[at] != 0 &&
+                l->disk[at] == l->model[at]) {
+                l->disk[at] ^= 0x10;
+                step = UINT64_MAX;
+            }
+            s.failed = false; /* clients see errors, rightly */
+        }
+        assert_true(sim_is_over(&s));
+        for (unsigned i = 0; i < s.lane_count; i++) {
+            bool done = mirror_source_state(s.lanes[i].source) == MIRROR_SOURCE_DONE;
+            bool equal = memcmp(s.lanes[i].model, s.lanes[i].disk, SIM_DISK_BYTES) == 0;
+
+            if (done && !equal)
+                fail_msg("FERRY_SEED=%" PRIu64 ": verified, and differs", seed);
+            if (!done && mirror_source_error(s.lanes[i].source)->code != -EILSEQ)
+                fail_msg("FERRY_SEED=%" PRIu64 ": failed with %d", seed,
+                         mirror_source_error(s.lanes[i].source)->code);
+            found += !done;
+        }
+        sim_end(&s);
+    }
+    print_message("%" PRIu64 " changed disks found\n", found);
+    assert_true(count < 100 || found > 50);
 }
 
 /* What is on the spool cannot be read: the disk fails with a reason, or is right; it never hangs. */
@@ -122,9 +169,8 @@ static void teardown_at_any_phase(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(disks_end_equal),
-        cmocka_unit_test(a_disk_error_fails_the_move),
-        cmocka_unit_test(a_spool_that_cannot_be_read),
+        cmocka_unit_test(disks_end_equal),         cmocka_unit_test(a_disk_error_fails_the_move),
+        cmocka_unit_test(a_changed_disk_is_found), cmocka_unit_test(a_spool_that_cannot_be_read),
         cmocka_unit_test(teardown_at_any_phase),
     };
 

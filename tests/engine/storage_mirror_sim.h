@@ -144,6 +144,8 @@ struct sim {
     bool trim_zeroes;
     uint64_t delay_ns, disk_ns;
     size_t pipe_max;
+    bool verify;
+    bool aligned;      /* only whole units of verification, and no TRIM */
     int disk_error_at; /* fail this many-th disk request; -1: none */
     int disk_count;
     struct mirror_budget *budget;
@@ -471,6 +473,11 @@ static void sim_send_random(struct sim_lane *l)
         length = 65536 * (1 + (uint32_t)sim_below(r, 3)); /* bulk, in the log's eyes */
         offset = 65536 * sim_below(r, SIM_DISK_BYTES / 65536 - 2);
     }
+    if (l->sim->aligned) {
+        offset &= ~UINT64_C(4095);
+        length = (length + 4095) & ~UINT32_C(4095);
+        what = what >= 82 && what < 90 ? 75 : what;
+    }
     if (what < 70) {
         uint64_t word = sim_next(r);
 
@@ -662,6 +669,10 @@ static void sim_step(struct sim *s)
             mirror_target_flush_ahead(l->target);
         if (!l->closed && l->negotiated && sim_below(&s->random, 200) == 0)
             mirror_source_flush_ahead(l->source);
+        if (s->verify && !s->aligned && sim_below(&s->random, 30) == 0) {
+            mirror_source_set_ready(l->source, true);
+            mirror_source_verify(l->source);
+        }
     }
 }
 
@@ -688,7 +699,8 @@ static void sim_lane_new(struct sim *s, struct sim_lane *l, unsigned index, unsi
         mirror_source_new(&l->source, &(struct mirror_source_params){.export_name = l->name,
                                                                      .size_bytes = SIM_DISK_BYTES,
                                                                      .budget = s->budget,
-                                                                     .spool = s->spool}) < 0 ||
+                                                                     .spool = s->spool,
+                                                                     .verify = s->verify}) < 0 ||
         mirror_endpoint_add(s->endpoint, l->source) < 0 ||
         mirror_connection_new(&l->connection, s->endpoint, NULL, NULL) < 0 ||
         mirror_target_new(&l->target, &(struct mirror_target_params){
@@ -748,7 +760,7 @@ static void sim_check_lane(struct sim *s, struct sim_lane *l)
 
 /* What happened over all seeds, so that a test can see that it tested something. */
 struct sim_totals {
-    uint64_t held, coalesced, applied, spooled, spool_reads;
+    uint64_t held, coalesced, applied, spooled, spool_reads, checked;
 };
 
 static void sim_count(struct sim *s, struct sim_totals *totals)
@@ -761,13 +773,15 @@ static void sim_count(struct sim *s, struct sim_totals *totals)
         totals->coalesced += stats.log.coalesced_entries;
         totals->applied += stats.log.applied_entries;
         totals->spooled += stats.log.spooled_ever_bytes;
+        totals->checked += stats.check.checked_bytes;
     }
     totals->spool_reads += s->spool_reads;
 }
 
-static void sim_begin(struct sim *s, uint64_t seed)
+static void sim_begin_as(struct sim *s, uint64_t seed, bool aligned)
 {
     memset(s, 0, sizeof(*s));
+    s->aligned = aligned;
     s->seed = s->random.state = seed;
     s->now_ns = 1000000000;
     s->disk_error_at = -1;
@@ -779,9 +793,15 @@ static void sim_begin(struct sim *s, uint64_t seed)
         mirror_endpoint_new(&s->endpoint) < 0)
         abort();
     sim_spool_begin(s);
+    s->verify = aligned || sim_below(&s->random, 2);
     s->lane_count = 1 + (unsigned)sim_below(&s->random, SIM_DISKS_MAX);
     for (unsigned i = 0; i < s->lane_count; i++)
         sim_lane_new(s, &s->lanes[i], i, 20 + (unsigned)sim_below(&s->random, 200));
+}
+
+static void sim_begin(struct sim *s, uint64_t seed)
+{
+    sim_begin_as(s, seed, false);
 }
 
 static void sim_run(struct sim *s)

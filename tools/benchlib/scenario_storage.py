@@ -203,7 +203,7 @@ CASES = {
     "slow-target": {"measure": _slow_target, "guest": {"disk": 256, "files": 60, "iops": 730},
                     "rows": (("guest write rate", "% of unmirrored"), ("log at most, of its bound", "%"),
                              ("total time", "s"))},
-    "overload": {"measure": _overload, "line": {"rate": 20}, "conf": ["storage.log_memory=40M"], "time_limit": 240,
+    "overload": {"measure": _overload, "line": {"rate": 30}, "conf": ["storage.log_memory=40M"], "time_limit": 240,
                  "guest": {"disk": 48, "files": 24, "iops": 4000},
                  "rows": (("used of the line", "%"), ("guest's slowest window of its fastest", "%"),
                           ("guest write rate, slowed", "1/s"), ("total time", "s"))},
