@@ -77,8 +77,12 @@ static int read_wishes(const json_t *body, struct move_wishes *ret)
 {
     const json_t *hold = json_object_get(body, "hold"), *at = json_object_get(body, "at");
 
-    if ((hold && !json_is_boolean(hold)) || (at && !json_is_string(at)))
+    const json_t *verify = json_object_get(body, "verify");
+
+    if ((hold && !json_is_boolean(hold)) || (verify && !json_is_boolean(verify)) ||
+        (at && !json_is_string(at)))
         return -EINVAL;
+    ret->verify = json_is_true(verify);
     ret->hold = json_is_true(hold) || at;
     return at ? move_source_parse_time(json_string_value(at), clock_wall_ms(),
                                        &ret->switchover_at_ms)
@@ -104,7 +108,7 @@ static void post_move(struct service *s, const json_t *body, struct api_answer *
             "\"bwlimit\" must be a rate: 200M (Mbit/s), 25MB (bytes a second), or off");
     } else if (read_wishes(body, &wishes) < 0) {
         api_answer_error(out, 400, -EINVAL, "start a move",
-                         "\"hold\" must be true or false, \"at\" a time as HH:MM");
+                         "\"hold\" and \"verify\" must be true or false, \"at\" a time as HH:MM");
     } else if (s->stopping) {
         api_answer_error(out, 409, -ESHUTDOWN, "start a move", "this ferryd is stopping");
     } else if (move_source_start(s, domain, to, &wishes, &m, &err) < 0) {

@@ -45,7 +45,8 @@ struct disk_source {
     uv_timer_t pace_timer;
     struct ack_pacer pacer;
     unsigned handles; /* not closed yet */
-    bool started, closing, failed;
+    bool verify;
+    bool started, closing, failed, done;
     struct buffer scratch;
 };
 
@@ -69,6 +70,30 @@ static void report(struct disk_source *d)
             d->ops->on_failed(d->user, mirror_source_error(d->disks[i].mirror));
         }
     }
+    if (d->started && !d->done && !d->failed && disk_source_is_done(d)) {
+        d->done = true;
+        d->ops->on_done(d->user);
+    }
+}
+
+bool disk_source_is_done(const struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count; i++) {
+        if (mirror_source_state(d->disks[i].mirror) != MIRROR_SOURCE_DONE)
+            return false;
+    }
+    return true;
+}
+
+void disk_source_verify(struct disk_source *d)
+{
+    d->verify = true;
+}
+
+void disk_source_tick(struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count; i++)
+        mirror_source_verify(d->disks[i].mirror);
 }
 
 static void pump_disk(struct disk *disk)
@@ -335,6 +360,7 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         .budget = d->budget,
         .pacer = &d->pacer,
         .spool = d->spool,
+        .verify = d->verify,
         .wake = on_mirror_wake,
         .owner = &d->disks[d->disk_count],
     };
@@ -379,7 +405,7 @@ void disk_source_free(struct disk_source *d)
 
     if (!d)
         return;
-    d->failed = d->started = d->closing = true; /* nobody is told any more */
+    d->failed = d->started = d->closing = d->done = true; /* nobody is told any more */
     local_listener_free(d->listener);
     while ((c = TAILQ_FIRST(&d->clients))) {
         TAILQ_REMOVE(&d->clients, c, entry);
@@ -444,6 +470,9 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
         ret->fill_peak_bytes += s.log.fill_peak_bytes;
         ret->target_queue_bytes += s.target_queue_bytes;
         ret->guest_writes += s.writes_guest;
+        ret->check.left_bytes += s.check.left_bytes;
+        ret->check.unknown_bytes += s.check.unknown_bytes;
+        ret->check.checked_bytes += s.check.checked_bytes;
         ret->held_count += s.log.held_count;
         ret->held_ns += s.log.held_ns;
         ret->spooled_bytes += s.log.spooled_bytes;

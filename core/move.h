@@ -43,6 +43,7 @@ struct move_progress {
     uint64_t disk_payload, disk_wire; /* data taken from QEMU; bytes into the link */
     uint64_t log_fill, log_peak;      /* acknowledged, not yet applied; at most in memory */
     uint64_t spooled, spooled_ever;   /* of log_fill, on the spool; all that ever was */
+    uint64_t checked, unchecked;      /* compared and equal, ever; not (yet) compared */
     uint64_t bulk_speed;              /* limit set on the copy, bytes/s; 0 = none */
     const char *bulk_reason;          /* why */
     uint64_t guest_speed;     /* pace of the guest's acknowledgements, bytes/s; 0 = at once */
@@ -76,6 +77,7 @@ struct move {
     int64_t downtime_ms;            /* -1 = none measured */
     struct downtime_parts downtime; /* of which; valid when downtime_known */
     bool downtime_known;
+    bool verify;   /* the disks are compared before the decision */
     bool hold;     /* one step before the switchover, until released; see core/source_hold.c */
     bool held;     /* it is there now */
     bool refused;  /* by preflight, here or at the target: nothing was begun */

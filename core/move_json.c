@@ -183,6 +183,10 @@ static void add_measurements(const struct move *m, json_t *view)
                   "spooled_bytes", (json_int_t)p->spooled_ever, "copy_slowed_ms",
                   slowed_to_json(p->copy_slowed_ms), "guest_slowed_ms",
                   slowed_to_json(p->guest_slowed_ms)));
+    if (m->verify)
+        json_object_set_new(view, "verify",
+                            json_pack("{s:I, s:I}", "checked_bytes", (json_int_t)p->checked,
+                                      "unchecked_bytes", (json_int_t)p->unchecked));
     json_object_set_new(
         view, "memory",
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "bytes", (json_int_t)p->memory_stream,

@@ -53,6 +53,7 @@ struct move_source {
     bool qmp_running, stats_running;
     uint64_t bulk_speed;    /* as last set */
     uint64_t held_count;    /* acknowledgements held, as of the last tick */
+    bool finish_waits;      /* the FINISH3 reply is here, the disks' word not yet */
     bool memory_waits;      /* for the log to drain */
     uint64_t drained_bytes; /* to this */
     uint64_t downtime_limit_ms, downtime_raised_ns;
@@ -100,6 +101,8 @@ int source_channels_open(struct move_source *ms, struct error *err);
 void source_channels_close(struct move_source *ms);
 /* Lets libvirt have the FINISH3 reply, and steps the machine when it was read. */
 void source_channels_release_reply(struct move_source *ms);
+/* The FINISH3 reply is here: goes on to the decision, once the disks are verified. */
+void source_channels_finish(struct move_source *ms);
 /* Begins to read what QEMU sends of the memory; later, when the log has to drain first. */
 void source_channels_send_memory(struct move_source *ms);
 void source_channels_tick(struct move_source *ms, uint64_t now_ns);
@@ -111,8 +114,9 @@ int source_channels_open_stream(struct move_source *ms, enum care care, const ch
 /* source_disks.c */
 int source_disks_open(struct move_source *ms, struct error *err);
 void source_disks_tick(struct move_source *ms, uint64_t now_ns);
-/* The log holds more than the switchover should wait for. */
-bool source_disks_must_drain(const struct move_source *ms);
+/* The log holds more, or more is to be compared, than the switchover should wait for. */
+bool source_disks_must_wait(const struct move_source *ms);
+unsigned source_disks_first_speed_mib_s(const struct move_source *ms);
 bool source_disks_may_qmp(const struct move_source *ms);
 
 #endif

@@ -35,7 +35,7 @@ struct service {
     struct link_probes *probes;
     struct mirror_budget *budget;
     struct spool_file *spool; /* NULL: none configured */
-    struct worker *files; /* disk files: blocking file system calls */
+    struct worker *files;     /* disk files: blocking file system calls */
     struct api *api;
     struct move_list moves; /* newest last: running ones and the remembered past */
     uid_t qemu_uid;

@@ -21,7 +21,6 @@ enum {
     /* Without convergence QEMU's downtime limit is raised step by step; see raise_downtime(). */
     DOWNTIME_RAISE_S = 5,
     DOWNTIME_MAX_MS = 2000,
-    FIRST_SPEED_MIB_S = 32, /* where the congestion control starts */
 };
 
 /* --- RPC ----------------------------------------------------------------------------------- */
@@ -42,9 +41,19 @@ static enum rpc_verdict on_rpc_inbound(void *user, const struct rpc_frame *frame
     /* Whatever the state: a successful reply reaches libvirt only by SOURCE_WRITE_REPLY, because it
      * makes libvirt give the source up. */
     ms->marks.reply_ns = clock_now_ns();
+    ms->finish_waits = true;
+    source_channels_finish(ms);
+    return RPC_KEEP;
+}
+
+void source_channels_finish(struct move_source *ms)
+{
+    /* The disks' last words come on other streams than the reply: with verification they decide, too. */
+    if (!ms->finish_waits || (ms->move->verify && !disk_source_is_done(ms->disks)))
+        return;
+    ms->finish_waits = false;
     move_set_phase(ms->move, MOVE_PREPARED);
     move_source_step(ms, SOURCE_ON_FINISH_OK);
-    return RPC_KEEP;
 }
 
 static void close_ended_rpc(void *arg)
@@ -220,10 +229,10 @@ static void on_memory_accept(void *user, int fd)
 void source_channels_send_memory(struct move_source *ms)
 {
     /* What is in the log when the guest stops, it waits for. */
-    ms->memory_waits = source_disks_must_drain(ms);
+    ms->memory_waits = source_disks_must_wait(ms);
     if (ms->memory_waits) {
-        log_info("move %s (%s): the log drains before the memory is sent", ms->move->id,
-                 ms->move->info.name);
+        log_info("move %s (%s): the log drains%s before the memory is sent", ms->move->id,
+                 ms->move->info.name, ms->move->verify ? ", and the disks are compared," : "");
         return;
     }
     move_set_phase(ms->move, MOVE_MEMORY);
@@ -270,7 +279,7 @@ static void start_migration(struct move_source *ms)
     /* A copy that starts unlimited occupies QEMU's main loop, which then serves neither the guest's
      * disk nor the monitor that is to slow it down. */
     if (ms->service->config->monitor)
-        m.speed_mib_s = FIRST_SPEED_MIB_S;
+        m.speed_mib_s = source_disks_first_speed_mib_s(ms);
 
     snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);
     snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s",
@@ -415,7 +424,7 @@ void source_channels_tick(struct move_source *ms, uint64_t now_ns)
         ram_pipe_adapt(relay_pipe(ms->memory), now_ns, relay_waits_for_link(ms->memory));
     if (ms->disks)
         source_disks_tick(ms, now_ns);
-    if (ms->memory_waits && !source_disks_must_drain(ms))
+    if (ms->memory_waits && !source_disks_must_wait(ms))
         source_channels_send_memory(ms);
     raise_downtime(ms, now_ns);
     if (ms->migrating && !ms->stats_running && ms->ticks % STATS_EVERY_TICKS == 0) {

@@ -12,6 +12,10 @@
 #include "core/move_source_private.h"
 #include "core/spool_file.h"
 
+/* What may still be to be compared when the memory is sent: the guest goes on writing, and it is compared
+ * in moments. */
+#define CHECK_LEFT_BYTES (UINT64_C(4) << 20)
+
 /* --- QMP ----------------------------------------------------------------------------------- */
 
 bool source_disks_may_qmp(const struct move_source *ms)
@@ -94,10 +98,16 @@ static void on_disks_failed(void *user, const struct error *err)
     move_source_fail(ms, &why);
 }
 
+static void on_disks_done(void *user)
+{
+    source_channels_finish(user);
+}
+
 static const struct disk_source_ops disk_ops = {
     .on_started = on_disks_started,
     .on_closing = on_disks_closing,
     .on_failed = on_disks_failed,
+    .on_done = on_disks_done,
 };
 
 int source_disks_open(struct move_source *ms, struct error *err)
@@ -105,6 +115,9 @@ int source_disks_open(struct move_source *ms, struct error *err)
     struct move *m = ms->move;
     int r = disk_source_new(ms->service->loop, ms->service->budget,
                             spool_file_spool(ms->service->spool), &disk_ops, ms, &ms->disks);
+
+    if (r == 0 && m->verify)
+        disk_source_verify(ms->disks);
 
     for (unsigned i = 0; i < m->info.disk_count && r == 0; i++) {
         const struct domain_disk *d = &m->info.disks[i];
@@ -187,7 +200,14 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
         set_bulk_speed(ms, out.bulk_bytes_per_s);
 }
 
-bool source_disks_must_drain(const struct move_source *ms)
+unsigned source_disks_first_speed_mib_s(const struct move_source *ms)
+{
+    uint64_t plan = mirror_budget_plan_bytes(ms->service->budget, ms->move->info.disk_count);
+
+    return (unsigned)MAX(congestion_first_bytes_per_s(plan) >> 20, UINT64_C(1));
+}
+
+bool source_disks_must_wait(const struct move_source *ms)
 {
     struct disk_source_stats d;
 
@@ -195,6 +215,8 @@ bool source_disks_must_drain(const struct move_source *ms)
         return false;
     /* A quarter more than what the guest is then kept to; half of it is on its way. */
     disk_source_get_stats(ms->disks, &d);
+    if (d.check.left_bytes > CHECK_LEFT_BYTES)
+        return true;
     return d.fill_bytes + d.spooled_bytes > ms->drained_bytes + ms->drained_bytes / 4;
 }
 
@@ -227,6 +249,7 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns)
     struct move_progress *p = &ms->move->progress;
     struct disk_source_stats d;
 
+    disk_source_tick(ms->disks);
     disk_source_get_stats(ms->disks, &d);
     p->disk_payload = d.payload_bytes;
     p->disk_wire = d.sent_bytes;
@@ -238,6 +261,8 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns)
     p->latency_p99_us = d.latency_p99_us;
     p->latency_max_us = d.latency_max_us;
     p->guest_writes = d.guest_writes;
+    p->checked = d.check.checked_bytes;
+    p->unchecked = d.check.left_bytes + d.check.unknown_bytes;
     if (ms->move->phase >= MOVE_COPYING && ms->move->phase < MOVE_STOPPED)
         control_congestion(ms, &d, now_ns);
     else

@@ -22,8 +22,8 @@
  * mislead it. An empty log makes u twice the rate, so that it doubles about every second until the link
  * is full; a copy limited by its source's disk never finds a u far above what it uses. While less than
  * T / 4 is in the log there is nothing to protect, and the measured rate says only that nothing was sent
- * (holes cost QEMU's limit, but not the link): u then grows by half a sample, from 32 to 256 MiB/s, which
- * is what the log can take in before the next sample. u never falls below 256 KiB/s, so that the copy always
+ * (holes cost QEMU's limit, but not the link): u then grows by half a sample, from 32 MiB/s (less with a
+ * smaller budget) to 256 MiB/s, which is what the log can take in before the next sample. u never falls below 256 KiB/s, so that the copy always
  * ends. The speed is reported when it fell by a tenth or rose by a quarter: every report is a command
  * to QEMU, and every raise makes it send a burst at once.
  */
@@ -42,6 +42,7 @@
 #define FLOOR_BYTES_PER_S (256.0 * 1024)
 #define HEADROOM_BYTES_PER_S (8.0 * 1024 * 1024)
 #define TARGET_LEAST_BYTES (64.0 * 1024 * 1024)
+#define FIRST_LEAST_BYTES_PER_S (4.0 * 1024 * 1024)
 #define TARGET_QUEUE_S 0.25
 #define TARGET_QUEUE_BYTES (3.0 * 1024 * 1024)
 #define RATE_SMOOTHING_S 1.0
@@ -65,9 +66,13 @@ int congestion_new(struct congestion **ret_congestion)
 
     if (!c)
         return -ENOMEM;
-    c->speed_bytes_per_s = FIRST_BYTES_PER_S;
     *ret_congestion = c;
     return 0;
+}
+
+uint64_t congestion_first_bytes_per_s(uint64_t budget_bytes)
+{
+    return (uint64_t)MIN(FIRST_BYTES_PER_S, MAX((double)budget_bytes / 8, FIRST_LEAST_BYTES_PER_S));
 }
 
 void congestion_free(struct congestion *c)
@@ -110,12 +115,13 @@ static double set_point(const struct congestion *c, const struct congestion_inpu
 static void steer(struct congestion *c, const struct congestion_input *in, double target)
 {
     double fill = (double)in->fill_bytes;
+    double first = (double)congestion_first_bytes_per_s(in->budget_bytes);
     double u = c->rate_bytes_per_s * MAX(2 - fill / target, 0.25);
 
     if (fill < target / 2)
         u += HEADROOM_BYTES_PER_S;
     if (fill < target / 4)
-        u = MAX(u, MIN(MAX(c->speed_bytes_per_s * 1.5, FIRST_BYTES_PER_S), IDLE_MOST_BYTES_PER_S));
+        u = MAX(u, MIN(MAX(c->speed_bytes_per_s * 1.5, first), IDLE_MOST_BYTES_PER_S));
     c->speed_bytes_per_s = MAX(u, FLOOR_BYTES_PER_S);
 }
 
@@ -184,6 +190,7 @@ void congestion_update(struct congestion *c, const struct congestion_input *in,
         pace_guest(c, in, dt_s);
     } else {
         c->last_applied_bytes = in->applied_bytes;
+        c->speed_bytes_per_s = (double)congestion_first_bytes_per_s(in->budget_bytes);
     }
     c->started = true;
     c->last_ns = in->now_ns;

@@ -50,6 +50,8 @@ struct congestion_output {
 };
 
 int congestion_new(struct congestion **ret_congestion);
+/* The copy's speed before anything is known, by what the logs may hold. */
+uint64_t congestion_first_bytes_per_s(uint64_t budget_bytes);
 void congestion_free(struct congestion *c);
 
 /* Called earlier than 100 ms after the last time it only repeats its last answer. */

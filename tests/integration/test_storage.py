@@ -1,8 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Goal: the storage half of a move when something is too slow for the guest. A guest that writes faster than
-the line is slowed, told so, and moves; one that cannot be helped is freed where it is, and loses nothing."""
+the line is slowed, told so, and moves; one that cannot be helped is freed where it is, and loses nothing. And disks are
+compared when that is wanted: a target that does not give back what was written does not get the VM."""
 
+import mmap
+import os
 import sys
 
 import ferrylab
@@ -60,5 +63,49 @@ def stall(bed):
     expect_stayed(bed, guest)
 
 
+WORKING = {"files": 60, "disk": 128, "dirty": 2, "dirty_set": 8, "iops": 100}
+
+
+def verified(bed):
+    """move --verify: two disks are compared while the guest writes, and the report says how much"""
+    bed.line(rtt=20, rate=1000)
+    for form in ("raw", "qcow2"):
+        guest = bed.guest(**WORKING, disks=2, format=form)
+        report = expect_committed(bed.move(guest, "site-a", "site-b", "--verify").end())
+        check = report["verify"]
+        expect(check["checked_bytes"] >= 2 * 128 * MIB, f"{form}: not all of both disks was compared: {check}")
+        expect_equal(check["unchecked_bytes"], 0, f"{form}: bytes that were not compared")
+        expect("verify:" in bed.ferry("site-a", "show", report["id"], as_json=False).out, "ferry show is silent on it")
+        wait_finished(bed, report["id"])
+        expect_moved(bed, guest)
+
+
+def damage(path, offset):
+    """Other bytes on the target's disk, past everybody's caches."""
+    fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
+    try:
+        block = mmap.mmap(-1, 4096)
+        block.write(os.urandom(4096))
+        os.pwrite(fd, block, offset)
+    finally:
+        os.close(fd)
+
+
+def damaged(bed):
+    """move --verify to a disk that does not give back what was written: aborts before the decision"""
+    bed.line(rtt=20, rate=100)
+    guest = bed.guest(**WORKING)
+    move = bed.move(guest, "site-a", "site-b", "--verify")
+    until(lambda: move.view()["disk"]["done_bytes"] > 30 * MIB, lambda: f"it does not copy: {move.view()['disk']}")
+    path = guest.record()["disks"][0]
+    until(lambda: bed.site("site-b").path(path).stat().st_blocks * 512 > 24 * MIB, "nothing is on the target's disk")
+    damage(bed.site("site-b").path(path), 20 * MIB)
+    bed.line(rtt=20, rate=1000)
+    report = expect_failed(move.end(), ["differs", "site-b"])
+    expect(report["error"]["mend"], f"the report does not say what to do: {report['error']}")
+    wait_finished(bed, report["id"])
+    expect_stayed(bed, guest)
+
+
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("storage", [overload, stall], CONF))
+    sys.exit(ferrylab.run("storage", [overload, stall, verified, damaged], CONF))

@@ -203,13 +203,13 @@ CASES = {
     "slow-target": {"measure": _slow_target, "guest": {"disk": 256, "files": 60, "iops": 730},
                     "rows": (("guest write rate", "% of unmirrored"), ("log at most, of its bound", "%"),
                              ("total time", "s"))},
-    "overload": {"measure": _overload, "line": {"rate": 30}, "conf": ["storage.log_memory=40M"], "time_limit": 240,
-                 "guest": {"disk": 48, "files": 24, "iops": 4000},
+    "overload": {"measure": _overload, "line": {"rate": 30}, "conf": ["storage.log_memory=64M"], "time_limit": 240,
+                 "guest": {"disk": 48, "files": 24, "iops": 4000, "disks": 3},
                  "rows": (("used of the line", "%"), ("guest's slowest window of its fastest", "%"),
                           ("guest write rate, slowed", "1/s"), ("total time", "s"))},
     # Stock loses its connection, or waits: the cut is for ferry alone to bear.
     "outage": {"measure": _outage, "line": {"rate": 200}, "time_limit": 240, "ferry_only": True,
-               "conf": ["storage.log_memory=32M", "storage.spool=/var/cache/libvirt", "storage.spool_size=1G"],
+               "conf": ["storage.log_memory=64M", "storage.spool=/var/cache/libvirt", "storage.spool_size=1G"],
                "guest": {"disk": 384, "files": 200},
                "rows": (("guest write rate in the cut", "% of unmirrored"), ("total time", "s"))},
 }

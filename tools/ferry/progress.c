@@ -196,6 +196,10 @@ void progress_report(const json_t *move)
     printf("  disk:   %s of data", size(number(move, "disk", "bytes"), a));
     printf(", %s on the link, copied in %.1f s\n", size(number(move, "disk", "wire_bytes"), a),
            number(move, "disk", "copied_ms") / 1000);
+    if (json_object_get(move, "verify"))
+        printf("  verify: %s compared and equal, %s not compared\n",
+               size(number(move, "verify", "checked_bytes"), a),
+               size(number(move, "verify", "unchecked_bytes"), b));
     printf("  memory: %s", size(number(move, "memory", "bytes"), a));
     printf(", %s on the link, %.0f rounds\n", size(number(move, "memory", "wire_bytes"), b),
            number(move, "memory", "iterations"));
