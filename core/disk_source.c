@@ -13,7 +13,10 @@
 #include "storage/mirror_connection.h"
 #include "storage/mirror_endpoint.h"
 
-enum { CHUNK_BYTES = 64 * 1024 };
+enum {
+    CHUNK_BYTES = 64 * 1024,
+    HANDSHAKE_S = 10, /* QEMU needs milliseconds; who takes longer only keeps a place */
+};
 
 struct disk {
     struct disk_source *owner;
@@ -27,6 +30,7 @@ struct client {
     struct disk_source *owner;
     struct mirror_connection *connection;
     struct local_socket *socket;
+    uint64_t since_ns;
     bool ended; /* waits to be freed outside of callbacks */
 };
 
@@ -88,12 +92,6 @@ bool disk_source_is_done(const struct disk_source *d)
 void disk_source_verify(struct disk_source *d)
 {
     d->verify = true;
-}
-
-void disk_source_tick(struct disk_source *d)
-{
-    for (unsigned i = 0; i < d->disk_count; i++)
-        mirror_source_verify(d->disks[i].mirror);
 }
 
 static void pump_disk(struct disk *disk)
@@ -315,6 +313,7 @@ static void on_accept(void *user, int fd)
         return;
     }
     c->owner = d;
+    c->since_ns = clock_now_ns();
     if (local_socket_new(d->loop, fd, &client_ops, c, &c->socket) < 0) {
         mirror_connection_free(c->connection);
         free(c);
@@ -322,6 +321,21 @@ static void on_accept(void *user, int fd)
     }
     TAILQ_INSERT_TAIL(&d->clients, c, entry);
     pump_client(c); /* the server speaks first */
+}
+
+void disk_source_tick(struct disk_source *d)
+{
+    uint64_t now_ns = clock_now_ns();
+    struct client *c;
+
+    for (unsigned i = 0; i < d->disk_count; i++)
+        mirror_source_verify(d->disks[i].mirror);
+    TAILQ_FOREACH(c, &d->clients, entry)
+    {
+        if (!c->ended && mirror_connection_in_handshake(c->connection) &&
+            now_ns > c->since_ns + HANDSHAKE_S * NS_PER_S)
+            end_client(c);
+    }
 }
 
 /* --- the whole ----------------------------------------------------------------------------- */

@@ -32,7 +32,7 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
                     const struct disk_source_ops *ops, void *user, struct disk_source **ret);
 /* The disks added from now on are verified: storage/mirror_check.h. */
 void disk_source_verify(struct disk_source *d);
-/* Goes on with it; now and then. */
+/* Goes on with it, and drops connections that never chose a disk; now and then. */
 void disk_source_tick(struct disk_source *d);
 /* The stream becomes the disk's. */
 int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes,

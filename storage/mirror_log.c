@@ -196,7 +196,7 @@ void mirror_log_entry_free(struct entry *e)
     free(e);
 }
 
-static bool is_zero(const uint8_t *p, size_t len)
+bool mirror_log_is_zero(const uint8_t *p, size_t len)
 {
     /* Every byte equals its neighbour, and the first is 0. */
     return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
@@ -241,7 +241,7 @@ static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_lo
     e->cookie = r->cookie;
     e->payload = TAKE_PTR(r->payload);
     e->charge_bytes = is_mark(r->kind) ? 0 : LIMIT_LOG_ENTRY_OVERHEAD_BYTES;
-    if (e->kind == MIRROR_LOG_WRITE && is_zero(e->payload, e->length)) {
+    if (e->kind == MIRROR_LOG_WRITE && mirror_log_is_zero(e->payload, e->length)) {
         free(TAKE_PTR(e->payload));
         e->kind = MIRROR_LOG_ZERO;
         e->may_trim = true;
@@ -260,8 +260,8 @@ static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_lo
     log->stats.in_entries++;
 }
 
-int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request, uint64_t now_ns,
-                      enum mirror_log_answer *ret_answer)
+int mirror_log_append_entry(struct mirror_log *log, struct mirror_log_request *request,
+                            uint64_t now_ns, enum mirror_log_answer *ret_answer)
 {
     struct entry *e;
     struct held *held;
@@ -287,10 +287,12 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
         mirror_log_index_insert(log, e);
     mirror_log_spool_keep(log, e);
     log->closed = e->kind == MIRROR_LOG_CLOSE;
-    *ret_answer = is_extent(e->kind) ? answer(log, &held, e, now_ns) : MIRROR_LOG_ACKNOWLEDGE;
+    if (ret_answer)
+        *ret_answer = is_extent(e->kind) ? answer(log, &held, e, now_ns) : MIRROR_LOG_ACKNOWLEDGE;
     free(held);
     mirror_log_spill(log);
-    mirror_budget_settle(log->budget, now_ns); /* coalescing and zeroes may have made room */
+    if (ret_answer) /* not between the parts of one that was admitted */
+        mirror_budget_settle(log->budget, now_ns); /* coalescing and zeroes may have made room */
     return 0;
 }
 

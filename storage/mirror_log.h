@@ -86,7 +86,8 @@ bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes);
  * the client went away in the middle of its payload. */
 void mirror_log_unadmit(struct mirror_log *log, uint64_t now_ns);
 
-/* 0, -ENOMEM, or -ESHUTDOWN after CLOSE. A write of nothing but zeroes is stored as ZERO. FLUSH, READ,
+/* 0, -ENOMEM, or -ESHUTDOWN after CLOSE. A write of nothing but zeroes is stored as ZERO,
+ * and so are runs of 64 KiB of them within one. FLUSH, READ,
  * CHECK and CLOSE are always answered ACKNOWLEDGE. */
 int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request, uint64_t now_ns,
                       enum mirror_log_answer *ret_answer);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The inside of a mirror log, shared by its files: mirror_log.c (the queues, acknowledging, the wire),
- * mirror_log_index.c (finding what a new write covers), mirror_log_spool.c (payloads on the spool).
+ * mirror_log_index.c (finding what a new write covers), mirror_log_spool.c (payloads on the spool),
+ * mirror_log_split.c (zeroes within a write).
  */
 #ifndef FERRY_STORAGE_MIRROR_LOG_PRIVATE_H
 #define FERRY_STORAGE_MIRROR_LOG_PRIVATE_H
@@ -84,6 +85,10 @@ struct mirror_log {
 void mirror_log_charge(struct mirror_log *log, uint64_t bytes);
 void mirror_log_give_back(struct mirror_log *log, uint64_t bytes);
 void mirror_log_entry_free(struct entry *e);
+bool mirror_log_is_zero(const uint8_t *p, size_t len);
+/* As mirror_log_append(), as one entry. @ret_answer NULL: a part, another follows, nobody is answered. */
+int mirror_log_append_entry(struct mirror_log *log, struct mirror_log_request *request,
+                            uint64_t now_ns, enum mirror_log_answer *ret_answer);
 
 /* mirror_log_spool.c; without a spool they do nothing. */
 /* A new entry, which may be spooled. */

@@ -485,6 +485,8 @@ static void sim_send_random(struct sim_lane *l)
             memcpy(data + i, &word, 8);
         if (what == 7)
             memset(data, 0, length);
+        else if (length >= 131072 && (what & 1))
+            memset(data + 65536 * sim_below(r, 2), 0, 65536);
         sim_effect(l->sim, l->model, 0, offset, length, data);
         sim_send(l, NBD_CMD_WRITE, 0, offset, length, data);
     } else if (what < 82) {

@@ -6,6 +6,7 @@ compared when that is wanted: a target that does not give back what was written 
 
 import mmap
 import os
+import socket
 import sys
 
 import ferrylab
@@ -71,13 +72,31 @@ def verified(bed):
     bed.line(rtt=20, rate=1000)
     for form in ("raw", "qcow2"):
         guest = bed.guest(**WORKING, disks=2, format=form)
-        report = expect_committed(bed.move(guest, "site-a", "site-b", "--verify").end())
+        report = expect_committed(bed.ferry("site-a", "move", guest.name, "--to", "site-b", "--verify"))
         check = report["verify"]
         expect(check["checked_bytes"] >= 2 * 128 * MIB, f"{form}: not all of both disks was compared: {check}")
         expect_equal(check["unchecked_bytes"], 0, f"{form}: bytes that were not compared")
         expect("verify:" in bed.ferry("site-a", "show", report["id"], as_json=False).out, "ferry show is silent on it")
         wait_finished(bed, report["id"])
         expect_moved(bed, guest)
+
+
+def silent_client(bed):
+    """A client of the NBD socket that says nothing is dropped; the move beside it goes on"""
+    bed.line(rtt=20, rate=1000)
+    guest = bed.guest(**WORKING)
+    move = bed.move(guest, "site-a", "site-b", "--hold")
+    until(lambda: move.view()["held"], "the move is not held")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(next(bed.site("site-a").path(f"{ferrylab.SOCKET_DIR}/{move.id}").glob("disk.*"))))
+        client.settimeout(ferrylab.PATIENCE_S)
+        greeting = client.recv(100)
+        expect(greeting.startswith(b"NBDMAGIC"), f"the endpoint greets with {greeting!r}")
+        expect_equal(client.recv(100), b"", "what a silent client hears next")
+    expect_equal(bed.ferry("site-a", "switchover", move.id).status, 0, "exit status of switchover")
+    report = expect_committed(move.end())
+    wait_finished(bed, report["id"])
+    expect_moved(bed, guest)
 
 
 def damage(path, offset):
@@ -108,4 +127,4 @@ def damaged(bed):
 
 
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("storage", [overload, stall, verified, damaged], CONF))
+    sys.exit(ferrylab.run("storage", [overload, stall, verified, damaged, silent_client], CONF))

@@ -251,6 +251,29 @@ static void bulk_waits_longer_than_the_guest(void **state)
     assert_true(f->released_bulk[0]);
 }
 
+/* What is zero in a large write travels as such; the parts are answered as one. */
+static void zeroes_within_a_write(void **state)
+{
+    struct fixture *f = *state;
+    struct mirror_log_request r = {
+        .kind = MIRROR_LOG_WRITE, .offset = 512, .length = 260 * KIB, .cookie = 9};
+    enum mirror_log_answer answer = MIRROR_LOG_HOLD;
+
+    r.payload = calloc(1, r.length);
+    assert_non_null(r.payload);
+    r.payload[10] = 1; /* data, zeroes, zeroes, data and a rest */
+    r.payload[3 * 64 * KIB + 77] = 2;
+    assert_int_equal(mirror_log_append(f->log, &r, 1000, &answer), 0);
+    assert_null(r.payload);
+    assert_int_equal(answer, MIRROR_LOG_ACKNOWLEDGE);
+    assert_int_equal(stats(f).in_payload_bytes, (64 + 68) * KIB);
+    assert_int_equal(stats(f).in_bytes, 260 * KIB);
+    expect_stream(f, 1000, "WRITE ZERO WRITE");
+    assert_int_equal(f->released_count, 0);
+    assert_int_equal(mirror_log_applied(f->log, 3, 0), 0);
+    assert_int_equal(f->released_count, 0);
+}
+
 static void marks_of_small_and_large_budgets(void **state)
 {
     struct mirror_budget *b;
@@ -374,6 +397,7 @@ int main(void)
         TEST(acknowledgements_wait_for_room),
         TEST(bulk_waits_longer_than_the_guest),
         TEST(paced_acknowledgements),
+        TEST(zeroes_within_a_write),
         cmocka_unit_test(marks_of_small_and_large_budgets),
         TEST(an_oversized_request_passes_alone),
         TEST(disks_share_in_turn),

@@ -22,6 +22,7 @@ HELP = "the disks: guest writes during the copy, slow targets, overload, outages
 REFERENCE = "virsh-sync"
 BASELINE_S = 8
 WINDOW_S = 2
+SETTLED_S = 10
 QUIET = {"memory": 256, "disks": 1, "disk": 1024, "format": "raw", "files": 600, "dirty": 0, "dirty_set": 64, "fill": 0,
          "change": 4096, "iops": 100, "vcpus": 1, "at": "site-a"}
 
@@ -146,10 +147,12 @@ def _overload(guest, mode, args):
     with Sampler(guest.lab.line) as sampler:
         result = _move(guest, mode, args, seen)
     result["baseline"] = before
-    span = _copy_span(result, seen) or (seen["copy"], seen["copy"] + (result.get("total_s") or args.time_limit))
-    settled = span[0] + (span[1] - span[0]) / 3  # by then the log is full
-    carried, seconds, _ = sampler.between(settled, span[1])
-    rates = _slowed_rates(seen, settled, span[1])
+    # From when the first burst of the copy is through until the guest stops: the copy and the memory.
+    stopped = result.get("report", {}).get("phases_ms", {}).get("stopped")
+    end = seen["start"] + (stopped / 1000 if stopped else result.get("total_s") or args.time_limit)
+    settled = seen["copy"] + SETTLED_S
+    carried, seconds, _ = sampler.between(settled, end)
+    rates = _slowed_rates(seen, settled, end)
     result["rates"] = rates
     result["used of the line"] = 100 * carried * 8 / (args.rate * 1e6 * seconds) if seconds else None
     result["guest's slowest window of its fastest"] = 100 * min(rates) / max(rates) if rates and max(rates) else None
