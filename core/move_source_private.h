@@ -48,16 +48,16 @@ struct move_source {
     struct disk_source *disks;
     struct congestion *congestion;
     struct downtime_marks marks;
-    bool reply_released; /* waits to be read */
     uv_timer_t *reply_timer;
+    bool reply_released; /* waits to be read */
     bool qmp_running, stats_running;
+    bool finish_waits; /* the FINISH3 reply is here, the disks' word not yet */
+    bool memory_waits; /* for the log to drain, and the disks to be compared */
+    unsigned ticks;
     uint64_t bulk_speed;    /* as last set */
     uint64_t held_count;    /* acknowledgements held, as of the last tick */
-    bool finish_waits;      /* the FINISH3 reply is here, the disks' word not yet */
-    bool memory_waits;      /* for the log to drain */
-    uint64_t drained_bytes; /* to this */
+    uint64_t drained_bytes; /* what the log may hold when the memory is sent */
     uint64_t downtime_limit_ms, downtime_raised_ns;
-    unsigned ticks;
     uint64_t wire_base;                   /* the session's bytes when this move began */
     uint64_t rate_bytes[16], rate_ns[16]; /* ring of samples for `rate` */
 };
