@@ -80,6 +80,12 @@ static void report(struct disk_source *d)
     }
 }
 
+void disk_source_let_go(struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count; i++)
+        mirror_source_let_go(d->disks[i].mirror, clock_now_ns());
+}
+
 bool disk_source_is_done(const struct disk_source *d)
 {
     for (unsigned i = 0; i < d->disk_count; i++) {

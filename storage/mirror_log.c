@@ -103,6 +103,8 @@ void mirror_log_unadmit(struct mirror_log *log, uint64_t now_ns)
 /* May an acknowledgement go, as far as room and pace are concerned? */
 static bool may_acknowledge(const struct mirror_log *log, bool bulk, uint64_t now_ns)
 {
+    if (log->let_go)
+        return true;
     if (!mirror_budget_is_below(log->budget, bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST))
         return false;
     return bulk || !log->pacer || ack_pacer_is_due(log->pacer, now_ns);
@@ -448,6 +450,12 @@ uint64_t mirror_log_close_seq(const struct mirror_log *log)
 bool mirror_log_is_drained(const struct mirror_log *log)
 {
     return log->closed && TAILQ_EMPTY(&log->unsent) && TAILQ_EMPTY(&log->sent);
+}
+
+void mirror_log_let_go(struct mirror_log *log, uint64_t now_ns)
+{
+    log->let_go = true;
+    mirror_budget_settle(log->budget, now_ns);
 }
 
 void mirror_log_tick(struct mirror_log *log, uint64_t now_ns)

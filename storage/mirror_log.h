@@ -114,6 +114,9 @@ bool mirror_log_is_drained(const struct mirror_log *log);
 /* A time set by the pacer has come, or a new pace: releases what may go. */
 void mirror_log_tick(struct mirror_log *log, uint64_t now_ns);
 
+/* The move is given up: nobody waits for an acknowledgement any more, now or later. */
+void mirror_log_let_go(struct mirror_log *log, uint64_t now_ns);
+
 void mirror_log_set_ready(struct mirror_log *log, bool ready);
 
 /* Was the last extent append()ed taken for bulk copy? */

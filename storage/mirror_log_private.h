@@ -77,7 +77,7 @@ struct mirror_log {
     uint64_t sent_payload_bytes;
     uint64_t bulk_released_ns; /* when an acknowledgement of the copy was last let go */
     uint64_t bulk_next;        /* end of the highest bulk write seen */
-    bool closed, abandoned, ready, last_was_bulk;
+    bool let_go, closed, abandoned, ready, last_was_bulk;
     struct entry_list index[MIRROR_LOG_INDEX_HEADS];
 };
 

@@ -566,6 +566,11 @@ void mirror_source_set_ready(struct mirror_source *m, bool ready)
     mirror_source_verify(m);
 }
 
+void mirror_source_let_go(struct mirror_source *m, uint64_t now_ns)
+{
+    mirror_log_let_go(m->log, now_ns);
+}
+
 void mirror_source_tick(struct mirror_source *m, uint64_t now_ns)
 {
     mirror_log_tick(m->log, now_ns);

@@ -70,6 +70,9 @@ void mirror_source_set_ready(struct mirror_source *m, bool ready);
 /* A time set by the pacer has come, or a new pace: releases what may go, of all disks of the budget. */
 void mirror_source_tick(struct mirror_source *m, uint64_t now_ns);
 
+/* The move will be given up: what the guest waits for is acknowledged. It must not commit after that. */
+void mirror_source_let_go(struct mirror_source *m, uint64_t now_ns);
+
 /* Goes on with the verification, from READY on: to be called now and then. The rest is asked for at CLOSE;
  * with a difference the disk is FAILED and never DONE. No-op without verify. */
 void mirror_source_verify(struct mirror_source *m);
