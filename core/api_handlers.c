@@ -13,6 +13,7 @@
 #include "core/move.h"
 #include "core/move_source.h"
 #include "core/move_target.h"
+#include "core/spool_file.h"
 
 void api_answer_error(struct api_answer *out, unsigned status, int code, const char *what,
                       const char *why)
@@ -77,8 +78,12 @@ static int read_wishes(const json_t *body, struct move_wishes *ret)
 {
     const json_t *hold = json_object_get(body, "hold"), *at = json_object_get(body, "at");
 
-    if ((hold && !json_is_boolean(hold)) || (at && !json_is_string(at)))
+    const json_t *verify = json_object_get(body, "verify");
+
+    if ((hold && !json_is_boolean(hold)) || (verify && !json_is_boolean(verify)) ||
+        (at && !json_is_string(at)))
         return -EINVAL;
+    ret->verify = json_is_true(verify);
     ret->hold = json_is_true(hold) || at;
     return at ? move_source_parse_time(json_string_value(at), clock_wall_ms(),
                                        &ret->switchover_at_ms)
@@ -104,7 +109,7 @@ static void post_move(struct service *s, const json_t *body, struct api_answer *
             "\"bwlimit\" must be a rate: 200M (Mbit/s), 25MB (bytes a second), or off");
     } else if (read_wishes(body, &wishes) < 0) {
         api_answer_error(out, 400, -EINVAL, "start a move",
-                         "\"hold\" must be true or false, \"at\" a time as HH:MM");
+                         "\"hold\" and \"verify\" must be true or false, \"at\" a time as HH:MM");
     } else if (s->stopping) {
         api_answer_error(out, 409, -ESHUTDOWN, "start a move", "this ferryd is stopping");
     } else if (move_source_start(s, domain, to, &wishes, &m, &err) < 0) {
@@ -221,6 +226,14 @@ static void put_codec_metrics(FILE *f, const struct move *m)
             (double)s->cpu_ns / 1e9);
 }
 
+static void put_slowed_metrics(FILE *f, const struct move *m, const char *what,
+                               const uint64_t ms[CONGESTION_REASONS])
+{
+    for (int r = CONGESTION_NONE + 1; r < CONGESTION_REASONS; r++)
+        fprintf(f, "ferry_move_%s_slowed_seconds{move=\"%s\",reason=\"%s\"} %.1f\n", what, m->id,
+                congestion_reason_name((enum congestion_reason)r), (double)ms[r] / 1000);
+}
+
 static void put_move_metrics(FILE *f, const struct move *m)
 {
     const struct move_progress *p = &m->progress;
@@ -237,6 +250,14 @@ static void put_move_metrics(FILE *f, const struct move *m)
             (unsigned long long)p->log_fill);
     fprintf(f, "ferry_move_stun_ratio{move=\"%s\"} %.3f\n", m->id,
             (double)m->stun.level / STUN_WHOLE);
+    if (m->role != JOURNAL_SOURCE)
+        return;
+    fprintf(f, "ferry_move_copy_limit_bytes_per_second{move=\"%s\"} %llu\n", m->id,
+            (unsigned long long)p->bulk_speed);
+    fprintf(f, "ferry_move_guest_limit_bytes_per_second{move=\"%s\"} %llu\n", m->id,
+            (unsigned long long)p->guest_speed);
+    put_slowed_metrics(f, m, "copy", p->copy_slowed_ms);
+    put_slowed_metrics(f, m, "guest", p->guest_slowed_ms);
 }
 
 static void put_witness_metrics(FILE *f, const struct witness *w)
@@ -274,6 +295,10 @@ char *api_metrics(struct service *s)
         "ferry_move_memory_codec_cpu_seconds",
         "ferry_move_log_fill_bytes",
         "ferry_move_stun_ratio",
+        "ferry_move_copy_limit_bytes_per_second",
+        "ferry_move_guest_limit_bytes_per_second",
+        "ferry_move_copy_slowed_seconds",
+        "ferry_move_guest_slowed_seconds",
     };
     unsigned counts[4] = {0};
     char *text = NULL, *links;
@@ -291,6 +316,8 @@ char *api_metrics(struct service *s)
     fprintf(f, "# TYPE ferry_log_memory_bytes gauge\nferry_log_memory_bytes %llu\n",
             (unsigned long long)mirror_budget_used_bytes(s->budget));
     put_witness_metrics(f, s->witness);
+    fprintf(f, "# TYPE ferry_spool_bytes gauge\nferry_spool_bytes %llu\n",
+            (unsigned long long)mirror_spool_used_bytes(spool_file_spool(s->spool)));
     for (size_t i = 0; i < ARRAY_SIZE(families); i++)
         fprintf(f, "# TYPE %s gauge\n", families[i]);
     TAILQ_FOREACH(m, &s->moves, entry)

@@ -268,6 +268,12 @@ static int set_storage(struct config *c, const char *key, const char *value)
         return set_directories(c, value);
     if (strcmp(key, "log_memory") == 0)
         return set_bytes(&c->log_memory_bytes, value, 8u << 20, UINT64_C(1) << 40);
+    if (strcmp(key, "spool") == 0)
+        return set_path(c->spool_dir, value);
+    if (strcmp(key, "spool_size") == 0)
+        return set_bytes(&c->spool_bytes, value, 16u << 20, UINT64_C(1) << 44);
+    if (strcmp(key, "stall_limit_s") == 0)
+        return set_number(&c->stall_limit_s, value, 1, 600);
     if (strcmp(key, "old_disks") == 0) {
         c->old_disks = strcmp(value, "remove") == 0 ? OLD_DISKS_REMOVE : OLD_DISKS_KEEP;
         return strcmp(value, "remove") == 0 || strcmp(value, "keep") == 0;
@@ -476,6 +482,8 @@ static void set_defaults(struct config *c)
         .directories = {"/var/lib/libvirt/images"},
         .directory_count = 1,
         .log_memory_bytes = 256u << 20,
+        .spool_bytes = UINT64_C(8) << 30,
+        .stall_limit_s = 10, /* a third of what a guest's SCSI or IDE driver waits */
         .old_disks = OLD_DISKS_KEEP,
         .downtime_ms = 30,
         .downtime_max_ms = 500,

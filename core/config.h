@@ -70,6 +70,9 @@ struct config {
     char directories[CONFIG_DIRECTORIES_MAX][PATH_MAX]; /* where peers may create disks */
     unsigned directory_count;
     uint64_t log_memory_bytes;
+    char spool_dir[PATH_MAX]; /* empty: no spool */
+    uint64_t spool_bytes;
+    unsigned stall_limit_s;   /* no write of a guest waits longer: then its move aborts */
     enum old_disks old_disks; /* of a VM that has left */
     /* [memory] */
     unsigned downtime_ms;     /* QEMU's limit for the last round, to begin with */

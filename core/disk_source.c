@@ -13,7 +13,10 @@
 #include "storage/mirror_connection.h"
 #include "storage/mirror_endpoint.h"
 
-enum { CHUNK_BYTES = 64 * 1024 };
+enum {
+    CHUNK_BYTES = 64 * 1024,
+    HANDSHAKE_S = 10, /* QEMU needs milliseconds; who takes longer only keeps a place */
+};
 
 struct disk {
     struct disk_source *owner;
@@ -27,6 +30,7 @@ struct client {
     struct disk_source *owner;
     struct mirror_connection *connection;
     struct local_socket *socket;
+    uint64_t since_ns;
     bool ended; /* waits to be freed outside of callbacks */
 };
 
@@ -35,13 +39,18 @@ struct disk_source {
     const struct disk_source_ops *ops;
     void *user;
     struct mirror_budget *budget;
+    struct mirror_spool *spool; /* may be NULL */
     struct mirror_endpoint *endpoint;
     struct local_listener *listener;
     struct disk disks[LIMIT_DISKS_PER_MOVE];
     unsigned disk_count;
     TAILQ_HEAD(, client) clients;
     uv_idle_t reaper;
-    bool started, closing, failed;
+    uv_timer_t pace_timer;
+    struct ack_pacer pacer;
+    unsigned handles; /* not closed yet */
+    bool verify;
+    bool started, closing, failed, done;
     struct buffer scratch;
 };
 
@@ -65,6 +74,30 @@ static void report(struct disk_source *d)
             d->ops->on_failed(d->user, mirror_source_error(d->disks[i].mirror));
         }
     }
+    if (d->started && !d->done && !d->failed && disk_source_is_done(d)) {
+        d->done = true;
+        d->ops->on_done(d->user);
+    }
+}
+
+void disk_source_let_go(struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count; i++)
+        mirror_source_let_go(d->disks[i].mirror, clock_now_ns());
+}
+
+bool disk_source_is_done(const struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count; i++) {
+        if (mirror_source_state(d->disks[i].mirror) != MIRROR_SOURCE_DONE)
+            return false;
+    }
+    return true;
+}
+
+void disk_source_verify(struct disk_source *d)
+{
+    d->verify = true;
 }
 
 static void pump_disk(struct disk *disk)
@@ -79,6 +112,53 @@ static void pump_disk(struct disk *disk)
         if (stream_write(disk->stream, buffer_data(b), buffer_len(b)) < 0)
             break;
     }
+}
+
+/* --- the guest's pace ---------------------------------------------------------------------- */
+
+static bool a_guest_waits(const struct disk_source *d)
+{
+    struct mirror_source_stats s;
+
+    for (unsigned i = 0; i < d->disk_count; i++) {
+        mirror_source_stats(d->disks[i].mirror, &s);
+        if (s.log.held_guest_now > 0)
+            return true;
+    }
+    return false;
+}
+
+static void on_pace_timer(uv_timer_t *timer);
+
+/* One that is due and still waits, waits for room: what is applied releases it. */
+static void schedule(struct disk_source *d)
+{
+    uint64_t now_ns = clock_now_ns();
+
+    if (ack_pacer_is_due(&d->pacer, now_ns) || !a_guest_waits(d))
+        uv_timer_stop(&d->pace_timer);
+    else
+        uv_timer_start(&d->pace_timer, on_pace_timer, (d->pacer.next_ns - now_ns) / NS_PER_MS + 1,
+                       0);
+}
+
+static void on_pace_timer(uv_timer_t *timer)
+{
+    struct disk_source *d = timer->data;
+
+    mirror_source_tick(d->disks[0].mirror, clock_now_ns());
+    schedule(d);
+}
+
+void disk_source_set_pace(struct disk_source *d, uint64_t bytes_per_s)
+{
+    uint64_t now_ns = clock_now_ns();
+
+    if (bytes_per_s == 0 && d->pacer.bytes_per_s == 0)
+        return;
+    ack_pacer_set(&d->pacer, bytes_per_s, now_ns);
+    mirror_source_tick(d->disks[0].mirror, now_ns);
+    schedule(d);
 }
 
 static void on_mirror_wake(void *owner, struct mirror_source *m)
@@ -101,6 +181,7 @@ static void on_stream_readable(void *user, struct stream *stream)
         stream_consume(stream, len);
     }
     pump_disk(disk);
+    schedule(disk->owner);
     report(disk->owner);
 }
 
@@ -213,6 +294,7 @@ static void on_client_readable(void *user)
         pump_client(c);
     for (unsigned i = 0; i < d->disk_count; i++)
         pump_disk(&d->disks[i]);
+    schedule(d);
     report(d);
 }
 
@@ -237,6 +319,7 @@ static void on_accept(void *user, int fd)
         return;
     }
     c->owner = d;
+    c->since_ns = clock_now_ns();
     if (local_socket_new(d->loop, fd, &client_ops, c, &c->socket) < 0) {
         mirror_connection_free(c->connection);
         free(c);
@@ -246,9 +329,24 @@ static void on_accept(void *user, int fd)
     pump_client(c); /* the server speaks first */
 }
 
+void disk_source_tick(struct disk_source *d)
+{
+    uint64_t now_ns = clock_now_ns();
+    struct client *c;
+
+    for (unsigned i = 0; i < d->disk_count; i++)
+        mirror_source_verify(d->disks[i].mirror);
+    TAILQ_FOREACH(c, &d->clients, entry)
+    {
+        if (!c->ended && mirror_connection_in_handshake(c->connection) &&
+            now_ns > c->since_ns + HANDSHAKE_S * NS_PER_S)
+            end_client(c);
+    }
+}
+
 /* --- the whole ----------------------------------------------------------------------------- */
 
-int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget,
+int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror_spool *spool,
                     const struct disk_source_ops *ops, void *user, struct disk_source **ret)
 {
     struct disk_source *d = calloc(1, sizeof(*d));
@@ -261,11 +359,14 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget,
     }
     d->loop = loop;
     d->budget = budget;
+    d->spool = spool;
     d->ops = ops;
     d->user = user;
     TAILQ_INIT(&d->clients);
     uv_idle_init(loop, &d->reaper);
-    d->reaper.data = d;
+    uv_timer_init(loop, &d->pace_timer);
+    d->reaper.data = d->pace_timer.data = d;
+    d->handles = 2;
     *ret = d;
     return 0;
 }
@@ -277,6 +378,9 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         .export_name = export_name,
         .size_bytes = size_bytes,
         .budget = d->budget,
+        .pacer = &d->pacer,
+        .spool = d->spool,
+        .verify = d->verify,
         .wake = on_mirror_wake,
         .owner = &d->disks[d->disk_count],
     };
@@ -307,9 +411,12 @@ int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t
     return local_listener_new(d->loop, path, uid, gid, on_accept, d, &d->listener, err);
 }
 
-static void on_reaper_closed(uv_handle_t *handle)
+static void on_handle_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    struct disk_source *d = handle->data;
+
+    if (--d->handles == 0)
+        free(d);
 }
 
 void disk_source_free(struct disk_source *d)
@@ -318,7 +425,7 @@ void disk_source_free(struct disk_source *d)
 
     if (!d)
         return;
-    d->failed = d->started = d->closing = true; /* nobody is told any more */
+    d->failed = d->started = d->closing = d->done = true; /* nobody is told any more */
     local_listener_free(d->listener);
     while ((c = TAILQ_FIRST(&d->clients))) {
         TAILQ_REMOVE(&d->clients, c, entry);
@@ -334,7 +441,8 @@ void disk_source_free(struct disk_source *d)
     }
     mirror_endpoint_free(d->endpoint);
     buffer_done(&d->scratch);
-    uv_close((uv_handle_t *)&d->reaper, on_reaper_closed);
+    uv_close((uv_handle_t *)&d->reaper, on_handle_closed);
+    uv_close((uv_handle_t *)&d->pace_timer, on_handle_closed);
 }
 
 void disk_source_set_ready(struct disk_source *d)
@@ -382,8 +490,19 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
         ret->fill_peak_bytes += s.log.fill_peak_bytes;
         ret->target_queue_bytes += s.target_queue_bytes;
         ret->guest_writes += s.writes_guest;
+        ret->check.left_bytes += s.check.left_bytes;
+        ret->check.unknown_bytes += s.check.unknown_bytes;
+        ret->check.checked_bytes += s.check.checked_bytes;
         ret->held_count += s.log.held_count;
         ret->held_ns += s.log.held_ns;
+        ret->spooled_bytes += s.log.spooled_bytes;
+        ret->spooled_ever_bytes += s.log.spooled_ever_bytes;
+        ret->unsent_bytes += s.log.unsent_bytes;
+        ret->held_now += s.log.held_now;
+        ret->held_guest_now += s.log.held_guest_now;
+        if (s.log.held_since_ns)
+            ret->held_since_ns = ret->held_since_ns ? MIN(ret->held_since_ns, s.log.held_since_ns)
+                                                    : s.log.held_since_ns;
         ret->latency_max_us = MAX(ret->latency_max_us, s.guest_latency_max_us);
         for (unsigned k = 0; k < 32; k++) {
             counts[k] += s.guest_latency_count[k];

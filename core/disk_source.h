@@ -21,12 +21,19 @@ struct disk_source_ops {
     void (*on_started)(void *user);
     /* QEMU said DISC on a disk: its log is closed. */
     void (*on_closing)(void *user);
+    /* Everything is at the target, on its disks, and verified if that was wanted. */
+    void (*on_done)(void *user);
     /* A disk failed. Called once; do not free in it. */
     void (*on_failed)(void *user, const struct error *err);
 };
 
-int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget,
+/* @spool may be NULL. */
+int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror_spool *spool,
                     const struct disk_source_ops *ops, void *user, struct disk_source **ret);
+/* The disks added from now on are verified: storage/mirror_check.h. */
+void disk_source_verify(struct disk_source *d);
+/* Goes on with it, and drops connections that never chose a disk; now and then. */
+void disk_source_tick(struct disk_source *d);
 /* The stream becomes the disk's. */
 int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes,
                     struct stream *stream);
@@ -38,6 +45,15 @@ void disk_source_free(struct disk_source *d);
 /* All mirrors are READY: from now on every write is the guest's, and urgent. */
 void disk_source_set_ready(struct disk_source *d);
 
+bool disk_source_is_done(const struct disk_source *d);
+
+/* The pace of the guest's acknowledgements; 0 = at once. To be repeated every now and then while not 0. */
+void disk_source_set_pace(struct disk_source *d, uint64_t bytes_per_s);
+
+/* The move is being given up: QEMU's open requests are answered before its job is cancelled, which QEMU 7.2
+ * does not always survive with requests open. */
+void disk_source_let_go(struct disk_source *d);
+
 /* The logs are closed: what is left of them is what the stopped guest waits for. */
 void disk_source_set_urgent(struct disk_source *d);
 
@@ -48,9 +64,15 @@ struct disk_source_stats {
     uint64_t applied_bytes; /* payload applied at the target */
     uint64_t fill_bytes;    /* acknowledged and not applied */
     uint64_t fill_peak_bytes;
+    uint64_t spooled_bytes,
+        spooled_ever_bytes; /* of what is acknowledged, on the spool beside the fill */
+    uint64_t unsent_bytes;  /* of the fill, not yet on its way */
     uint64_t target_queue_bytes;
+    struct mirror_check_stats check;
     uint64_t guest_writes;
-    uint64_t held_count, held_ns;
+    uint64_t held_count, held_ns; /* acknowledgements held back, ever */
+    uint64_t held_now, held_guest_now;
+    uint64_t held_since_ns;                                  /* as mirror_log_stats, the earliest */
     uint64_t latency_p50_us, latency_p99_us, latency_max_us; /* acknowledgement of guest writes */
 };
 void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats *ret);

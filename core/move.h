@@ -19,6 +19,7 @@
 #include "core/service.h"
 #include "core/source_stun.h"
 #include "netlink/shaper.h"
+#include "storage/congestion.h"
 
 enum move_phase {
     MOVE_PREPARING, /* preflight, target storage */
@@ -43,9 +44,15 @@ enum move_outcome {
 struct move_progress {
     uint64_t disk_total, disk_done;   /* virtual bytes of all disks; copied or zero */
     uint64_t disk_payload, disk_wire; /* data taken from QEMU; bytes into the link */
-    uint64_t log_fill, log_peak;      /* acknowledged, not yet applied */
+    uint64_t log_fill, log_peak;      /* acknowledged, not yet applied; at most in memory */
+    uint64_t spooled, spooled_ever;   /* of log_fill, on the spool; all that ever was */
+    uint64_t checked, unchecked;      /* compared and equal, ever; not (yet) compared */
     uint64_t bulk_speed;              /* limit set on the copy, bytes/s; 0 = none */
     const char *bulk_reason;          /* why */
+    uint64_t guest_speed;     /* pace of the guest's acknowledgements, bytes/s; 0 = at once */
+    const char *guest_reason; /* why */
+    /* time for which either was held back, by reason */
+    uint64_t copy_slowed_ms[CONGESTION_REASONS], guest_slowed_ms[CONGESTION_REASONS];
     uint64_t memory_total, memory_remaining, memory_wire, memory_stream;
     bool memory_codec;           /* used: what follows holds */
     struct ram_pipe_stats codec; /* of the RAM codec's half at this site */
@@ -74,6 +81,7 @@ struct move {
     int64_t downtime_ms;            /* -1 = none measured */
     struct downtime_parts downtime; /* of which; valid when downtime_known */
     bool downtime_known;
+    bool verify;   /* the disks are compared before the decision */
     bool hold;     /* one step before the switchover, until released; see core/source_hold.c */
     bool held;     /* it is there now */
     bool refused;  /* by preflight, here or at the target: nothing was begun */

@@ -164,6 +164,19 @@ static json_t *stun_to_json(const struct stun_report *s)
         (json_int_t)s->dirty_before_bytes_s, "dirty_bytes_per_s", (json_int_t)s->dirty_bytes_s);
 }
 
+/* {"link": ms, ...} of the reasons there were. */
+static json_t *slowed_to_json(const uint64_t ms[CONGESTION_REASONS])
+{
+    json_t *slowed = json_object();
+
+    for (int r = CONGESTION_NONE + 1; r < CONGESTION_REASONS; r++) {
+        if (ms[r])
+            json_object_set_new(slowed, congestion_reason_name((enum congestion_reason)r),
+                                json_integer((json_int_t)ms[r]));
+    }
+    return slowed;
+}
+
 static void add_measurements(const struct move *m, json_t *view)
 {
     const struct move_progress *p = &m->progress;
@@ -172,13 +185,22 @@ static void add_measurements(const struct move *m, json_t *view)
 
     json_object_set_new(
         view, "disk",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "bytes",
-                  (json_int_t)p->disk_payload, "wire_bytes", (json_int_t)p->disk_wire, "copied_ms",
-                  span_ms(m->phase_ns[MOVE_COPYING], copied_ns), "total_bytes",
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:I, s:s, s:I, s:I, s:o, s:o}",
+                  "bytes", (json_int_t)p->disk_payload, "wire_bytes", (json_int_t)p->disk_wire,
+                  "copied_ms", span_ms(m->phase_ns[MOVE_COPYING], copied_ns), "total_bytes",
                   (json_int_t)p->disk_total, "done_bytes", (json_int_t)p->disk_done, "log_bytes",
                   (json_int_t)p->log_fill, "log_peak_bytes", (json_int_t)p->log_peak,
                   "speed_limit_bytes_per_s", (json_int_t)p->bulk_speed, "speed_limit_reason",
-                  p->bulk_reason ? p->bulk_reason : "none"));
+                  p->bulk_reason ? p->bulk_reason : "none", "guest_limit_bytes_per_s",
+                  (json_int_t)p->guest_speed, "guest_limit_reason",
+                  p->guest_reason ? p->guest_reason : "none", "spool_bytes", (json_int_t)p->spooled,
+                  "spooled_bytes", (json_int_t)p->spooled_ever, "copy_slowed_ms",
+                  slowed_to_json(p->copy_slowed_ms), "guest_slowed_ms",
+                  slowed_to_json(p->guest_slowed_ms)));
+    if (m->verify)
+        json_object_set_new(view, "verify",
+                            json_pack("{s:I, s:I}", "checked_bytes", (json_int_t)p->checked,
+                                      "unchecked_bytes", (json_int_t)p->unchecked));
     json_object_set_new(
         view, "memory",
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "bytes", (json_int_t)p->memory_stream,

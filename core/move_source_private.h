@@ -52,13 +52,17 @@ struct move_source {
     struct disk_source *disks;
     struct congestion *congestion;
     struct downtime_marks marks;
-    bool reply_released; /* waits to be read */
     uv_timer_t *reply_timer;
+    bool reply_released; /* waits to be read */
     bool qmp_running, stats_running;
-    uint64_t bulk_speed;        /* as last set */
-    uint64_t downtime_limit_ms; /* QEMU's, as last set */
     struct source_stun stun;
+    bool finish_waits; /* the FINISH3 reply is here, the disks' word not yet */
+    bool memory_waits; /* for the log to drain, and the disks to be compared */
     unsigned ticks;
+    uint64_t bulk_speed;                  /* as last set */
+    uint64_t held_count;                  /* acknowledgements held, as of the last tick */
+    uint64_t drained_bytes;               /* what the log may hold when the memory is sent */
+    uint64_t downtime_limit_ms;           /* QEMU's, as last set */
     uint64_t wire_base;                   /* the session's bytes when this move began */
     uint64_t rate_bytes[16], rate_ns[16]; /* ring of samples for `rate` */
 };
@@ -107,10 +111,22 @@ int source_channels_open(struct move_source *ms, struct error *err);
 void source_channels_close(struct move_source *ms);
 /* Lets libvirt have the FINISH3 reply, and steps the machine when it was read. */
 void source_channels_release_reply(struct move_source *ms);
-/* Begins to read what QEMU sends of the memory. */
+/* The FINISH3 reply is here: goes on to the decision, once the disks are verified. */
+void source_channels_finish(struct move_source *ms);
+/* Begins to read what QEMU sends of the memory; later, when the log has to drain first. */
 void source_channels_send_memory(struct move_source *ms);
-/* How long QEMU may let the guest stand still for its last round. */
-void source_channels_set_downtime(struct move_source *ms, uint64_t limit_ms);
 void source_channels_tick(struct move_source *ms, uint64_t now_ns);
+/* The downtime that QEMU is to aim at. */
+void source_channels_set_downtime(struct move_source *ms, uint64_t limit_ms);
+int source_channels_open_stream(struct move_source *ms, enum care care, const char *channel,
+                                const char *disk, struct stream **ret);
+
+/* source_disks.c */
+int source_disks_open(struct move_source *ms, struct error *err);
+void source_disks_tick(struct move_source *ms, uint64_t now_ns);
+/* The log holds more, or more is to be compared, than the switchover should wait for. */
+bool source_disks_must_wait(const struct move_source *ms);
+unsigned source_disks_first_speed_mib_s(const struct move_source *ms);
+bool source_disks_may_qmp(const struct move_source *ms);
 
 #endif

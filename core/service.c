@@ -15,6 +15,7 @@
 #include "core/move.h"
 #include "core/move_source.h"
 #include "core/move_target.h"
+#include "core/spool_file.h"
 
 /* --- deferred work ------------------------------------------------------------------------- */
 
@@ -304,6 +305,8 @@ static int start_parts(struct service *s, struct error *err)
                    (r = worker_new(s->loop, "ferry-files", &s->files)) < 0 ||
                    (r = virt_new(s->loop, s->config->libvirt_uri, &virt_ops, s, &s->virt)) < 0))
         error_set(err, r, "start", NULL, "%s", strerror(-r));
+    if (r == 0 && s->config->spool_dir[0])
+        r = spool_file_new(s->loop, s->config->spool_dir, s->config->spool_bytes, &s->spool, err);
     if (r == 0)
         r = peering_new(s->loop, s->config, s->identity, &peering_ops, s, &s->peering, err);
     if (r == 0 && !(s->probes = link_probes_new(s->loop, s->peering)))
@@ -367,6 +370,7 @@ static void close_parts(struct service *s)
     witness_free(TAKE_PTR(s->witness));
     virt_retire(s->virt);
     worker_retire(s->files);
+    spool_file_retire(s->spool);
     journal_close(s->journal);
 }
 
@@ -424,6 +428,7 @@ void service_free(struct service *s)
     }
     peering_free(s->peering);
     mirror_budget_free(s->budget);
+    spool_file_free(s->spool);
     tls_identity_free(s->identity);
     api_free(s->api);
     config_free(s->config);

@@ -35,8 +35,9 @@ struct service {
     struct peering *peering;
     struct link_probes *probes;
     struct mirror_budget *budget;
-    struct witness *witness; /* NULL: none is configured */
-    struct worker *files;    /* disk files: blocking file system calls */
+    struct witness *witness;  /* NULL: none is configured */
+    struct spool_file *spool; /* NULL: none configured */
+    struct worker *files;     /* disk files: blocking file system calls */
     struct api *api;
     struct move_list moves; /* newest last: running ones and the remembered past */
     uid_t qemu_uid;

@@ -17,14 +17,8 @@
 
 enum {
     STATS_EVERY_TICKS = 3,
-    RATE_SPAN_TICKS = 2,    /* one rate sample every so many ticks; 16 samples = 3.2 s */
-    FIRST_SPEED_MIB_S = 32, /* where the congestion control starts */
+    RATE_SPAN_TICKS = 2, /* one rate sample every so many ticks; 16 samples = 3.2 s */
 };
-
-static bool qmp_allowed(const struct move_source *ms)
-{
-    return ms->service->config->monitor && ms->migrating;
-}
 
 /* --- RPC ----------------------------------------------------------------------------------- */
 
@@ -44,9 +38,19 @@ static enum rpc_verdict on_rpc_inbound(void *user, const struct rpc_frame *frame
     /* Whatever the state: a successful reply reaches libvirt only by SOURCE_WRITE_REPLY, because it
      * makes libvirt give the source up. */
     ms->marks.reply_ns = clock_now_ns();
+    ms->finish_waits = true;
+    source_channels_finish(ms);
+    return RPC_KEEP;
+}
+
+void source_channels_finish(struct move_source *ms)
+{
+    /* The disks' last words come on other streams than the reply: with verification they decide, too. */
+    if (!ms->finish_waits || (ms->move->verify && !disk_source_is_done(ms->disks)))
+        return;
+    ms->finish_waits = false;
     move_set_phase(ms->move, MOVE_PREPARED);
     move_source_step(ms, SOURCE_ON_FINISH_OK);
-    return RPC_KEEP;
 }
 
 static void close_ended_rpc(void *arg)
@@ -77,8 +81,8 @@ static const struct rpc_relay_ops rpc_ops = {
     .on_ended = on_rpc_ended,
 };
 
-static int open_stream(struct move_source *ms, enum care care, const char *channel,
-                       const char *disk, struct stream **ret)
+int source_channels_open_stream(struct move_source *ms, enum care care, const char *channel,
+                                const char *disk, struct stream **ret)
 {
     json_t *label = json_pack("{s:s, s:s}", "channel", channel, "move", ms->move->id);
     int r;
@@ -96,7 +100,8 @@ static void on_rpc_accept(void *user, int fd)
     struct move_source *ms = user;
     struct stream *stream;
 
-    if (ms->rpc || !ms->ls || open_stream(ms, CARE_CONTROL, "rpc", NULL, &stream) < 0) {
+    if (ms->rpc || !ms->ls ||
+        source_channels_open_stream(ms, CARE_CONTROL, "rpc", NULL, &stream) < 0) {
         close(fd);
         return;
     }
@@ -194,7 +199,8 @@ static void on_memory_accept(void *user, int fd)
     struct move_source *ms = user;
     struct stream *stream;
 
-    if (ms->memory || !ms->ls || open_stream(ms, CARE_RAM, "ram", NULL, &stream) < 0) {
+    if (ms->memory || !ms->ls ||
+        source_channels_open_stream(ms, CARE_RAM, "ram", NULL, &stream) < 0) {
         close(fd);
         return;
     }
@@ -208,7 +214,7 @@ static void on_memory_accept(void *user, int fd)
     disk_source_set_ready(ms->disks);
     if (!ms->downtime_limit_ms) /* a VM without disks */
         source_channels_set_downtime(ms, ms->service->config->downtime_ms);
-    if (qmp_allowed(ms)) { /* the limit was the copy's */
+    if (source_disks_may_qmp(ms)) { /* the limit was the copy's */
         ms->move->pending++;
         virt_set_speed(ms->service->virt, ms->move->info.uuid, 0, on_limit_set, ms);
     }
@@ -221,45 +227,16 @@ static void on_memory_accept(void *user, int fd)
 
 void source_channels_send_memory(struct move_source *ms)
 {
+    /* What is in the log when the guest stops, it waits for. */
+    ms->memory_waits = source_disks_must_wait(ms);
+    if (ms->memory_waits) {
+        log_info("move %s (%s): the log drains%s before the memory is sent", ms->move->id,
+                 ms->move->info.name, ms->move->verify ? ", and the disks are compared," : "");
+        return;
+    }
     move_set_phase(ms->move, MOVE_MEMORY);
     if (ms->memory)
         relay_set_paused(ms->memory, false);
-}
-
-/* --- QMP ----------------------------------------------------------------------------------- */
-
-static void on_qmp(void *user, const struct error *err, const char *reply)
-{
-    struct move_source *ms = user;
-
-    (void)reply;
-    ms->qmp_running = false;
-    if (err->code && ms->migrating)
-        log_debug("move %s: QMP: %s", ms->move->id, err->why);
-    move_source_call_returned(ms);
-}
-
-static void qmp(struct move_source *ms, const char *command)
-{
-    ms->qmp_running = true;
-    ms->move->pending++;
-    virt_qmp(ms->service->virt, ms->move->info.uuid, command, on_qmp, ms);
-}
-
-static void set_bulk_speed(struct move_source *ms, uint64_t bytes_per_s)
-{
-    unsigned disks = ms->move->info.disk_count;
-    char command[256];
-
-    ms->bulk_speed = bytes_per_s;
-    ms->move->progress.bulk_speed = bytes_per_s;
-    for (unsigned i = 0; i < disks; i++) {
-        snprintf(command, sizeof(command),
-                 "{\"execute\":\"block-job-set-speed\",\"arguments\":{\"device\":\"%s\",\"speed\":%"
-                 "llu}}",
-                 ms->move->info.disks[i].alias, (unsigned long long)(bytes_per_s / disks));
-        qmp(ms, command);
-    }
 }
 
 void source_channels_set_downtime(struct move_source *ms, uint64_t limit_ms)
@@ -270,76 +247,6 @@ void source_channels_set_downtime(struct move_source *ms, uint64_t limit_ms)
     ms->downtime_limit_ms = limit_ms;
     ms->move->pending++;
     virt_set_downtime(ms->service->virt, ms->move->info.uuid, (unsigned)limit_ms, on_limit_set, ms);
-}
-
-/* --- disks --------------------------------------------------------------------------------- */
-
-static void on_disks_started(void *user)
-{
-    struct move_source *ms = user;
-
-    move_set_phase(ms->move, MOVE_COPYING);
-    source_channels_set_downtime(ms, ms->service->config->downtime_ms);
-    source_stun_prepare(ms);
-    /* The return path costs a round trip of downtime and serves post-copy, which this move is not. */
-    if (qmp_allowed(ms))
-        qmp(ms, "{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":"
-                "[{\"capability\":\"return-path\",\"state\":false}]}}");
-}
-
-static void on_disks_closing(void *user)
-{
-    struct move_source *ms = user;
-
-    /* QEMU ends its mirrors when the guest has stopped, and also when it gives up; then libvirt's call
-     * returns with an error. */
-    if (ms->move->phase >= MOVE_MEMORY && ms->sw.state == SOURCE_MOVING) {
-        move_set_phase(ms->move, MOVE_STOPPED);
-        disk_source_set_urgent(ms->disks);
-    }
-}
-
-static void on_disks_failed(void *user, const struct error *err)
-{
-    struct move_source *ms = user;
-    struct error why = *err;
-
-    /* A client that went away is QEMU ending the job: libvirt says why. */
-    if (ms->sw.state != SOURCE_MOVING || err->code == -ECONNRESET || err->code == -EPIPE)
-        return;
-    error_prefix(&why, ms->move->peer); /* what a mirror meets, it meets there or on the way */
-    if (!why.mend[0])
-        snprintf(why.mend, sizeof(why.mend),
-                 "see ferryd's log and the disk's file system there, then start the move again");
-    move_source_fail(ms, &why);
-}
-
-static const struct disk_source_ops disk_ops = {
-    .on_started = on_disks_started,
-    .on_closing = on_disks_closing,
-    .on_failed = on_disks_failed,
-};
-
-static int open_disks(struct move_source *ms, struct error *err)
-{
-    struct move *m = ms->move;
-    int r = disk_source_new(ms->service->loop, ms->service->budget, &disk_ops, ms, &ms->disks);
-
-    for (unsigned i = 0; i < m->info.disk_count && r == 0; i++) {
-        const struct domain_disk *d = &m->info.disks[i];
-        struct stream *stream;
-
-        r = open_stream(ms, CARE_BULK, "disk", d->alias, &stream);
-        if (r == 0) {
-            r = disk_source_add(ms->disks, d->alias, d->size_bytes, stream);
-            if (r < 0)
-                stream_release(stream);
-        }
-    }
-    if (r < 0)
-        return error_set(err, r, "open the disks' streams", NULL, "%s", strerror(-r));
-    return disk_source_listen(ms->disks, ms->paths.disk, ms->service->qemu_uid,
-                              ms->service->qemu_gid, err);
 }
 
 /* --- libvirt's migration ------------------------------------------------------------------- */
@@ -376,7 +283,7 @@ static void start_migration(struct move_source *ms)
     /* A copy that starts unlimited occupies QEMU's main loop, which then serves neither the guest's
      * disk nor the monitor that is to slow it down. */
     if (ms->service->config->monitor)
-        m.speed_mib_s = FIRST_SPEED_MIB_S;
+        m.speed_mib_s = source_disks_first_speed_mib_s(ms);
 
     snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);
     snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s",
@@ -406,7 +313,7 @@ int source_channels_open(struct move_source *ms, struct error *err)
         r = local_listener_new(s->loop, ms->paths.memory, s->qemu_uid, s->qemu_gid,
                                on_memory_accept, ms, &ms->memory_listener, err);
     if (r == 0)
-        r = open_disks(ms, err);
+        r = source_disks_open(ms, err);
     if (r < 0)
         return r;
     link_session_get_info(ms->ls, &info);
@@ -470,26 +377,6 @@ static void on_job_stats(void *user, const struct error *err, const struct virt_
     move_source_call_returned(ms);
 }
 
-static void control_congestion(struct move_source *ms, const struct disk_source_stats *d,
-                               uint64_t now_ns)
-{
-    struct congestion_input in = {
-        .now_ns = now_ns,
-        .fill_bytes = d->fill_bytes,
-        .budget_bytes = mirror_budget_limit_bytes(ms->service->budget),
-        .applied_bytes = d->applied_bytes,
-        .target_queue_bytes = d->target_queue_bytes,
-        .bulk_running = ms->move->phase == MOVE_COPYING,
-    };
-    struct congestion_output out;
-
-    congestion_update(ms->congestion, &in, &out);
-    ms->move->progress.bulk_reason = congestion_reason_name(out.reason);
-    if (ms->move->phase == MOVE_COPYING && out.bulk_bytes_per_s != ms->bulk_speed &&
-        !ms->qmp_running && qmp_allowed(ms))
-        set_bulk_speed(ms, out.bulk_bytes_per_s);
-}
-
 static void measure_link(struct move_source *ms, uint64_t now_ns)
 {
     struct move_progress *p = &ms->move->progress;
@@ -515,9 +402,6 @@ static void measure_link(struct move_source *ms, uint64_t now_ns)
 
 void source_channels_tick(struct move_source *ms, uint64_t now_ns)
 {
-    struct move_progress *p = &ms->move->progress;
-    struct disk_source_stats d;
-
     ms->ticks++;
     if (!ms->channels_open)
         return;
@@ -525,19 +409,10 @@ void source_channels_tick(struct move_source *ms, uint64_t now_ns)
     measure_memory(ms);
     if (ms->memory && relay_pipe(ms->memory))
         ram_pipe_adapt(relay_pipe(ms->memory), now_ns, relay_waits_for_link(ms->memory));
-    if (ms->disks) {
-        disk_source_get_stats(ms->disks, &d);
-        p->disk_payload = d.payload_bytes;
-        p->disk_wire = d.sent_bytes;
-        p->log_fill = d.fill_bytes;
-        p->log_peak = d.fill_peak_bytes;
-        p->latency_p50_us = d.latency_p50_us;
-        p->latency_p99_us = d.latency_p99_us;
-        p->latency_max_us = d.latency_max_us;
-        p->guest_writes = d.guest_writes;
-        if (ms->move->phase == MOVE_COPYING)
-            control_congestion(ms, &d, now_ns);
-    }
+    if (ms->disks)
+        source_disks_tick(ms, now_ns);
+    if (ms->memory_waits && !source_disks_must_wait(ms))
+        source_channels_send_memory(ms);
     source_stun_tick(ms, now_ns);
     if (ms->migrating && !ms->stats_running && ms->ticks % STATS_EVERY_TICKS == 0) {
         ms->stats_running = true;

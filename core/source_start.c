@@ -94,6 +94,7 @@ int move_source_start(struct service *s, const char *domain, const char *peer,
     snprintf((*ret)->info.name, sizeof((*ret)->info.name), "%s", domain);
     if (wishes) {
         (*ret)->hold = wishes->hold;
+        (*ret)->verify = wishes->verify;
         (*ret)->switchover_at_ms = wishes->switchover_at_ms;
     }
     r = move_source_new(*ret, err);

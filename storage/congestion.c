@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The control law of the bulk copy's speed.
+ * The control law of the bulk copy's speed, step one; and the pace of the guest, step two, which has its
+ * own law in guest_pace.h.
  *
  * The plant: what comes in (bulk + guest) minus what is applied accumulates as the log's fill. We can
  * set the bulk's speed u; the guest's rate and the link's are unknown and change. The fill answers late:
@@ -21,17 +22,19 @@
  * mislead it. An empty log makes u twice the rate, so that it doubles about every second until the link
  * is full; a copy limited by its source's disk never finds a u far above what it uses. While less than
  * T / 4 is in the log there is nothing to protect, and the measured rate says only that nothing was sent
- * (holes cost QEMU's limit, but not the link): u then grows by half a sample, from 32 to 256 MiB/s, which
- * is what the log can take in before the next sample. u never falls below 256 KiB/s, so that the copy always
+ * (holes cost QEMU's limit, but not the link): u then grows by half a sample, from 32 MiB/s (less with a
+ * smaller budget) to 256 MiB/s, which is what the log can take in before the next sample. u never falls below 256 KiB/s, so that the copy always
  * ends. The speed is reported when it fell by a tenth or rose by a quarter: every report is a command
  * to QEMU, and every raise makes it send a burst at once.
  */
 #include "storage/congestion.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
 #include "core/base/macros.h"
+#include "storage/guest_pace.h"
 
 #define SAMPLE_NS UINT64_C(100000000)
 #define FIRST_BYTES_PER_S (32.0 * 1024 * 1024)
@@ -39,6 +42,9 @@
 #define FLOOR_BYTES_PER_S (256.0 * 1024)
 #define HEADROOM_BYTES_PER_S (8.0 * 1024 * 1024)
 #define TARGET_LEAST_BYTES (64.0 * 1024 * 1024)
+#define FIRST_LEAST_BYTES_PER_S (4.0 * 1024 * 1024)
+#define TARGET_QUEUE_S 0.25
+#define TARGET_QUEUE_BYTES (3.0 * 1024 * 1024)
 #define RATE_SMOOTHING_S 1.0
 #define REPORT_RAISE 0.25
 #define REPORT_CUT 0.10
@@ -50,6 +56,7 @@ struct congestion {
     double rate_bytes_per_s;  /* applied, smoothed */
     double speed_bytes_per_s; /* u */
     double told_bytes_per_s;
+    struct guest_pace guest;
     struct congestion_output output;
 };
 
@@ -59,9 +66,13 @@ int congestion_new(struct congestion **ret_congestion)
 
     if (!c)
         return -ENOMEM;
-    c->speed_bytes_per_s = FIRST_BYTES_PER_S;
     *ret_congestion = c;
     return 0;
+}
+
+uint64_t congestion_first_bytes_per_s(uint64_t budget_bytes)
+{
+    return (uint64_t)MIN(FIRST_BYTES_PER_S, MAX((double)budget_bytes / 8, FIRST_LEAST_BYTES_PER_S));
 }
 
 void congestion_free(struct congestion *c)
@@ -73,6 +84,7 @@ const char *congestion_reason_name(enum congestion_reason reason)
 {
     static const char *const names[] = {"none", "link", "target disk", "limit"};
 
+    static_assert(ARRAY_SIZE(names) == CONGESTION_REASONS, "every reason has a name");
     return names[reason];
 }
 
@@ -103,26 +115,47 @@ static double set_point(const struct congestion *c, const struct congestion_inpu
 static void steer(struct congestion *c, const struct congestion_input *in, double target)
 {
     double fill = (double)in->fill_bytes;
+    double first = (double)congestion_first_bytes_per_s(in->budget_bytes);
     double u = c->rate_bytes_per_s * MAX(2 - fill / target, 0.25);
 
     if (fill < target / 2)
         u += HEADROOM_BYTES_PER_S;
     if (fill < target / 4)
-        u = MAX(u, MIN(MAX(c->speed_bytes_per_s * 1.5, FIRST_BYTES_PER_S), IDLE_MOST_BYTES_PER_S));
+        u = MAX(u, MIN(MAX(c->speed_bytes_per_s * 1.5, first), IDLE_MOST_BYTES_PER_S));
     c->speed_bytes_per_s = MAX(u, FLOOR_BYTES_PER_S);
 }
 
 static enum congestion_reason judge(const struct congestion *c, const struct congestion_input *in,
                                     double target)
 {
-    if ((double)in->fill_bytes < target / 2)
+    if ((double)in->fill_bytes < target / 2 && c->output.guest_bytes_per_s == 0)
         return CONGESTION_NONE;
     if (in->limit_bytes_per_s > 0 && c->rate_bytes_per_s > 0.8 * (double)in->limit_bytes_per_s)
         return CONGESTION_LIMIT;
-    /* Most of the log already lies at the target and waits for its disk. */
-    if (in->target_queue_bytes > in->fill_bytes / 2)
+    /* More lies at the target than its disk writes in a moment: the link is not what it waits for. */
+    if ((double)in->target_queue_bytes >
+        MAX(c->rate_bytes_per_s * TARGET_QUEUE_S, TARGET_QUEUE_BYTES))
         return CONGESTION_TARGET_DISK;
     return CONGESTION_LINK;
+}
+
+static void pace_guest(struct congestion *c, const struct congestion_input *in, double dt_s)
+{
+    struct guest_pace_input pace = {
+        .dt_s = dt_s,
+        .applied_bytes_per_s = c->rate_bytes_per_s,
+        .fill_bytes = in->fill_bytes,
+        .unsent_bytes = in->unsent_bytes,
+        .budget_bytes = in->budget_bytes,
+        .spool_bytes = in->spool_bytes,
+        .rtt_ns = in->rtt_ns,
+        .held_count = in->held_count,
+        .held_now = in->held_now,
+        .draining = in->draining,
+    };
+
+    c->output.guest_bytes_per_s = guest_pace_update(&c->guest, &pace);
+    c->output.drained_bytes = guest_pace_drained_bytes(&c->guest, in->rtt_ns, in->budget_bytes);
 }
 
 static void report(struct congestion *c, const struct congestion_input *in, double target)
@@ -154,8 +187,10 @@ void congestion_update(struct congestion *c, const struct congestion_input *in,
         measure(c, in, dt_s);
         if (in->bulk_running)
             steer(c, in, set_point(c, in));
+        pace_guest(c, in, dt_s);
     } else {
         c->last_applied_bytes = in->applied_bytes;
+        c->speed_bytes_per_s = (double)congestion_first_bytes_per_s(in->budget_bytes);
     }
     c->started = true;
     c->last_ns = in->now_ns;

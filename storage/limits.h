@@ -15,6 +15,9 @@
 #define LIMIT_LOG_DEFAULT_BYTES (256u * 1024u * 1024u)
 #define LIMIT_LOG_LEAST_BYTES (1024u * 1024u)
 
+/* What QEMU's copy sends at once: 16 requests of 1 MiB. */
+#define LIMIT_LOG_BURST_BYTES (16u * 1024u * 1024u)
+
 /* Bytes and operations received at the target and not yet applied, a disk. 64 MiB holds the largest
  * single write twice, so that receiving goes on while it is being written. */
 #define LIMIT_TARGET_QUEUE_BYTES (64u * 1024u * 1024u)
@@ -22,6 +25,10 @@
 
 /* Largest extent of a message without payload (zero, trim): what NBD's 32-bit length can say. */
 #define LIMIT_MIRROR_EXTENT_BYTES UINT32_MAX
+
+/* What one CHECK compares, and how many of a disk are under way: enough to keep the disk there busy. */
+#define LIMIT_CHECK_BYTES (1024u * 1024u)
+#define LIMIT_CHECKS_IN_FLIGHT 8u
 
 /* Text of an ERROR message. */
 #define LIMIT_MIRROR_TEXT_BYTES 512u

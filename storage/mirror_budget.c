@@ -20,6 +20,7 @@ struct mirror_budget {
     uint64_t used_bytes;
     uint64_t peak_bytes;
     LIST_HEAD(, mirror_budget_member) members;
+    unsigned member_count;
     TAILQ_HEAD(, mirror_budget_member) line; /* those that were refused, first come first served */
     uint64_t now_ns;                         /* the latest time any caller told */
     bool settling;
@@ -56,6 +57,23 @@ uint64_t mirror_budget_limit_bytes(const struct mirror_budget *b)
     return b->limit_bytes;
 }
 
+/* What the copy has under way is taken in before a guest's write behind it on the same connection: it must
+ * fit between the marks. */
+static uint64_t mark_bytes(const struct mirror_budget *b, enum mirror_budget_mark mark)
+{
+    uint64_t guest = b->limit_bytes / 8 * 7, bulk = b->limit_bytes / 4 * 3;
+    uint64_t below = guest > LIMIT_LOG_BURST_BYTES ? guest - LIMIT_LOG_BURST_BYTES : 0;
+
+    if (mark == MIRROR_BUDGET_GUEST)
+        return guest;
+    return MIN(bulk, MAX(below, b->limit_bytes / 4));
+}
+
+uint64_t mirror_budget_plan_bytes(const struct mirror_budget *b, unsigned logs)
+{
+    return mark_bytes(b, MIRROR_BUDGET_BULK) / 3 * 4 / MAX(b->member_count, MAX(logs, 1u)) * logs;
+}
+
 uint64_t mirror_budget_used_bytes(const struct mirror_budget *b)
 {
     return b->used_bytes;
@@ -69,12 +87,14 @@ uint64_t mirror_budget_peak_bytes(const struct mirror_budget *b)
 void mirror_budget_join(struct mirror_budget *b, struct mirror_budget_member *member)
 {
     LIST_INSERT_HEAD(&b->members, member, link);
+    b->member_count++;
 }
 
 void mirror_budget_leave(struct mirror_budget *b, struct mirror_budget_member *member)
 {
     mirror_budget_leave_line(b, member);
     LIST_REMOVE(member, link);
+    b->member_count--;
 }
 
 void mirror_budget_charge(struct mirror_budget *b, uint64_t bytes)
@@ -91,8 +111,17 @@ void mirror_budget_give_back(struct mirror_budget *b, uint64_t bytes)
 
 bool mirror_budget_is_below(const struct mirror_budget *b, enum mirror_budget_mark mark)
 {
-    return b->used_bytes <=
-           (mark == MIRROR_BUDGET_BULK ? b->limit_bytes / 4 * 3 : b->limit_bytes / 8 * 7);
+    return b->used_bytes <= mark_bytes(b, mark);
+}
+
+bool mirror_budget_wants_spill(const struct mirror_budget *b)
+{
+    return b->used_bytes > mark_bytes(b, MIRROR_BUDGET_BULK) / 2;
+}
+
+bool mirror_budget_has_room(const struct mirror_budget *b, uint64_t bytes)
+{
+    return b->used_bytes + bytes <= b->limit_bytes;
 }
 
 bool mirror_budget_may_take(struct mirror_budget *b, struct mirror_budget_member *member,

@@ -38,6 +38,10 @@ bool mirror_budget_may_take(struct mirror_budget *b, struct mirror_budget_member
 void mirror_budget_stand_in_line(struct mirror_budget *b, struct mirror_budget_member *member);
 void mirror_budget_leave_line(struct mirror_budget *b, struct mirror_budget_member *member);
 
+/* Is so much used that payloads should go to the spool; would @bytes more still fit? */
+bool mirror_budget_wants_spill(const struct mirror_budget *b);
+bool mirror_budget_has_room(const struct mirror_budget *b, uint64_t bytes);
+
 enum mirror_budget_mark { MIRROR_BUDGET_BULK, MIRROR_BUDGET_GUEST };
 
 /* Is what is used at or below the mark, so that acknowledgements may be given? */

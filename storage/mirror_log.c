@@ -24,6 +24,7 @@ enum {
 static bool go_on(struct mirror_budget_member *member, uint64_t now_ns);
 
 int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
+                   struct ack_pacer *pacer, struct mirror_spool *spool,
                    const struct mirror_log_ops *ops, void *owner)
 {
     struct mirror_log *log = calloc(1, sizeof(*log));
@@ -31,6 +32,9 @@ int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
     if (!log)
         return -ENOMEM;
     log->budget = budget;
+    log->pacer = pacer;
+    log->spool = spool;
+    TAILQ_INIT(&log->resident);
     log->ops = ops;
     log->owner = owner;
     TAILQ_INIT(&log->unsent);
@@ -72,7 +76,7 @@ bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes)
     assert(log->reserved_bytes == 0);
     if (log->abandoned)
         return false;
-    if (!mirror_budget_may_take(log->budget, &log->member, bytes)) {
+    if (!mirror_budget_may_take(log->budget, &log->member, bytes + mirror_log_spool_reserve(log))) {
         log->refused_bytes = bytes;
         mirror_budget_stand_in_line(log->budget, &log->member);
         return false;
@@ -96,18 +100,42 @@ void mirror_log_unadmit(struct mirror_log *log, uint64_t now_ns)
     mirror_budget_settle(log->budget, now_ns);
 }
 
+/* May an acknowledgement go, as far as room and pace are concerned? */
+static bool may_acknowledge(const struct mirror_log *log, bool bulk, uint64_t now_ns)
+{
+    if (log->let_go)
+        return true;
+    if (!mirror_budget_is_below(log->budget, bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST))
+        return false;
+    return bulk || !log->pacer || ack_pacer_is_due(log->pacer, now_ns);
+}
+
+static uint64_t carried_bytes(const struct entry *e)
+{
+    return e->payload ? e->length : LIMIT_LOG_ENTRY_OVERHEAD_BYTES;
+}
+
+static void pay(struct mirror_log *log, bool bulk, uint64_t bytes, uint64_t now_ns)
+{
+    if (!bulk && log->pacer)
+        ack_pacer_take(log->pacer, bytes, now_ns);
+}
+
 static bool release_first(struct mirror_log *log, bool bulk, uint64_t now_ns)
 {
     struct held_queue *queue = bulk ? &log->held_bulk : &log->held_guest;
-    enum mirror_budget_mark mark = bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST;
     struct held *h = TAILQ_FIRST(queue);
     uint64_t waited_ns, cookie;
 
-    if (!h || !mirror_budget_is_below(log->budget, mark))
+    if (!h || !may_acknowledge(log, bulk, now_ns))
         return false;
     TAILQ_REMOVE(queue, h, link);
+    pay(log, bulk, h->bytes, now_ns);
+    if (bulk)
+        log->bulk_released_ns = now_ns;
     waited_ns = now_ns > h->since_ns ? now_ns - h->since_ns : 0;
     log->stats.held_now--;
+    log->stats.held_guest_now -= !bulk;
     log->stats.held_ns += waited_ns;
     log->stats.held_max_ns = MAX(log->stats.held_max_ns, waited_ns);
     cookie = h->cookie;
@@ -124,7 +152,8 @@ static bool go_on(struct mirror_budget_member *member, uint64_t now_ns)
     if (release_first(log, false, now_ns) || release_first(log, true, now_ns))
         return true;
     if (log->refused_bytes == 0 ||
-        !mirror_budget_may_take(log->budget, &log->member, log->refused_bytes))
+        !mirror_budget_may_take(log->budget, &log->member,
+                                log->refused_bytes + mirror_log_spool_reserve(log)))
         return false;
     /* It keeps its place in the line until it has asked again. */
     log->refused_bytes = 0;
@@ -135,24 +164,28 @@ static bool go_on(struct mirror_budget_member *member, uint64_t now_ns)
 }
 
 /* Decides on a request that is in the log and charged. */
-static enum mirror_log_answer answer(struct mirror_log *log, struct held **held, uint64_t cookie,
-                                     uint64_t now_ns)
+static enum mirror_log_answer answer(struct mirror_log *log, struct held **held,
+                                     const struct entry *e, uint64_t now_ns)
 {
     bool bulk = log->last_was_bulk;
-    enum mirror_budget_mark mark = bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST;
-    bool others_first = !TAILQ_EMPTY(&log->held_guest) || (bulk && !TAILQ_EMPTY(&log->held_bulk));
+    /* The guest comes before the copy by its higher mark. */
+    bool others_first = !TAILQ_EMPTY(bulk ? &log->held_bulk : &log->held_guest);
     struct held *h;
 
-    if (!others_first && mirror_budget_is_below(log->budget, mark))
+    if (!others_first && may_acknowledge(log, bulk, now_ns)) {
+        pay(log, bulk, carried_bytes(e), now_ns);
         return MIRROR_LOG_ACKNOWLEDGE;
+    }
     h = TAKE_PTR(*held);
-    h->cookie = cookie;
+    h->cookie = e->cookie;
+    h->bytes = carried_bytes(e);
     h->since_ns = now_ns;
     if (bulk)
         TAILQ_INSERT_TAIL(&log->held_bulk, h, link);
     else
         TAILQ_INSERT_TAIL(&log->held_guest, h, link);
     log->stats.held_now++;
+    log->stats.held_guest_now += !bulk;
     log->stats.held_count++;
     return MIRROR_LOG_HOLD;
 }
@@ -165,7 +198,7 @@ void mirror_log_entry_free(struct entry *e)
     free(e);
 }
 
-static bool is_zero(const uint8_t *p, size_t len)
+bool mirror_log_is_zero(const uint8_t *p, size_t len)
 {
     /* Every byte equals its neighbour, and the first is 0. */
     return p[0] == 0 && memcmp(p, p + 1, len - 1) == 0;
@@ -189,10 +222,16 @@ static bool is_extent(enum mirror_log_kind kind)
     return kind == MIRROR_LOG_WRITE || kind == MIRROR_LOG_ZERO || kind == MIRROR_LOG_TRIM;
 }
 
+/* Tells what the disk held at its place in the order: nothing coalesces across it. */
+static bool is_answered(enum mirror_log_kind kind)
+{
+    return kind == MIRROR_LOG_READ || kind == MIRROR_LOG_CHECK;
+}
+
 /* Marks are our own, few, must get in also when the budget is full, and were not admitted before. */
 static bool is_mark(enum mirror_log_kind kind)
 {
-    return kind == MIRROR_LOG_FLUSH || kind == MIRROR_LOG_CLOSE;
+    return kind == MIRROR_LOG_FLUSH || kind == MIRROR_LOG_CLOSE || kind == MIRROR_LOG_CHECK;
 }
 
 static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_log_request *r)
@@ -204,7 +243,7 @@ static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_lo
     e->cookie = r->cookie;
     e->payload = TAKE_PTR(r->payload);
     e->charge_bytes = is_mark(r->kind) ? 0 : LIMIT_LOG_ENTRY_OVERHEAD_BYTES;
-    if (e->kind == MIRROR_LOG_WRITE && is_zero(e->payload, e->length)) {
+    if (e->kind == MIRROR_LOG_WRITE && mirror_log_is_zero(e->payload, e->length)) {
         free(TAKE_PTR(e->payload));
         e->kind = MIRROR_LOG_ZERO;
         e->may_trim = true;
@@ -213,7 +252,7 @@ static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_lo
         e->charge_bytes += e->length;
         log->stats.in_payload_bytes += e->length;
     }
-    if (e->kind == MIRROR_LOG_READ)
+    if (is_answered(e->kind))
         log->epoch++;
     e->epoch = log->epoch;
     if (is_extent(e->kind)) {
@@ -223,8 +262,8 @@ static void fill_entry(struct mirror_log *log, struct entry *e, struct mirror_lo
     log->stats.in_entries++;
 }
 
-int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request, uint64_t now_ns,
-                      enum mirror_log_answer *ret_answer)
+int mirror_log_append_entry(struct mirror_log *log, struct mirror_log_request *request,
+                            uint64_t now_ns, enum mirror_log_answer *ret_answer)
 {
     struct entry *e;
     struct held *held;
@@ -248,11 +287,14 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
     TAILQ_INSERT_TAIL(&log->unsent, e, link);
     if (is_extent(e->kind))
         mirror_log_index_insert(log, e);
+    mirror_log_spool_keep(log, e);
     log->closed = e->kind == MIRROR_LOG_CLOSE;
-    *ret_answer =
-        is_extent(e->kind) ? answer(log, &held, e->cookie, now_ns) : MIRROR_LOG_ACKNOWLEDGE;
+    if (ret_answer)
+        *ret_answer = is_extent(e->kind) ? answer(log, &held, e, now_ns) : MIRROR_LOG_ACKNOWLEDGE;
     free(held);
-    mirror_budget_settle(log->budget, now_ns); /* coalescing and zeroes may have made room */
+    mirror_log_spill(log);
+    if (ret_answer) /* not between the parts of one that was admitted */
+        mirror_budget_settle(log->budget, now_ns); /* coalescing and zeroes may have made room */
     return 0;
 }
 
@@ -261,6 +303,7 @@ int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request
 static void begin_sending(struct mirror_log *log, struct entry *e)
 {
     mirror_log_index_remove(e);
+    mirror_log_spool_forget(log, e);
     e->seq = ++log->sent_seq;
     if (e->kind == MIRROR_LOG_WRITE)
         log->sent_payload_bytes += e->length;
@@ -274,6 +317,7 @@ static void encode_header(const struct mirror_log *log, const struct entry *e, u
         [MIRROR_LOG_WRITE] = MIRROR_WIRE_WRITE, [MIRROR_LOG_ZERO] = MIRROR_WIRE_ZERO,
         [MIRROR_LOG_TRIM] = MIRROR_WIRE_TRIM,   [MIRROR_LOG_FLUSH] = MIRROR_WIRE_FLUSH,
         [MIRROR_LOG_READ] = MIRROR_WIRE_READ,   [MIRROR_LOG_CLOSE] = MIRROR_WIRE_CLOSE,
+        [MIRROR_LOG_CHECK] = MIRROR_WIRE_CHECK,
     };
     struct mirror_wire_message m = {
         .type = types[e->kind],
@@ -291,7 +335,7 @@ static int finish_sending(struct mirror_log *log, struct entry *e)
 {
     struct waiting_read *wait;
 
-    if (e->kind == MIRROR_LOG_READ) {
+    if (is_answered(e->kind)) {
         wait = malloc(sizeof(*wait));
         if (!wait)
             return -ENOMEM;
@@ -343,7 +387,8 @@ size_t mirror_log_pull(struct mirror_log *log, struct buffer *out, size_t max_by
     size_t total = 0, len;
     struct entry *e;
 
-    while ((e = TAILQ_FIRST(&log->unsent))) {
+    mirror_log_unspool(log);
+    while ((e = TAILQ_FIRST(&log->unsent)) && !mirror_log_is_spooled(e)) {
         len = pull_entry(log, e, out, max_bytes - total);
         if (len == 0)
             break;
@@ -407,6 +452,17 @@ bool mirror_log_is_drained(const struct mirror_log *log)
     return log->closed && TAILQ_EMPTY(&log->unsent) && TAILQ_EMPTY(&log->sent);
 }
 
+void mirror_log_let_go(struct mirror_log *log, uint64_t now_ns)
+{
+    log->let_go = true;
+    mirror_budget_settle(log->budget, now_ns);
+}
+
+void mirror_log_tick(struct mirror_log *log, uint64_t now_ns)
+{
+    mirror_budget_settle(log->budget, now_ns);
+}
+
 void mirror_log_set_ready(struct mirror_log *log, bool ready)
 {
     log->ready = ready;
@@ -419,16 +475,25 @@ bool mirror_log_last_was_bulk(const struct mirror_log *log)
 
 void mirror_log_stats(const struct mirror_log *log, struct mirror_log_stats *ret_stats)
 {
+    const struct held *guest = TAILQ_FIRST(&log->held_guest);
+    const struct held *bulk = TAILQ_FIRST(&log->held_bulk);
+    uint64_t bulk_since_ns = bulk ? MAX(bulk->since_ns, log->bulk_released_ns) : 0;
+
     *ret_stats = log->stats;
+    if (guest)
+        ret_stats->held_since_ns = guest->since_ns;
+    if (bulk && (!guest || bulk_since_ns < guest->since_ns))
+        ret_stats->held_since_ns = bulk_since_ns;
 }
 
-static void drop_entries(struct entry_queue *queue)
+static void drop_entries(struct mirror_log *log, struct entry_queue *queue)
 {
     struct entry *e;
 
     while ((e = TAILQ_FIRST(queue))) {
         TAILQ_REMOVE(queue, e, link);
         mirror_log_index_remove(e);
+        mirror_log_spool_forget(log, e);
         mirror_log_entry_free(e);
     }
 }
@@ -448,8 +513,8 @@ void mirror_log_abandon(struct mirror_log *log, uint64_t now_ns)
     struct waiting_read *wait;
 
     log->abandoned = true;
-    drop_entries(&log->unsent);
-    drop_entries(&log->sent);
+    drop_entries(log, &log->unsent);
+    drop_entries(log, &log->sent);
     drop_held(&log->held_guest);
     drop_held(&log->held_bulk);
     while ((wait = LIST_FIRST(&log->reads))) {
@@ -459,7 +524,7 @@ void mirror_log_abandon(struct mirror_log *log, uint64_t now_ns)
     log->reserved_bytes = 0;
     stop_waiting(log);
     mirror_log_give_back(log, log->stats.fill_bytes);
-    log->stats.unsent_bytes = log->stats.held_now = 0;
+    log->stats.unsent_bytes = log->stats.held_now = log->stats.held_guest_now = 0;
     mirror_budget_settle(log->budget, now_ns);
 }
 

@@ -14,13 +14,13 @@
  * extent is overwritten by the coverer, which is later in the stream. Whatever lay between the two in
  * the log and overlaps them is overwritten by the coverer as well, so the final contents are the same
  * (intermediate ones are nobody's business: the target disk is used only after CLOSED). Two fences:
- * a READ between the two would see the missing data, so nothing coalesces across a READ; and TRIM does
+ * a READ or CHECK between the two would see the missing data, so nothing coalesces across one; TRIM does
  * not count as a coverer, because it may leave the old data in place.
  *
  * Acknowledging. The owner asks mirror_log_admit() before it takes a payload into memory and then
  * appends the request, which is charged to the budget; the answer says whether the client gets its
  * acknowledgement now or when ops->release() names its cookie. Held guest writes are released before
- * held bulk writes, each in order of arrival. QEMU keeps at most 16 requests in flight over both kinds,
+ * held bulk writes, each in order of arrival; guest writes also wait for the pacer, when there is one. QEMU keeps at most 16 requests in flight over both kinds,
  * so holding bulk also takes slots from the guest: it is the safety net, the brake is congestion.h.
  *
  * Bulk or guest is a guess: before READY, extents aligned to 64 KiB of at least 64 KiB in rising order
@@ -34,7 +34,9 @@
 #include <stdint.h>
 
 #include "core/base/buffer.h"
+#include "storage/ack_pacer.h"
 #include "storage/mirror_budget.h"
+#include "storage/mirror_spool.h"
 
 struct mirror_log;
 
@@ -44,9 +46,14 @@ struct mirror_log_ops {
     void (*release)(void *owner, uint64_t cookie, bool bulk, uint64_t waited_ns, uint64_t now_ns);
     /* admit() said no before and would now say yes. */
     void (*room)(void *owner, uint64_t now_ns);
+    /* pull() may go on: something came back from the spool. With @err < 0: it did not, and never will. Only
+     * with a spool. The callee may do anything but free the log. */
+    void (*unspooled)(void *owner, int err, uint64_t now_ns);
 };
 
+/* @pacer of guest acknowledgements, and @spool, outlive the log; NULL: none. */
 int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
+                   struct ack_pacer *pacer, struct mirror_spool *spool,
                    const struct mirror_log_ops *ops, void *owner);
 void mirror_log_free(struct mirror_log *log);
 
@@ -56,6 +63,7 @@ enum mirror_log_kind {
     MIRROR_LOG_TRIM,
     MIRROR_LOG_FLUSH, /* for the target's disk; not what QEMU asks, that is acknowledged at once */
     MIRROR_LOG_READ,
+    MIRROR_LOG_CHECK, /* ours, as FLUSH: costs nothing, needs no admit(), few at a time */
     MIRROR_LOG_CLOSE,
 };
 
@@ -78,17 +86,19 @@ bool mirror_log_admit(struct mirror_log *log, uint32_t payload_bytes);
  * the client went away in the middle of its payload. */
 void mirror_log_unadmit(struct mirror_log *log, uint64_t now_ns);
 
-/* 0, -ENOMEM, or -ESHUTDOWN after CLOSE. A write of nothing but zeroes is stored as ZERO. FLUSH, READ
- * and CLOSE are always answered ACKNOWLEDGE. */
+/* 0, -ENOMEM, or -ESHUTDOWN after CLOSE. A write of nothing but zeroes is stored as ZERO,
+ * and so are runs of 64 KiB of them within one. FLUSH, READ,
+ * CHECK and CLOSE are always answered ACKNOWLEDGE. */
 int mirror_log_append(struct mirror_log *log, struct mirror_log_request *request, uint64_t now_ns,
                       enum mirror_log_answer *ret_answer);
 
 /* Encodes the next entries into @out, at most @max_bytes of them; an entry may be cut anywhere and goes
- * on in the next call. Returns the bytes appended; 0 also when out of memory. */
+ * on in the next call. Returns the bytes appended; 0 also when out of memory, or when the next has to come
+ * back from the spool: unspooled() tells. */
 size_t mirror_log_pull(struct mirror_log *log, struct buffer *out, size_t max_bytes);
 bool mirror_log_has_unsent(const struct mirror_log *log);
 
-/* The cookie of the READ that was sent as @seq, once; -ENOENT when there is none. */
+/* The cookie of the READ or CHECK that was sent as @seq, once; -ENOENT when there is none. */
 int mirror_log_read_cookie(struct mirror_log *log, uint64_t seq, uint64_t *ret_cookie,
                            uint32_t *ret_length);
 
@@ -100,6 +110,12 @@ int mirror_log_applied(struct mirror_log *log, uint64_t seq, uint64_t now_ns);
 
 /* Everything up to CLOSE was sent and applied. */
 bool mirror_log_is_drained(const struct mirror_log *log);
+
+/* A time set by the pacer has come, or a new pace: releases what may go. */
+void mirror_log_tick(struct mirror_log *log, uint64_t now_ns);
+
+/* The move is given up: nobody waits for an acknowledgement any more, now or later. */
+void mirror_log_let_go(struct mirror_log *log, uint64_t now_ns);
 
 void mirror_log_set_ready(struct mirror_log *log, bool ready);
 
@@ -117,8 +133,13 @@ struct mirror_log_stats {
     uint64_t applied_bytes, applied_entries;     /* payload bytes applied at the target */
     uint64_t fill_bytes, fill_peak_bytes;        /* charged to the budget now, and at most */
     uint64_t unsent_bytes;                       /* of the fill, not yet pulled */
+    uint64_t spooled_bytes, spooled_ever_bytes;  /* payload on the spool, beside the fill */
     uint64_t held_now, held_count, held_ns; /* acknowledgements held: now, ever, their total time */
     uint64_t held_max_ns;
+    uint64_t held_guest_now; /* of those held now, the guest's */
+    /* Somebody waits since: the guest's request that waits longest, or the copy's, counted from the last time
+     * that one of the copy's was released; 0 = nobody. */
+    uint64_t held_since_ns;
 };
 void mirror_log_stats(const struct mirror_log *log, struct mirror_log_stats *ret_stats);
 

@@ -43,6 +43,7 @@ static bool covers(const struct entry *newer, const struct entry *older)
 static void drop_unsent(struct mirror_log *log, struct entry *e)
 {
     mirror_log_index_remove(e);
+    mirror_log_spool_forget(log, e);
     TAILQ_REMOVE(&log->unsent, e, link);
     mirror_log_give_back(log, e->charge_bytes);
     log->stats.unsent_bytes -= e->charge_bytes;

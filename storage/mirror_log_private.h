@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The inside of a mirror log, shared by its two files: mirror_log.c (the queues, acknowledging, the wire)
- * and mirror_log_index.c (finding what a new write covers).
+ * The inside of a mirror log, shared by its files: mirror_log.c (the queues, acknowledging, the wire),
+ * mirror_log_index.c (finding what a new write covers), mirror_log_spool.c (payloads on the spool),
+ * mirror_log_split.c (zeroes within a write).
  */
 #ifndef FERRY_STORAGE_MIRROR_LOG_PRIVATE_H
 #define FERRY_STORAGE_MIRROR_LOG_PRIVATE_H
@@ -14,8 +15,12 @@
 enum { MIRROR_LOG_INDEX_HEADS = 4096 };
 
 struct entry {
-    TAILQ_ENTRY(entry) link;  /* in unsent or sent */
-    LIST_ENTRY(entry) region; /* in the index, while `indexed` */
+    TAILQ_ENTRY(entry) link;         /* in unsent or sent */
+    LIST_ENTRY(entry) region;        /* in the index, while `indexed` */
+    TAILQ_ENTRY(entry) segment_link; /* in `resident` or in its segment's list */
+    struct mirror_segment *segment;  /* being written to the spool, on it, or being read from it */
+    uint32_t segment_at;             /* its payload there */
+    bool resident;                   /* in memory, and may go to the spool */
     enum mirror_log_kind kind;
     bool may_trim;
     bool indexed;
@@ -25,7 +30,7 @@ struct entry {
     uint64_t seq;   /* given with the first byte pulled; 0 before */
     uint64_t charge_bytes;
     uint64_t cookie;  /* READ */
-    uint8_t *payload; /* WRITE, until it is wholly pulled */
+    uint8_t *payload; /* WRITE, until it is wholly pulled; NULL while it is on the spool */
     size_t pulled;    /* bytes of header and payload */
 };
 TAILQ_HEAD(entry_queue, entry);
@@ -36,6 +41,7 @@ struct held {
     TAILQ_ENTRY(held) link;
     uint64_t cookie;
     uint64_t since_ns;
+    uint64_t bytes; /* what the pacer counts */
 };
 TAILQ_HEAD(held_queue, held);
 
@@ -50,6 +56,11 @@ struct waiting_read {
 struct mirror_log {
     struct mirror_budget_member member;
     struct mirror_budget *budget;
+    struct ack_pacer *pacer;    /* may be NULL */
+    struct mirror_spool *spool; /* may be NULL */
+    struct entry_queue resident;
+    uint64_t resident_bytes;
+    unsigned spool_writes, spool_reads; /* segments under way */
     const struct mirror_log_ops *ops;
     void *owner;
     struct entry_queue unsent, sent;
@@ -64,8 +75,9 @@ struct mirror_log {
     uint64_t applied_seq;
     uint64_t close_seq;
     uint64_t sent_payload_bytes;
-    uint64_t bulk_next; /* end of the highest bulk write seen */
-    bool closed, abandoned, ready, last_was_bulk;
+    uint64_t bulk_released_ns; /* when an acknowledgement of the copy was last let go */
+    uint64_t bulk_next;        /* end of the highest bulk write seen */
+    bool let_go, closed, abandoned, ready, last_was_bulk;
     struct entry_list index[MIRROR_LOG_INDEX_HEADS];
 };
 
@@ -73,6 +85,22 @@ struct mirror_log {
 void mirror_log_charge(struct mirror_log *log, uint64_t bytes);
 void mirror_log_give_back(struct mirror_log *log, uint64_t bytes);
 void mirror_log_entry_free(struct entry *e);
+bool mirror_log_is_zero(const uint8_t *p, size_t len);
+/* As mirror_log_append(), as one entry. @ret_answer NULL: a part, another follows, nobody is answered. */
+int mirror_log_append_entry(struct mirror_log *log, struct mirror_log_request *request,
+                            uint64_t now_ns, enum mirror_log_answer *ret_answer);
+
+/* mirror_log_spool.c; without a spool they do nothing. */
+/* A new entry, which may be spooled. */
+void mirror_log_spool_keep(struct mirror_log *log, struct entry *e);
+/* It is being sent or dropped: the spool is through with it. */
+void mirror_log_spool_forget(struct mirror_log *log, struct entry *e);
+bool mirror_log_is_spooled(const struct entry *e);
+/* Room that is kept for what has to come back. */
+uint64_t mirror_log_spool_reserve(const struct mirror_log *log);
+/* Writes to the spool while the budget is too full / reads back what is sent next. */
+void mirror_log_spill(struct mirror_log *log);
+void mirror_log_unspool(struct mirror_log *log);
 
 /* mirror_log_index.c */
 void mirror_log_index_insert(struct mirror_log *log, struct entry *e);

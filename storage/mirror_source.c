@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,6 +31,8 @@ struct mirror_source {
     enum mirror_source_state state;
     struct error error;
     struct mirror_log *log;
+    struct mirror_check *check; /* NULL: not verified */
+    bool ready;
     struct buffer open_message; /* what of OPEN was not pulled yet */
     struct mirror_wire_decoder decoder;
 
@@ -45,8 +48,10 @@ struct mirror_source {
 static void on_release(void *owner, uint64_t cookie, bool bulk, uint64_t waited_ns,
                        uint64_t now_ns);
 static void on_room(void *owner, uint64_t now_ns);
+static void on_unspooled(void *owner, int err, uint64_t now_ns);
 
-static const struct mirror_log_ops log_ops = {.release = on_release, .room = on_room};
+static const struct mirror_log_ops log_ops = {
+    .release = on_release, .room = on_room, .unspooled = on_unspooled};
 
 const char *mirror_source_state_name(enum mirror_source_state state)
 {
@@ -111,7 +116,8 @@ int mirror_source_new(struct mirror_source **ret_source, const struct mirror_sou
     m->wake = params->wake;
     m->owner = params->owner;
     mirror_wire_decoder_init(&m->decoder, MIRROR_WIRE_TO_SOURCE);
-    if (mirror_log_new(&m->log, params->budget, &log_ops, m) < 0 || encode_open(m) < 0) {
+    if (mirror_log_new(&m->log, params->budget, params->pacer, params->spool, &log_ops, m) < 0 ||
+        encode_open(m) < 0 || (params->verify && mirror_check_new(&m->check, m->size_bytes) < 0)) {
         mirror_source_free(m);
         return -ENOMEM;
     }
@@ -125,6 +131,7 @@ void mirror_source_free(struct mirror_source *m)
         return;
     assert(!m->client_ops);
     mirror_log_free(m->log);
+    mirror_check_free(m->check);
     mirror_wire_decoder_done(&m->decoder);
     buffer_done(&m->open_message);
     free(m);
@@ -183,10 +190,48 @@ static int append_mark(struct mirror_source *m, enum mirror_log_kind kind, uint6
     return mirror_log_append(m->log, &r, now_ns, &unused);
 }
 
+/* Asks for at most @most more stretches. The cookie of a CHECK is that of client 0, which there is not. */
+static int ask(struct mirror_source *m, unsigned most, uint64_t now_ns)
+{
+    struct mirror_log_request r = {.kind = MIRROR_LOG_CHECK};
+    enum mirror_log_answer unused;
+    int err = 0;
+
+    while (m->check && most-- > 0 && err == 0) {
+        err = mirror_check_next(m->check, &r.offset, &r.length, &r.cookie);
+        if (err == 0)
+            err = mirror_log_append(m->log, &r, now_ns, &unused);
+    }
+    return err == -ENOENT ? 0 : err;
+}
+
+void mirror_source_verify(struct mirror_source *m)
+{
+    struct mirror_check_stats s;
+    struct error e = {0};
+    int err;
+
+    if (!m->check || !m->ready || m->state != MIRROR_SOURCE_MIRRORING)
+        return;
+    mirror_check_stats(m->check, &s);
+    if (s.asked >= LIMIT_CHECKS_IN_FLIGHT || s.left_bytes == 0)
+        return;
+    err = ask(m, LIMIT_CHECKS_IN_FLIGHT - s.asked, 0);
+    if (err < 0) {
+        error_set(&e, err, "verify a disk", NULL, "%s", strerror(-err));
+        fail(m, &e, 0);
+        return;
+    }
+    wake(m);
+}
+
 static int close_log(struct mirror_source *m, uint64_t now_ns)
 {
     struct error e = {0};
-    int err = append_mark(m, MIRROR_LOG_CLOSE, now_ns);
+    int err = ask(m, UINT_MAX, now_ns);
+
+    if (err == 0)
+        err = append_mark(m, MIRROR_LOG_CLOSE, now_ns);
 
     if (err < 0) {
         error_set(&e, err, "close the mirror log", NULL, "%s", strerror(-err));
@@ -273,6 +318,18 @@ static enum mirror_log_kind kind_of(enum nbd_command command)
     }
 }
 
+static void note_content(struct mirror_source *m, const struct mirror_log_request *r)
+{
+    if (!m->check)
+        return;
+    if (r->kind == MIRROR_LOG_WRITE)
+        mirror_check_write(m->check, r->offset, r->length, r->payload);
+    else if (r->kind == MIRROR_LOG_ZERO)
+        mirror_check_zero(m->check, r->offset, r->length);
+    else if (r->kind == MIRROR_LOG_TRIM)
+        mirror_check_trim(m->check, r->offset, r->length);
+}
+
 void mirror_source_request(struct mirror_source *m, struct nbd_request *request, uint64_t now_ns)
 {
     uint64_t cookie = request->cookie | (m->client_number & 0xffff) << CLIENT_SHIFT;
@@ -293,6 +350,7 @@ void mirror_source_request(struct mirror_source *m, struct nbd_request *request,
     }
     if (request->command == NBD_CMD_READ)
         m->reads_open_bytes += request->length;
+    note_content(m, &r);
     err = mirror_log_append(m->log, &r, now_ns, &answer);
     if (err < 0) {
         free(r.payload);
@@ -321,6 +379,20 @@ static void on_room(void *owner, uint64_t now_ns)
 
     if (m->client_ops)
         m->client_ops->room(m->client, now_ns);
+}
+
+static void on_unspooled(void *owner, int err, uint64_t now_ns)
+{
+    struct mirror_source *m = owner;
+    struct error e = {0};
+
+    if (err < 0) {
+        error_set(&e, err, "read the spool back", "look at the disk under [storage] spool here",
+                  "%s", strerror(-err));
+        fail(m, &e, now_ns);
+    } else {
+        wake(m);
+    }
 }
 
 /* --- the stream ------------------------------------------------------------------------------- */
@@ -373,9 +445,46 @@ static int take_read_data(struct mirror_source *m, const struct mirror_wire_mess
     return 0;
 }
 
+static int take_digest(struct mirror_source *m, const struct mirror_wire_message *msg,
+                       struct error *e)
+{
+    uint64_t id, offset = 0;
+    uint32_t length;
+    int err = -(int)MIN(msg->offset, (uint64_t)4095);
+
+    if (!m->check || mirror_log_read_cookie(m->log, msg->seq, &id, &length) < 0)
+        return broken(e, "DIGEST for no CHECK of ours");
+    if (err < 0)
+        return error_set(e, err, "verify a disk", "look at the target's storage",
+                         "disk %s cannot be read at the target: %s", m->export_name,
+                         strerror(-err));
+    err = mirror_check_answer(m->check, id, msg->payload, &offset);
+    if (err == -ENOENT)
+        return broken(e, "DIGEST for no CHECK of ours");
+    if (err < 0)
+        return error_set(e, err, "verify a disk",
+                         "look at the target's storage: what was written there is not what it "
+                         "gives back",
+                         "disk %s differs at the target, within %u bytes at %llu", m->export_name,
+                         length, (unsigned long long)offset);
+    mirror_source_verify(m);
+    return 0;
+}
+
+static bool is_verified(const struct mirror_source *m)
+{
+    struct mirror_check_stats s = {0};
+
+    if (m->check)
+        mirror_check_stats(m->check, &s);
+    return s.asked == 0 && s.left_bytes == 0;
+}
+
 static int take_closed(struct mirror_source *m, const struct mirror_wire_message *msg,
                        uint64_t now_ns, struct error *e)
 {
+    if (!is_verified(m))
+        return broken(e, "CLOSED before every CHECK was answered");
     if (msg->seq == 0 || msg->seq != mirror_log_close_seq(m->log) ||
         mirror_log_applied(m->log, msg->seq, now_ns) < 0)
         return broken(e, "CLOSED without the CLOSE it belongs to");
@@ -410,6 +519,8 @@ static int take_message(struct mirror_source *m, const struct mirror_wire_messag
         return take_read_data(m, msg, now_ns, e);
     case MIRROR_WIRE_CLOSED:
         return take_closed(m, msg, now_ns, e);
+    case MIRROR_WIRE_DIGEST:
+        return take_digest(m, msg, e);
     case MIRROR_WIRE_ERROR:
         return take_error(msg, e);
     default:
@@ -450,7 +561,19 @@ int mirror_source_feed(struct mirror_source *m, const void *data, size_t len, ui
 
 void mirror_source_set_ready(struct mirror_source *m, bool ready)
 {
+    m->ready = ready;
     mirror_log_set_ready(m->log, ready);
+    mirror_source_verify(m);
+}
+
+void mirror_source_let_go(struct mirror_source *m, uint64_t now_ns)
+{
+    mirror_log_let_go(m->log, now_ns);
+}
+
+void mirror_source_tick(struct mirror_source *m, uint64_t now_ns)
+{
+    mirror_log_tick(m->log, now_ns);
 }
 
 int mirror_source_flush_ahead(struct mirror_source *m)
@@ -486,4 +609,6 @@ void mirror_source_stats(const struct mirror_source *m, struct mirror_source_sta
 {
     *ret_stats = m->stats;
     mirror_log_stats(m->log, &ret_stats->log);
+    if (m->check)
+        mirror_check_stats(m->check, &ret_stats->check);
 }

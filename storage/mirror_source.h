@@ -25,6 +25,7 @@
 #include "core/base/buffer.h"
 #include "core/base/error.h"
 #include "storage/mirror_budget.h"
+#include "storage/mirror_check.h"
 #include "storage/mirror_log.h"
 
 struct mirror_source;
@@ -41,8 +42,11 @@ struct mirror_source_params {
     const char *export_name; /* the disk's alias, copied: "drive-virtio-disk0" */
     uint64_t size_bytes;
     struct mirror_budget *budget; /* outlives the disk */
+    struct ack_pacer *pacer;    /* of the guest's acknowledgements, outlives the disk; NULL: none */
+    struct mirror_spool *spool; /* outlives the disk; NULL: none */
     /* For tools: DISC ends only the connection, another may follow; mirror_source_close() ends the log. */
     bool many_clients;
+    bool verify; /* the target's disk is compared with what was written: mirror_check.h */
     void (*wake)(void *owner, struct mirror_source *m);
     void *owner;
 };
@@ -62,6 +66,16 @@ int mirror_source_feed(struct mirror_source *m, const void *data, size_t len, ui
 
 /* The job is READY (or no longer): from now on every write is a guest's. */
 void mirror_source_set_ready(struct mirror_source *m, bool ready);
+
+/* A time set by the pacer has come, or a new pace: releases what may go, of all disks of the budget. */
+void mirror_source_tick(struct mirror_source *m, uint64_t now_ns);
+
+/* The move will be given up: what the guest waits for is acknowledged. It must not commit after that. */
+void mirror_source_let_go(struct mirror_source *m, uint64_t now_ns);
+
+/* Goes on with the verification, from READY on: to be called now and then. The rest is asked for at CLOSE;
+ * with a difference the disk is FAILED and never DONE. No-op without verify. */
+void mirror_source_verify(struct mirror_source *m);
 
 /* Puts a FLUSH into the stream, so that little is left to flush at the switchover. */
 int mirror_source_flush_ahead(struct mirror_source *m);
@@ -83,6 +97,7 @@ struct mirror_source_stats {
     struct mirror_log_stats log;
     uint64_t
         target_queue_bytes; /* received and not applied at the target, as of the last APPLIED */
+    struct mirror_check_stats check; /* with verify */
     uint64_t writes_guest, writes_bulk;
     /* Time from a guest write's last byte to its acknowledgement; bucket i counts those < 2^i us. */
     uint64_t guest_latency_count[32];

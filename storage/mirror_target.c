@@ -21,6 +21,7 @@
 
 #include "core/base/log.h"
 #include "core/base/wire.h"
+#include "storage/disk_digest.h"
 #include "storage/limits.h"
 #include "storage/mirror_wire.h"
 
@@ -39,7 +40,7 @@ struct operation {
     uint32_t length;
     uint64_t offset;
     uint64_t seq;
-    uint8_t *data; /* WRITE: the payload; READ: the memory to fill */
+    uint8_t *data; /* WRITE: the payload; READ, CHECK: the memory to fill */
 };
 TAILQ_HEAD(operation_queue, operation);
 
@@ -284,6 +285,7 @@ static int start(struct mirror_target *t, struct operation *op)
     case MIRROR_WIRE_TRIM:
         return ops->trim(t->writer, op->seq, op->offset, op->length);
     case MIRROR_WIRE_READ:
+    case MIRROR_WIRE_CHECK:
         return ops->read(t->writer, op->seq, op->offset, op->length, op->data);
     default: /* FLUSH, CLOSE */
         return ops->flush(t->writer, op->seq);
@@ -325,15 +327,26 @@ static void count_applied(struct mirror_target *t, const struct operation *op)
         t->stats.zeroed_bytes += op->length;
 }
 
+static bool is_answered(enum mirror_wire_type type)
+{
+    return type == MIRROR_WIRE_READ || type == MIRROR_WIRE_CHECK;
+}
+
 static int answer_read(struct mirror_target *t, const struct operation *op, int err)
 {
     struct mirror_wire_message m = {.type = MIRROR_WIRE_READ_DATA, .seq = op->seq};
+    uint8_t digest[DISK_DIGEST_BYTES];
+    bool check = op->type == MIRROR_WIRE_CHECK;
 
+    if (check)
+        m.type = MIRROR_WIRE_DIGEST;
     if (err < 0)
         m.offset = (uint64_t)-err;
     else
-        m.length = op->length;
-    return put_message(t, &m, op->data);
+        m.length = check ? sizeof(digest) : op->length;
+    if (check && err == 0)
+        disk_digest_of_data(op->data, op->length, digest);
+    return put_message(t, &m, check ? digest : op->data);
 }
 
 static void finish_close(struct mirror_target *t, struct operation *op)
@@ -357,7 +370,7 @@ static void complete_operation(struct mirror_target *t, struct operation *op, in
         free_operation(t, op);
         return;
     }
-    if (op->type == MIRROR_WIRE_READ)
+    if (is_answered(op->type))
         err = answer_read(t, op, err); /* a failed READ is the reader's trouble, not the disk's */
     if (err < 0) {
         op->stage = STAGE_FINISHED;
@@ -459,9 +472,9 @@ static int take_operation(struct mirror_target *t, struct mirror_wire_message *m
     if (bad)
         return fail_stream(t, bad);
     op = calloc(1, sizeof(*op));
-    if (op && m->type == MIRROR_WIRE_READ)
+    if (op && is_answered(m->type))
         op->data = malloc(m->length);
-    if (!op || (m->type == MIRROR_WIRE_READ && !op->data)) {
+    if (!op || (is_answered(m->type) && !op->data)) {
         free(op);
         return fail_disk(t, NULL, -ENOMEM);
     }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/base/wire.h"
+#include "storage/disk_digest.h"
 #include "storage/limits.h"
 
 struct type_rule {
@@ -31,11 +32,13 @@ static const struct type_rule rules[] = {
     [MIRROR_WIRE_FLUSH] = {"FLUSH", MIRROR_WIRE_TO_TARGET, 0, false, 0, 0},
     [MIRROR_WIRE_READ] = {"READ", MIRROR_WIRE_TO_TARGET, 0, false, 1, LIMIT_MIRROR_READ_BYTES},
     [MIRROR_WIRE_CLOSE] = {"CLOSE", MIRROR_WIRE_TO_TARGET, 0, false, 0, 0},
+    [MIRROR_WIRE_CHECK] = {"CHECK", MIRROR_WIRE_TO_TARGET, 0, false, 1, LIMIT_CHECK_BYTES},
     [MIRROR_WIRE_APPLIED] = {"APPLIED", MIRROR_WIRE_TO_SOURCE, 0, false, 0, 0},
     [MIRROR_WIRE_READ_DATA] = {"READ_DATA", MIRROR_WIRE_TO_SOURCE, 0, true, 0,
                                LIMIT_MIRROR_READ_BYTES},
     [MIRROR_WIRE_CLOSED] = {"CLOSED", MIRROR_WIRE_TO_SOURCE, 0, false, 0, 0},
     [MIRROR_WIRE_ERROR] = {"ERROR", MIRROR_WIRE_TO_SOURCE, 0, true, 0, LIMIT_MIRROR_TEXT_BYTES},
+    [MIRROR_WIRE_DIGEST] = {"DIGEST", MIRROR_WIRE_TO_SOURCE, 0, true, 0, DISK_DIGEST_BYTES},
 };
 
 static const struct type_rule *rule_of(unsigned type)
@@ -111,6 +114,8 @@ static int begin_message(struct mirror_wire_decoder *d, struct error *e)
         return malformed(e, rule->name, "length out of bounds");
     if (m->type == MIRROR_WIRE_READ_DATA && (m->offset != 0) != (m->length == 0))
         return malformed(e, rule->name, "either data or an error");
+    if (m->type == MIRROR_WIRE_DIGEST && m->length != (m->offset ? 0 : DISK_DIGEST_BYTES))
+        return malformed(e, rule->name, "either a digest or an error");
     if (!mirror_wire_has_payload(m))
         return 0;
     m->payload = malloc(m->length);

@@ -19,16 +19,19 @@
  *   5 FLUSH                 0                next           0                   -
  *   6 READ                  of the extent    next           of the extent       -
  *   7 CLOSE                 0                next           bytes of all WRITEs -
+ *   8 CHECK                 of the extent    next           of the extent       -
  *
  *   target -> source
  *   65 APPLIED              0                up to here     bytes queued, not applied, at the target
  *   66 READ_DATA            of the data      the READ's     0, or errno         data, when errno is 0
  *   67 CLOSED               0                the CLOSE's    0                   -
+ *   69 DIGEST               16, or 0         the CHECK's    0, or errno         digest, when errno is 0
  *   68 ERROR                of the text      0              errno               text, not terminated
  *
- * OPEN is first and once. `seq` counts 1, 2, 3, ... over the messages 2 to 7 in the order they are
+ * OPEN is first and once. `seq` counts 1, 2, 3, ... over the messages 2 to 8 in the order they are
  * sent. Operations whose extents overlap take effect in that order; others in any. FLUSH takes effect
- * after everything before it. A READ sees everything before it. APPLIED(n) says that all of 1..n took
+ * after everything before it. A READ, and a CHECK (which answers with the digest
+ * of disk_digest.h of what the disk gives back), sees everything before it. APPLIED(n) says that all of 1..n took
  * effect (not that they are durable). CLOSE is last; CLOSED says that everything before it took effect
  * and that the disk was flushed afterwards: "disk done". ERROR is last in its direction.
  * errno values are Linux's.
@@ -55,10 +58,12 @@ enum mirror_wire_type {
     MIRROR_WIRE_FLUSH = 5,
     MIRROR_WIRE_READ = 6,
     MIRROR_WIRE_CLOSE = 7,
+    MIRROR_WIRE_CHECK = 8,
     MIRROR_WIRE_APPLIED = 65,
     MIRROR_WIRE_READ_DATA = 66,
     MIRROR_WIRE_CLOSED = 67,
     MIRROR_WIRE_ERROR = 68,
+    MIRROR_WIRE_DIGEST = 69,
 };
 
 /* ZERO: the extent may become a hole. */

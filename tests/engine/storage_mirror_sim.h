@@ -38,6 +38,9 @@ enum {
     SIM_CLIENT_IN_FLIGHT = 16,
     SIM_DISK_QUEUE = 64,
     SIM_STEPS_MAX = 400000,
+    SIM_SPOOL_SEGMENT_BYTES = 64 * 1024,
+    SIM_SPOOL_SEGMENTS_MAX = 48,
+    SIM_SPOOL_QUEUE = 64,
 };
 
 /* A sanitizer makes a seed ten times as long; thousands run without. */
@@ -105,6 +108,11 @@ struct sim_pipe {
     size_t bytes;
 };
 
+struct sim_spool_request {
+    struct mirror_spool_io *io;
+    uint64_t due_ns;
+};
+
 struct sim;
 
 struct sim_lane { /* one disk with all that belongs to it */
@@ -136,9 +144,17 @@ struct sim {
     bool trim_zeroes;
     uint64_t delay_ns, disk_ns;
     size_t pipe_max;
+    bool verify;
+    bool aligned;      /* only whole units of verification, and no TRIM */
     int disk_error_at; /* fail this many-th disk request; -1: none */
     int disk_count;
     struct mirror_budget *budget;
+    struct mirror_spool *spool; /* NULL: a site without */
+    uint8_t *spool_file;
+    struct sim_spool_request spool_queue[SIM_SPOOL_QUEUE]; /* served in order */
+    unsigned spool_queued;
+    int spool_count, spool_write_error_at, spool_read_error_at; /* fail that request; -1: none */
+    uint64_t spool_reads;
     struct mirror_endpoint *endpoint;
     unsigned lane_count;
     struct sim_lane lanes[SIM_DISKS_MAX];
@@ -300,6 +316,86 @@ static void sim_disk_step(struct sim_lane *l)
     }
 }
 
+/* --- the spool's file ------------------------------------------------------------------------- */
+
+static int sim_spool_start(void *owner, struct mirror_spool_io *io)
+{
+    struct sim *s = owner;
+
+    if (s->spool_queued == SIM_SPOOL_QUEUE)
+        return -ENOMEM;
+    s->spool_queue[s->spool_queued++] =
+        (struct sim_spool_request){.io = io, .due_ns = s->now_ns + sim_below(&s->random, 20000000)};
+    return 0;
+}
+
+static void sim_spool_failed(void *owner, int err)
+{
+    (void)owner;
+    (void)err;
+}
+
+static void sim_spool_emptied(void *owner)
+{
+    struct sim *s = owner;
+
+    /* What is read from now on must have been written from now on. */
+    memset(s->spool_file, 0xee, (size_t)SIM_SPOOL_SEGMENT_BYTES * SIM_SPOOL_SEGMENTS_MAX);
+}
+
+static const struct mirror_spool_ops sim_spool_ops = {
+    .start = sim_spool_start, .failed = sim_spool_failed, .emptied = sim_spool_emptied};
+
+static void sim_spool_step(struct sim *s)
+{
+    while (s->spool_queued > 0 && s->spool_queue[0].due_ns <= s->now_ns) {
+        struct mirror_spool_io *io = s->spool_queue[0].io;
+        int err = 0;
+
+        memmove(s->spool_queue, s->spool_queue + 1, --s->spool_queued * sizeof(s->spool_queue[0]));
+        s->spool_count++;
+        if (io->offset + io->length > (uint64_t)SIM_SPOOL_SEGMENT_BYTES * SIM_SPOOL_SEGMENTS_MAX)
+            abort();
+        if (io->write && s->spool_count == s->spool_write_error_at)
+            err = -ENOSPC;
+        else if (!io->write && s->spool_read_error_at >= 0 &&
+                 s->spool_count >= s->spool_read_error_at)
+            err = -EIO;
+        else if (io->write)
+            memcpy(s->spool_file + io->offset, io->data, io->length);
+        else
+            memcpy(io->data, s->spool_file + io->offset, io->length);
+        s->spool_reads += !io->write;
+        mirror_spool_complete(s->spool, io, err, s->now_ns);
+    }
+}
+
+/* Three sites of four have a spool, small or large; it fails at some write in one of four of these. */
+static void sim_spool_begin(struct sim *s)
+{
+    s->spool_write_error_at = s->spool_read_error_at = -1;
+    if (sim_below(&s->random, 4) == 0)
+        return;
+    s->spool_file = malloc((size_t)SIM_SPOOL_SEGMENT_BYTES * SIM_SPOOL_SEGMENTS_MAX);
+    if (!s->spool_file || mirror_spool_new(&s->spool,
+                                           SIM_SPOOL_SEGMENT_BYTES *
+                                               (1 + sim_below(&s->random, SIM_SPOOL_SEGMENTS_MAX)),
+                                           SIM_SPOOL_SEGMENT_BYTES, &sim_spool_ops, s) < 0)
+        abort();
+    if (sim_below(&s->random, 4) == 0)
+        s->spool_write_error_at = 1 + (int)sim_below(&s->random, 20);
+}
+
+static void sim_spool_end(struct sim *s)
+{
+    while (s->spool_queued > 0) {
+        s->now_ns = s->spool_queue[0].due_ns;
+        sim_spool_step(s);
+    }
+    mirror_spool_free(s->spool);
+    free(s->spool_file);
+}
+
 /* --- the client ------------------------------------------------------------------------------- */
 
 static void sim_put_option(struct buffer *b, uint32_t option, const void *data, uint32_t len)
@@ -377,6 +473,11 @@ static void sim_send_random(struct sim_lane *l)
         length = 65536 * (1 + (uint32_t)sim_below(r, 3)); /* bulk, in the log's eyes */
         offset = 65536 * sim_below(r, SIM_DISK_BYTES / 65536 - 2);
     }
+    if (l->sim->aligned) {
+        offset &= ~UINT64_C(4095);
+        length = (length + 4095) & ~UINT32_C(4095);
+        what = what >= 82 && what < 90 ? 75 : what;
+    }
     if (what < 70) {
         uint64_t word = sim_next(r);
 
@@ -384,6 +485,8 @@ static void sim_send_random(struct sim_lane *l)
             memcpy(data + i, &word, 8);
         if (what == 7)
             memset(data, 0, length);
+        else if (length >= 131072 && (what & 1))
+            memset(data + 65536 * sim_below(r, 2), 0, 65536);
         sim_effect(l->sim, l->model, 0, offset, length, data);
         sim_send(l, NBD_CMD_WRITE, 0, offset, length, data);
     } else if (what < 82) {
@@ -552,6 +655,7 @@ static void sim_link_step(struct sim_lane *l)
 static void sim_step(struct sim *s)
 {
     s->now_ns += 1 + sim_below(&s->random, 2000000);
+    sim_spool_step(s);
     for (unsigned i = 0; i < s->lane_count; i++) {
         struct sim_lane *l = &s->lanes[i];
 
@@ -567,6 +671,10 @@ static void sim_step(struct sim *s)
             mirror_target_flush_ahead(l->target);
         if (!l->closed && l->negotiated && sim_below(&s->random, 200) == 0)
             mirror_source_flush_ahead(l->source);
+        if (s->verify && !s->aligned && sim_below(&s->random, 30) == 0) {
+            mirror_source_set_ready(l->source, true);
+            mirror_source_verify(l->source);
+        }
     }
 }
 
@@ -592,7 +700,9 @@ static void sim_lane_new(struct sim *s, struct sim_lane *l, unsigned index, unsi
     if (!l->model || !l->disk ||
         mirror_source_new(&l->source, &(struct mirror_source_params){.export_name = l->name,
                                                                      .size_bytes = SIM_DISK_BYTES,
-                                                                     .budget = s->budget}) < 0 ||
+                                                                     .budget = s->budget,
+                                                                     .spool = s->spool,
+                                                                     .verify = s->verify}) < 0 ||
         mirror_endpoint_add(s->endpoint, l->source) < 0 ||
         mirror_connection_new(&l->connection, s->endpoint, NULL, NULL) < 0 ||
         mirror_target_new(&l->target, &(struct mirror_target_params){
@@ -641,7 +751,8 @@ static void sim_check_lane(struct sim *s, struct sim_lane *l)
         sim_fail(s, "%s: the disks differ", l->name);
     else if (l->durable != l->effects)
         sim_fail(s, "%s: done without a flush of everything", l->name);
-    else if (source.log.held_now != 0 || source.log.fill_bytes != 0 || source.log.unsent_bytes != 0)
+    else if (source.log.held_now != 0 || source.log.fill_bytes != 0 ||
+             source.log.unsent_bytes != 0 || source.log.spooled_bytes != 0)
         sim_fail(s, "%s: the log is done and not empty", l->name);
     else if (target.queue_bytes != 0 || target.queue_operations != 0 || target.in_flight != 0)
         sim_fail(s, "%s: the target is done and not empty", l->name);
@@ -651,7 +762,7 @@ static void sim_check_lane(struct sim *s, struct sim_lane *l)
 
 /* What happened over all seeds, so that a test can see that it tested something. */
 struct sim_totals {
-    uint64_t held, coalesced, applied;
+    uint64_t held, coalesced, applied, spooled, spool_reads, checked;
 };
 
 static void sim_count(struct sim *s, struct sim_totals *totals)
@@ -663,12 +774,16 @@ static void sim_count(struct sim *s, struct sim_totals *totals)
         totals->held += stats.log.held_count;
         totals->coalesced += stats.log.coalesced_entries;
         totals->applied += stats.log.applied_entries;
+        totals->spooled += stats.log.spooled_ever_bytes;
+        totals->checked += stats.check.checked_bytes;
     }
+    totals->spool_reads += s->spool_reads;
 }
 
-static void sim_begin(struct sim *s, uint64_t seed)
+static void sim_begin_as(struct sim *s, uint64_t seed, bool aligned)
 {
     memset(s, 0, sizeof(*s));
+    s->aligned = aligned;
     s->seed = s->random.state = seed;
     s->now_ns = 1000000000;
     s->disk_error_at = -1;
@@ -679,9 +794,16 @@ static void sim_begin(struct sim *s, uint64_t seed)
     if (mirror_budget_new(&s->budget, LIMIT_LOG_LEAST_BYTES) < 0 ||
         mirror_endpoint_new(&s->endpoint) < 0)
         abort();
+    sim_spool_begin(s);
+    s->verify = aligned || sim_below(&s->random, 2);
     s->lane_count = 1 + (unsigned)sim_below(&s->random, SIM_DISKS_MAX);
     for (unsigned i = 0; i < s->lane_count; i++)
         sim_lane_new(s, &s->lanes[i], i, 20 + (unsigned)sim_below(&s->random, 200));
+}
+
+static void sim_begin(struct sim *s, uint64_t seed)
+{
+    sim_begin_as(s, seed, false);
 }
 
 static void sim_run(struct sim *s)
@@ -698,6 +820,7 @@ static void sim_end(struct sim *s)
         sim_lane_free(&s->lanes[i]);
     mirror_endpoint_free(s->endpoint);
     mirror_budget_free(s->budget);
+    sim_spool_end(s);
 }
 
 /* A whole mirror without faults must end with equal disks. False: s->failure says what went wrong. */
@@ -707,7 +830,10 @@ static inline bool sim_mirror(struct sim *s, uint64_t seed, struct sim_totals *t
     sim_run(s);
     for (unsigned i = 0; i < s->lane_count; i++)
         sim_check_lane(s, &s->lanes[i]);
-    if (mirror_budget_peak_bytes(s->budget) > mirror_budget_limit_bytes(s->budget))
+    /* A disk whose next bytes are on the spool may read them whatever else is held. */
+    if (mirror_budget_peak_bytes(s->budget) >
+        mirror_budget_limit_bytes(s->budget) +
+            (s->spool ? s->lane_count * (uint64_t)SIM_SPOOL_SEGMENT_BYTES : 0))
         sim_fail(s, "the logs held %" PRIu64 " bytes, more than their budget",
                  mirror_budget_peak_bytes(s->budget));
     sim_count(s, totals);

@@ -99,7 +99,7 @@ static void feed_target(const uint8_t *data, size_t len, size_t most, bool open)
 
 static void feed_source(const uint8_t *data, size_t len, size_t most)
 {
-    struct mirror_source_params params = {.export_name = "d", .size_bytes = SIZE};
+    struct mirror_source_params params = {.export_name = "d", .size_bytes = SIZE, .verify = true};
     struct mirror_budget *budget;
     struct mirror_source *m;
     struct buffer out = {0};

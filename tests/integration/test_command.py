@@ -289,6 +289,7 @@ BROKEN = {
     "a number too large": (lambda t: t + "[link]\nstripes = 100\n", ["stripes"]),
     "a size that is none": (lambda t: t + "[storage]\nlog_memory = lots\n", ["log_memory"]),
     "a size too small": (lambda t: t + "[storage]\nlog_memory = 1K\n", ["log_memory"]),
+    "a stall without end": (lambda t: t + "[storage]\nstall_limit_s = 6000\n", ["stall_limit_s"]),
     "an unknown choice": (lambda t: t + "[storage]\nold_disks = burn\n", ["old_disks"]),
     "a bad boolean": (lambda t: t + "[libvirt]\nmonitor = maybe\n", ["monitor"]),
     "itself as a peer": (lambda t: t.replace("[peer elsewhere]", "[peer somewhere]"), ["somewhere", "itself"]),

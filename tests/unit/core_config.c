@@ -85,7 +85,9 @@ static void test_all_settings(void **state)
         "[libvirt]\nuri = test:///default\nsocket = /l\nqemu_user = root\nmonitor = no\n"
         "[link]\nstripes = 16\nwindow = 64M\nsocket_buffer = 0\ncongestion_control = cubic\n"
         "stripe_timeout_s = 2\noutage_limit_s = 86400\n"
-        "[storage]\ndirectories = /a /b  /c\nlog_memory = 1G\nold_disks = remove\n"
+        "[storage]\ndirectories = /a /b  /c\nlog_memory = 1G\nstall_limit_s = 3\nspool = "
+        "/s\nspool_size = 2G\nold_disks = "
+        "remove\n"
         "[memory]\ndowntime_ms = 50\nswitchover_deadline_s = 5\ncodec = no\npage_store = 64M\n"
         "converge = auto-converge\nstun_actuator = cgroup\nstun_max_percent = 50\ndowntime_max_ms = 900\n"
         "[peer b]\naddress = b.example:7077\nfingerprint = " FINGERPRINT_A "\n"
@@ -103,6 +105,9 @@ static void test_all_settings(void **state)
     assert_int_equal(c->directory_count, 3);
     assert_string_equal(c->directories[2], "/c");
     assert_int_equal(c->log_memory_bytes, 1 << 30);
+    assert_int_equal(c->stall_limit_s, 3);
+    assert_string_equal(c->spool_dir, "/s");
+    assert_int_equal(c->spool_bytes, UINT64_C(2) << 30);
     assert_int_equal(c->old_disks, OLD_DISKS_REMOVE);
     assert_int_equal(c->downtime_ms, 50);
     assert_false(c->codec);
@@ -146,6 +151,9 @@ static void test_broken_things_are_named(void **state)
         {"[storage]\ndirectories = images\n", "directories"},
         {"[storage]\ndirectories =\n", "directories"},
         {"[storage]\nlog_memory = 1M\n", "log_memory"},
+        {"[storage]\nstall_limit_s = 0\n", "stall_limit_s"},
+        {"[storage]\nspool = spool\n", "spool"},
+        {"[storage]\nspool_size = 1M\n", "spool_size"},
         {"[storage]\nold_disks = burn\n", "old_disks"},
         {"[memory]\ndowntime_ms = 0\n", "downtime_ms"},
         {"[memory]\ncodec = perhaps\n", "codec"},

@@ -49,7 +49,7 @@ static int begin(void **state)
 
     assert_non_null(f);
     assert_int_equal(mirror_budget_new(&f->budget, MIB), 0);
-    assert_int_equal(mirror_log_new(&f->log, f->budget, &ops, f), 0);
+    assert_int_equal(mirror_log_new(&f->log, f->budget, NULL, NULL, &ops, f), 0);
     *state = f;
     return 0;
 }
@@ -237,18 +237,85 @@ static void bulk_waits_longer_than_the_guest(void **state)
 {
     struct fixture *f = *state;
 
-    for (unsigned i = 0; i < 11; i++)
+    /* A budget as small as this leaves the copy a quarter. */
+    for (unsigned i = 0; i < 3; i++)
         assert_int_equal(put(f, MIRROR_LOG_WRITE, i * 64 * KIB, 64 * KIB, i),
                          MIRROR_LOG_ACKNOWLEDGE);
     assert_true(mirror_log_last_was_bulk(f->log));
-    assert_int_equal(put(f, MIRROR_LOG_WRITE, 12 * 64 * KIB, 64 * KIB, 12), MIRROR_LOG_HOLD);
-    assert_int_equal(put(f, MIRROR_LOG_WRITE, 5 * MIB + 512, 4096, 13), MIRROR_LOG_ACKNOWLEDGE);
+    assert_int_equal(put(f, MIRROR_LOG_WRITE, 4 * 64 * KIB, 64 * KIB, 4), MIRROR_LOG_HOLD);
+    assert_int_equal(put(f, MIRROR_LOG_WRITE, 5 * MIB + 512, 4096, 5), MIRROR_LOG_ACKNOWLEDGE);
     assert_false(mirror_log_last_was_bulk(f->log));
-    expect_stream(f, 1 << 20,
-                  "WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE WRITE");
+    expect_stream(f, 1 << 20, "WRITE WRITE WRITE WRITE WRITE");
     assert_int_equal(mirror_log_applied(f->log, 1, 0), 0);
     assert_int_equal(f->released_count, 1);
     assert_true(f->released_bulk[0]);
+}
+
+/* What is zero in a large write travels as such; the parts are answered as one. */
+static void zeroes_within_a_write(void **state)
+{
+    struct fixture *f = *state;
+    struct mirror_log_request r = {
+        .kind = MIRROR_LOG_WRITE, .offset = 512, .length = 260 * KIB, .cookie = 9};
+    enum mirror_log_answer answer = MIRROR_LOG_HOLD;
+
+    r.payload = calloc(1, r.length);
+    assert_non_null(r.payload);
+    r.payload[10] = 1; /* data, zeroes, zeroes, data and a rest */
+    r.payload[3 * 64 * KIB + 77] = 2;
+    assert_int_equal(mirror_log_append(f->log, &r, 1000, &answer), 0);
+    assert_null(r.payload);
+    assert_int_equal(answer, MIRROR_LOG_ACKNOWLEDGE);
+    assert_int_equal(stats(f).in_payload_bytes, (64 + 68) * KIB);
+    assert_int_equal(stats(f).in_bytes, 260 * KIB);
+    expect_stream(f, 1000, "WRITE ZERO WRITE");
+    assert_int_equal(f->released_count, 0);
+    assert_int_equal(mirror_log_applied(f->log, 3, 0), 0);
+    assert_int_equal(f->released_count, 0);
+}
+
+static void marks_of_small_and_large_budgets(void **state)
+{
+    struct mirror_budget *b;
+
+    (void)state;
+    assert_int_equal(mirror_budget_new(&b, 256 * MIB), 0);
+    assert_int_equal(mirror_budget_plan_bytes(b, 1), 256 * MIB);
+    mirror_budget_set_limit(b, 64 * MIB); /* 56 for the guest, 16 below that for the copy */
+    assert_int_equal(mirror_budget_plan_bytes(b, 1), 40 * MIB / 3 * 4);
+    mirror_budget_set_limit(b, 8 * MIB);
+    assert_int_equal(mirror_budget_plan_bytes(b, 1), 2 * MIB / 3 * 4);
+    mirror_budget_free(b);
+}
+
+/* The pacer spreads the guest's acknowledgements, in order, and leaves the copy's alone. */
+static void paced_acknowledgements(void **state)
+{
+    struct fixture *f = *state;
+    struct ack_pacer pacer = {0};
+    struct mirror_log *log;
+    struct fixture g = {.budget = f->budget};
+
+    assert_int_equal(mirror_log_new(&log, f->budget, &pacer, NULL, &ops, &g), 0);
+    g.log = log;
+    ack_pacer_set(&pacer, 4096 * 100, 1000000000); /* one in 10 ms */
+    mirror_log_tick(log, 1000000000);
+    assert_int_equal(put(&g, MIRROR_LOG_WRITE, 512, 4096, 1), MIRROR_LOG_ACKNOWLEDGE);
+    pacer.next_ns = 1010000000; /* put() tells no time */
+    assert_int_equal(put(&g, MIRROR_LOG_WRITE, 8192, 4096, 2), MIRROR_LOG_HOLD);
+    assert_int_equal(put(&g, MIRROR_LOG_WRITE, 16384, 4096, 3), MIRROR_LOG_HOLD);
+    assert_int_equal(stats(&g).held_guest_now, 2);
+    assert_int_equal(put(&g, MIRROR_LOG_WRITE, MIB, 64 * KIB, 4), MIRROR_LOG_ACKNOWLEDGE);
+    mirror_log_tick(log, 1009000000);
+    assert_int_equal(g.released_count, 0);
+    mirror_log_tick(log, 1011000000);
+    assert_int_equal(g.released_count, 1);
+    assert_int_equal(g.released[0], 2);
+    ack_pacer_set(&pacer, 0, 1012000000); /* no pace any more: everything at once */
+    mirror_log_tick(log, 1012000000);
+    assert_int_equal(g.released_count, 2);
+    assert_int_equal(stats(&g).held_guest_now, 0);
+    mirror_log_free(log);
 }
 
 static void an_oversized_request_passes_alone(void **state)
@@ -269,7 +336,7 @@ static void disks_share_in_turn(void **state)
     struct fixture *f = *state;
     struct fixture g = {.budget = f->budget};
 
-    assert_int_equal(mirror_log_new(&g.log, g.budget, &ops, &g), 0);
+    assert_int_equal(mirror_log_new(&g.log, g.budget, NULL, NULL, &ops, &g), 0);
     assert_true(mirror_log_admit(f->log, 900 * KIB));
     put(f, MIRROR_LOG_WRITE, 0, 900 * KIB, 1);
     assert_false(mirror_log_admit(g.log, 500 * KIB));
@@ -329,6 +396,9 @@ int main(void)
         TEST(zeroes_carry_nothing),
         TEST(acknowledgements_wait_for_room),
         TEST(bulk_waits_longer_than_the_guest),
+        TEST(paced_acknowledgements),
+        TEST(zeroes_within_a_write),
+        cmocka_unit_test(marks_of_small_and_large_budgets),
         TEST(an_oversized_request_passes_alone),
         TEST(disks_share_in_turn),
         TEST(applied_is_checked),

@@ -30,13 +30,16 @@ static const struct mirror_wire_message to_target[] = {
     {.type = MIRROR_WIRE_TRIM, .length = 65536, .seq = 3, .offset = UINT64_MAX},
     {.type = MIRROR_WIRE_FLUSH, .seq = 4},
     {.type = MIRROR_WIRE_READ, .length = 1, .seq = 5, .offset = 99},
-    {.type = MIRROR_WIRE_CLOSE, .seq = 6, .offset = 7},
+    {.type = MIRROR_WIRE_CHECK, .length = 1 << 20, .seq = 6, .offset = 4096},
+    {.type = MIRROR_WIRE_CLOSE, .seq = 7, .offset = 7},
 };
 
 static const struct mirror_wire_message to_source[] = {
     {.type = MIRROR_WIRE_APPLIED, .seq = 3, .offset = 4096},
     {.type = MIRROR_WIRE_READ_DATA, .length = 1, .seq = 5, .payload = (uint8_t *)"x"},
     {.type = MIRROR_WIRE_READ_DATA, .seq = 7, .offset = EIO},
+    {.type = MIRROR_WIRE_DIGEST, .length = 16, .seq = 6, .payload = (uint8_t *)"0123456789abcdef"},
+    {.type = MIRROR_WIRE_DIGEST, .seq = 8, .offset = EIO},
     {.type = MIRROR_WIRE_CLOSED, .seq = 6},
     {.type = MIRROR_WIRE_ERROR, .length = 4, .offset = ENOSPC, .payload = (uint8_t *)"full"},
     {.type = MIRROR_WIRE_ERROR, .offset = EIO},

@@ -60,9 +60,9 @@ class _CopyStart(threading.Thread):
         self.join()
 
 
-def measure_move(guest, mover, time_limit_s):
-    """Moves the guest to the other site, verifies it there, and returns the measurement as a dict.
-    A move that does not end in its time gives {"unfinished": reason} and what can be told anyway."""
+def measure_move(guest, mover, time_limit_s, seen=None):
+    """Moves the guest to the other site, verifies it there, and returns the measurement as a dict; `seen`, a
+    dict, gets what it was measured from: when it started, when the copy did, the heartbeats. A move that does not end in its time gives {"unfinished": reason} and what can be told anyway."""
     lab = guest.lab
     source = guest.only_site()
     target = lab.other(source.name)
@@ -81,6 +81,8 @@ def measure_move(guest, mover, time_limit_s):
     finally:
         copy.stop()
         beats = watch.stop()
+    if seen is not None:
+        seen.update(start=start, copy=copy.time or start, beats=beats, source=source.name)
     stats = guest.ask("stats")["writes"]
     result["wire_mib"] = (_wire_bytes(lab.line) - wire) / 2**20
     result["writes_per_s"] = write_rate(beats, source.name, copy.time or start)

@@ -19,7 +19,7 @@ enum {
 struct invocation {
     struct client *client;
     bool json;
-    bool all, detach, hold, probe;
+    bool all, detach, hold, probe, verify;
     const char *to, *run_at, *at, *bwlimit;
     const char *argument; /* DOMAIN, ID or SITE */
     const char *rate;     /* the second argument of bwlimit */

@@ -158,8 +158,9 @@ static int run_move(struct invocation *in)
         return EXIT_USAGE;
     }
     if (client_call(in->client, "/v1/moves", true,
-                    json_pack("{s:s, s:s, s:b, s:s*, s:s*}", "domain", in->argument, "to", in->to,
-                              "hold", in->hold, "at", in->at, "bwlimit", in->bwlimit),
+                    json_pack("{s:s, s:s, s:b, s:b, s:s*, s:s*}", "domain", in->argument, "to",
+                              in->to, "hold", in->hold, "verify", in->verify, "at", in->at,
+                              "bwlimit", in->bwlimit),
                     &answer, &err) < 0)
         return invocation_fail(in, &err);
     snprintf(id, sizeof(id), "%s", invocation_member(answer, "id"));
@@ -324,7 +325,7 @@ static int run_identity(struct invocation *in)
 }
 
 static const struct command commands[] = {
-    {"move", "move DOMAIN --to SITE [--bwlimit RATE] [--detach] [--hold | --at HH:MM]",
+    {"move", "move DOMAIN --to SITE [--bwlimit RATE] [--verify] [--detach] [--hold | --at HH:MM]",
      "move a running VM", ARGUMENT_NEEDED, run_move},
     {"list", "list [--all]", "moves running now, and past ones", ARGUMENT_NONE, run_list},
     {"show", "show ID", "one move in full", ARGUMENT_NEEDED, run_show},
@@ -376,19 +377,13 @@ static int run_command(struct invocation *in, int argc, char **argv)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"socket", required_argument, NULL, 's'},
-        {"json", no_argument, NULL, 'j'},
-        {"to", required_argument, NULL, 't'},
-        {"detach", no_argument, NULL, 'd'},
-        {"hold", no_argument, NULL, 'H'},
-        {"at", required_argument, NULL, 'A'},
-        {"all", no_argument, NULL, 'a'},
-        {"bwlimit", required_argument, NULL, 'b'},
-        {"probe", no_argument, NULL, 'p'},
-        {"run-at", required_argument, NULL, 'r'},
-        {"version", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"socket", required_argument, NULL, 's'},  {"json", no_argument, NULL, 'j'},
+        {"to", required_argument, NULL, 't'},      {"detach", no_argument, NULL, 'd'},
+        {"hold", no_argument, NULL, 'H'},          {"verify", no_argument, NULL, 'V'},
+        {"at", required_argument, NULL, 'A'},      {"all", no_argument, NULL, 'a'},
+        {"bwlimit", required_argument, NULL, 'b'}, {"probe", no_argument, NULL, 'p'},
+        {"run-at", required_argument, NULL, 'r'},  {"version", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
     };
     const char *socket_path = "/run/ferry/ferry.sock";
     struct invocation in = {0};
@@ -410,6 +405,9 @@ int main(int argc, char **argv)
             break;
         case 'H':
             in.hold = true;
+            break;
+        case 'V':
+            in.verify = true;
             break;
         case 'A':
             in.at = optarg;

@@ -83,7 +83,7 @@ static void detail(const json_t *move, char *buf, size_t cap)
     char a[16], b[16], c[16];
 
     if (strcmp(phase, "copying") == 0)
-        snprintf(buf, cap, "disk %s of %s, %s unapplied%s%s",
+        snprintf(buf, cap, "disk %s of %s, %s unapplied%s%s%s",
                  size(number(move, "disk", "done_bytes"), a),
                  size(number(move, "disk", "total_bytes"), b),
                  size(number(move, "disk", "log_bytes"), c),
@@ -92,7 +92,8 @@ static void detail(const json_t *move, char *buf, size_t cap)
                      : "",
                  strcmp(text(json_object_get(move, "disk"), "speed_limit_reason"), "none")
                      ? text(json_object_get(move, "disk"), "speed_limit_reason")
-                     : "");
+                     : "",
+                 number(move, "disk", "guest_limit_bytes_per_s") > 0 ? ", guest too" : "");
     else if (strcmp(phase, "memory") == 0)
         snprintf(buf, cap, "memory %s left, %s/s dirtied, round %.0f, stun %.0f%%",
                  size(number(move, "memory", "remaining_bytes"), a),
@@ -146,6 +147,16 @@ static void print_downtime(const json_t *parts)
     printf("\n");
 }
 
+/* "  slowed: the guest for 12 s by the link" */
+static void print_slowed(const json_t *move, const char *who, const char *key)
+{
+    const char *reason;
+    json_t *ms;
+
+    json_object_foreach(json_object_get(json_object_get(move, "disk"), key), reason, ms) printf(
+        "  slowed: the %s for %.1f s by the %s\n", who, json_number_value(ms) / 1000, reason);
+}
+
 static void print_hold(const json_t *move)
 {
     time_t at = (time_t)(number(move, NULL, "switchover_at_ms") / 1000);
@@ -196,12 +207,18 @@ void progress_report(const json_t *move)
     printf("  disk:   %s of data", size(number(move, "disk", "bytes"), a));
     printf(", %s on the link, copied in %.1f s\n", size(number(move, "disk", "wire_bytes"), a),
            number(move, "disk", "copied_ms") / 1000);
+    if (json_object_get(move, "verify"))
+        printf("  verify: %s compared and equal, %s not compared\n",
+               size(number(move, "verify", "checked_bytes"), a),
+               size(number(move, "verify", "unchecked_bytes"), b));
     printf("  memory: %s", size(number(move, "memory", "bytes"), a));
     printf(", %s on the link, %.0f rounds\n", size(number(move, "memory", "wire_bytes"), b),
            number(move, "memory", "iterations"));
     printf("  link:   RTT %.1f ms, %s in all, %.0f outages\n", number(move, "link", "rtt_ms"),
            size(number(move, "link", "wire_bytes"), a), number(move, "link", "outages"));
     print_downtime(json_object_get(move, "downtime_parts_ms"));
+    print_slowed(move, "copy", "copy_slowed_ms");
+    print_slowed(move, "guest", "guest_slowed_ms");
     printf("  guest:  %.0f writes acknowledged, p50 %.0f us, p99 %.0f us, max %.0f us\n",
            number(move, "guest_write_latency_us", "count"),
            number(move, "guest_write_latency_us", "p50"),
