@@ -10,7 +10,7 @@ import time
 from lablib import options
 from lablib.base import REPOSITORY, LabError, wait_until
 
-from . import report
+from . import cases, report
 from .bed import lab_for
 from .linkload import Load, rate_mbit, windows_mbit
 from .pipes import socat_mbit, ssh_mbit
@@ -21,7 +21,7 @@ CLEAN = {"rtt": 100, "rate": 1000, "loss": 0, "queue": 50}
 
 
 def add_options(parser):
-    parser.add_argument("--cases", default="all", metavar="NAME[,NAME]", help=f"of {', '.join(CASES)}")
+    cases.add_option(parser, CASES)
     parser.add_argument("--seconds", type=float, default=15, metavar="S", help="of each load")
     parser.add_argument("--cuts", type=int, default=10, metavar="N", help="of the line, in case 'cut'")
     parser.add_argument("--cut-seconds", type=float, default=60, metavar="S", help="each")
@@ -29,13 +29,9 @@ def add_options(parser):
 
 def run(args, say):
     """Rows and the single measurements behind them."""
-    names = list(CASES) if args.cases == "all" else args.cases.split(",")
-    unknown = set(names) - set(CASES)
-    if unknown:
-        raise LabError(f"there is no case {', '.join(unknown)}", f"there are {', '.join(CASES)}")
     subprocess.run([REPOSITORY / "tools/deps", "lab", "bench"], check=True)
     rows, runs = [], {}
-    for name in names:
+    for name in cases.chosen(args, CASES):
         say(f"case {name}")
         line, case = CASES[name]
         parser = argparse.ArgumentParser()

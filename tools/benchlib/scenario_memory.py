@@ -7,9 +7,8 @@ import pathlib
 import tempfile
 
 from lablib import options
-from lablib.base import LabError
 
-from . import recording, report
+from . import cases, recording, report
 from .bed import guest_for, lab_for
 from .measure import measure_move
 from .movers import mover
@@ -32,7 +31,7 @@ STOCK = ("virsh-sync", "virsh-xbzrle", "virsh-multifd")
 
 
 def add_options(parser):
-    parser.add_argument("--cases", default="all", metavar="NAME[,NAME]", help=f"of {', '.join(CASES)}")
+    cases.add_option(parser, CASES)
     parser.add_argument("--modes", default=",".join(STOCK), metavar="NAME[,NAME]", help="references beside ferry")
     parser.add_argument("--time-limit", type=float, default=180, metavar="S", help="of one move")
     options.add_up(parser)
@@ -40,12 +39,8 @@ def add_options(parser):
 
 def run(args, say):
     """Rows and the single measurements behind them."""
-    names = list(CASES) if args.cases == "all" else args.cases.split(",")
-    unknown = set(names) - set(CASES)
-    if unknown:
-        raise LabError(f"there is no case {', '.join(unknown)}", f"there are {', '.join(CASES)}")
     rows, runs = [], {}
-    for name in names:
+    for name in cases.chosen(args, CASES):
         runs[name] = _run_case(name, args, say)
         rows += _rows(name, runs[name])
     return rows, runs

@@ -8,9 +8,8 @@ import threading
 import time
 
 from lablib import options
-from lablib.base import LabError
 
-from . import report
+from . import cases, report
 from .bed import guest_for, lab_for
 from .heartbeat import write_rate
 from .measure import measure_move
@@ -28,7 +27,7 @@ QUIET = {"memory": 256, "disks": 1, "disk": 1024, "format": "raw", "files": 600,
 
 
 def add_options(parser):
-    parser.add_argument("--cases", default="all", metavar="NAME[,NAME]", help=f"of {', '.join(CASES)}")
+    cases.add_option(parser, CASES)
     parser.add_argument("--ferry-only", action="store_true", help="without the reference")
     parser.add_argument("--time-limit", type=float, default=120, metavar="S", help="of one move")
     options.add_up(parser)
@@ -36,12 +35,8 @@ def add_options(parser):
 
 def run(args, say):
     """Rows and the single measurements behind them."""
-    names = list(CASES) if args.cases == "all" else args.cases.split(",")
-    unknown = set(names) - set(CASES)
-    if unknown:
-        raise LabError(f"there is no case {', '.join(unknown)}", f"there are {', '.join(CASES)}")
     rows, runs = [], {}
-    for name in names:
+    for name in cases.chosen(args, CASES):
         case = CASES[name]
         line = {"rtt": 100, "rate": 1000, "loss": 0, "queue": 50, **case.get("line", {})}
         settings = argparse.Namespace(**{**vars(args), **QUIET, **case.get("guest", {}), **line})

@@ -11,7 +11,7 @@ import time
 from lablib import options, witness
 from lablib.base import LabError, built, wait_until
 
-from . import report
+from . import cases, report
 from .bed import guest_for, lab_for
 from .measure import measure_move
 from .movers import mover
@@ -30,7 +30,7 @@ LIMITS = "find /sys/fs/cgroup -path '*/machine*' -path '*/vcpu*' \\( -name cpu.c
 
 
 def add_options(parser):
-    parser.add_argument("--cases", default="all", metavar="NAME[,NAME]", help=f"of {', '.join(CASES)}")
+    cases.add_option(parser, CASES)
     parser.add_argument("--modes", default=",".join(STOCK), metavar="NAME[,NAME]", help="references beside ferry")
     parser.add_argument("--crashes", type=int, default=10, metavar="N", help="of ferryd, in case 'crash'")
     parser.add_argument("--time-limit", type=float, default=100, metavar="S", help="of one move")
@@ -39,12 +39,8 @@ def add_options(parser):
 
 def run(args, say):
     """Rows and the single measurements behind them."""
-    names = list(CASES) if args.cases == "all" else args.cases.split(",")
-    unknown = set(names) - set(CASES)
-    if unknown:
-        raise LabError(f"there is no case {', '.join(unknown)}", f"there are {', '.join(CASES)}")
     rows, runs = [], {}
-    for name in names:
+    for name in cases.chosen(args, CASES):
         say(f"case {name}")
         guest_args = argparse.Namespace(**vars(args))
         vars(guest_args).update(LINE, **GUEST, dirty=FACTORS.get(name, 3) * LINK_MIB_S, ferryd=True)
