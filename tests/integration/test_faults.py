@@ -16,12 +16,11 @@ import functools
 import os
 import random
 import sys
-import time
 
 import faultcases
 import ferrylab
-from faultcases import GATES, LIKE, LINKS, VICTIMS, Case, Watch
-from ferrylab import (Failed, expect, expect_equal, expect_nothing_at, expect_stayed, until, wait_finished)
+from faultcases import GATES, LINKS, VICTIMS, Case, Watch
+from ferrylab import expect, expect_equal, expect_nothing_at, until, wait_finished
 
 CONF = {"link.outage_limit_s": 5, "link.stripe_timeout_s": 2}
 SAMPLE, SAMPLE_STALLS = 17, 3  # about four minutes
