@@ -22,6 +22,8 @@ enum {
     READS_MAX = 4,
     /* What is next in line is brought back, no more: 4 segments of bytes, and a bound for the search. */
     LOOK_AHEAD_SEGMENTS = 4,
+    LOOK_AHEAD_SHARE =
+        8, /* of a small budget: what is brought back must leave the copy its place */
     LOOK_AHEAD_ENTRIES = 1024,
 };
 
@@ -178,7 +180,8 @@ void mirror_log_unspool(struct mirror_log *log)
 
     if (!log->spool || log->stats.spooled_bytes == 0)
         return;
-    enough_bytes = (uint64_t)LOOK_AHEAD_SEGMENTS * mirror_spool_segment_bytes(log->spool);
+    enough_bytes = MIN((uint64_t)LOOK_AHEAD_SEGMENTS * mirror_spool_segment_bytes(log->spool),
+                       mirror_budget_plan_bytes(log->budget, 1) / LOOK_AHEAD_SHARE);
     TAILQ_FOREACH(e, &log->unsent, link)
     {
         if (seen++ == LOOK_AHEAD_ENTRIES || ahead_bytes >= enough_bytes)

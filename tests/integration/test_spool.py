@@ -11,9 +11,9 @@ import ferrylab
 from ferrylab import expect, expect_committed, expect_equal, expect_moved, small_folder, until, wait_finished
 
 FOLDER = "/var/cache/libvirt"
-CONF = {"storage.log_memory": "16M", "storage.stall_limit_s": "5", "storage.spool": FOLDER,
+CONF = {"storage.log_memory": "64M", "storage.stall_limit_s": "5", "storage.spool": FOLDER,
         "storage.spool_size": "1G"}
-BUSY = {"files": 60, "disk": 192, "dirty": 1, "dirty_set": 4, "iops": 400}
+BUSY = {"files": 60, "disk": 192, "dirty": 1, "dirty_set": 4, "iops": 800}
 CUT_S = 12
 
 
@@ -29,7 +29,7 @@ def outage(bed):
     acknowledged = guest.ask("stats")["acknowledged"] - before
     view = move.view()
     bed.mend()
-    expect_equal(view["outcome"], "running", f"the move in the cut: {view['reason']}")
+    expect_equal(view["outcome"], "running", f"the move in the cut: {view['reason']}; {view['disk']}")
     expect(view["disk"]["spool_bytes"] > 0, f"nothing is on the spool: {view['disk']}")
     expect(acknowledged > 100, f"only {acknowledged} writes were acknowledged in the cut")
     report = expect_committed(move.end())
