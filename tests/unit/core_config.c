@@ -89,7 +89,8 @@ static void test_all_settings(void **state)
         "/s\nspool_size = 2G\nold_disks = "
         "remove\n"
         "[memory]\ndowntime_ms = 50\nswitchover_deadline_s = 5\ncodec = no\npage_store = 64M\n"
-        "converge = auto-converge\nstun_actuator = cgroup\nstun_max_percent = 50\ndowntime_max_ms = 900\n"
+        "converge = auto-converge\nstun_actuator = cgroup\nstun_max_percent = 50\ndowntime_max_ms "
+        "= 900\n"
         "[peer b]\naddress = b.example:7077\nfingerprint = " FINGERPRINT_A "\n"
         "allow = move-here, drill\n"
         "[peer c]\ncertificate_name = c.example\n");
