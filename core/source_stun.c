@@ -21,7 +21,7 @@ enum { VCPUS_MAX = 512 };
 
 static bool may_ask_qemu(const struct move_source *ms)
 {
-    return ms->service->config->monitor && ms->migrating && ms->sw.state == SOURCE_MOVING;
+    return source_disks_may_qmp(ms) && ms->sw.state == SOURCE_MOVING;
 }
 
 /* --- asking QEMU --------------------------------------------------------------------------- */
@@ -241,7 +241,7 @@ static void limit_throttle(struct move_source *ms, double kept)
     steer(ms, command);
 }
 
-static int put_back(struct move_source *ms)
+static void put_back(struct move_source *ms)
 {
     struct source_stun *st = &ms->stun;
     int r = 0;
@@ -256,7 +256,12 @@ static int put_back(struct move_source *ms)
         log_error("move %s (%s): the vCPUs' limits cannot be put back: %s", ms->move->id,
                   ms->move->info.name, strerror(-r));
     st->applied = ms->move->stun.level = 0;
-    return r;
+}
+
+static void let_go(struct move_source *ms)
+{
+    put_back(ms);
+    log_info("move %s (%s): stun off", ms->move->id, ms->move->info.name);
 }
 
 static int take(struct move_source *ms, unsigned level)
@@ -281,8 +286,7 @@ static void apply(struct move_source *ms, unsigned level)
     if (level == st->applied || st->steering)
         return;
     if (level == 0) {
-        put_back(ms);
-        log_info("move %s (%s): stun off", ms->move->id, ms->move->info.name);
+        let_go(ms);
         return;
     }
     r = take(ms, level);
@@ -342,7 +346,6 @@ static void follow(struct move_source *ms, uint64_t now_ns)
         .now_ns = now_ns,
         .rtt_ns = p->rtt_us * 1000,
         .stream_bytes = p->memory_stream,
-        .remaining_bytes = p->memory_remaining,
         .iteration = p->iterations,
         .dirty_bytes_s = p->dirty_rate,
         .sampled_bytes_s = ms->stun.sampled_bytes_s,
@@ -388,8 +391,7 @@ void source_stun_end(struct move_source *ms)
     if (ms->stun.applied == 0)
         return;
     account(ms, clock_now_ns());
-    put_back(ms);
-    log_info("move %s (%s): stun off", ms->move->id, ms->move->info.name);
+    let_go(ms);
 }
 
 void source_stun_free(struct move_source *ms)

@@ -153,7 +153,6 @@ void stun_update(struct stun *s, const struct stun_input *in, struct stun_output
         .level = away ? 0 : STUN_WHOLE - s->left,
         .downtime_limit_ms = s->limit_ms,
         .verdict = s->verdict,
-        .stream_bytes_s = stream_bytes_s,
         .dirty_bytes_s = s->dirty_bytes_s,
     };
 }

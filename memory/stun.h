@@ -42,10 +42,9 @@ struct stun_config {
 
 struct stun_input {
     uint64_t now_ns, rtt_ns;
-    uint64_t stream_bytes;    /* of memory, taken from QEMU so far */
-    uint64_t remaining_bytes; /* QEMU's count */
-    uint64_t iteration;       /* QEMU's: 1 = the first round */
-    uint64_t dirty_bytes_s;   /* QEMU's: of the round that ended last */
+    uint64_t stream_bytes;  /* of memory, taken from QEMU so far */
+    uint64_t iteration;     /* QEMU's: 1 = the first round */
+    uint64_t dirty_bytes_s; /* QEMU's: of the round that ended last */
     uint64_t
         sampled_bytes_s; /* the guest's own rate, sampled before anything was taken; 0: not known */
 };
@@ -54,8 +53,7 @@ struct stun_output {
     unsigned level; /* share of its CPU time that the guest is deprived of, of STUN_WHOLE */
     uint64_t downtime_limit_ms;
     enum stun_verdict verdict;
-    uint64_t stream_bytes_s; /* carried lately */
-    uint64_t dirty_bytes_s;  /* what the guest would dirty by itself, as far as it is known */
+    uint64_t dirty_bytes_s; /* what the guest would dirty by itself, as far as it is known */
 };
 
 struct stun {

@@ -12,9 +12,7 @@
 #define UNSENT_NS (4 * NS_PER_MS)
 #define FRAME_NS (5 * NS_PER_MS)
 #define UNSENT_LEAST_BYTES (16u * 1024u)
-/* What waits on a stream for its turn. */
-#define QUEUE_NS (20 * NS_PER_MS)
-#define QUEUE_LEAST_BYTES (64u * 1024u)
+/* What may wait on a stream before the rate is known. */
 #define QUEUE_FIRST_BYTES (256u * 1024u)
 #define FRAME_LEAST_BYTES (8u * 1024u)
 /* Bulk has begun when so many ticks in a row found more to send; it has ended after a while without. */
@@ -131,9 +129,7 @@ static void size_for_rate(struct link_session *ls, uint64_t rate, struct connect
 
     unsent = MAX(MIN(unsent, (uint64_t)CONNECTION_UNSENT_MAX_BYTES), (uint64_t)UNSENT_LEAST_BYTES);
     frame = MAX(MIN(frame, (uint64_t)LIMIT_FRAME_PAYLOAD_BYTES), (uint64_t)FRAME_LEAST_BYTES);
-    session_set_unsent_bytes(
-        ls->engine,
-        (uint32_t)MAX(MIN(bytes_in(rate, QUEUE_NS), (uint64_t)most), (uint64_t)QUEUE_LEAST_BYTES));
+    session_set_unsent_bytes(ls->engine, (uint32_t)MIN(session_queue_bytes(rate), (uint64_t)most));
     ret->unsent_bytes = (uint32_t)unsent & ~0xfffu; /* coarse: not a system call every time */
     session_set_frame_bytes(ls->engine, (uint32_t)frame);
 }

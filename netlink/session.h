@@ -134,6 +134,8 @@ void session_packed(struct packing *packing, const void *packed, size_t len);
 /* Bandwidth limits, shared with others and owned by the caller: of the whole session, of one stream. NULL: none. */
 void session_set_shaper(struct session *s, struct shaper *shaper);
 void stream_set_shaper(struct stream *stream, struct shaper *shaper);
+/* What may wait on a stream where so much is carried: when a guest is stopped, what is queued is downtime. */
+uint64_t session_queue_bytes(uint64_t rate_bytes_s);
 /* What a writer may queue on a stream ahead of the wire, from now on. */
 void session_set_unsent_bytes(struct session *s, uint32_t bytes);
 /* The largest frame from now on: an urgent one waits behind at most one on its stripe. */

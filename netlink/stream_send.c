@@ -22,10 +22,9 @@ enum { URGENT_COPY_BYTES = 8192 };
 
 #define LATE_SLACK_NS (30 * NS_PER_MS)
 
-/* Under a bandwidth limit a writer queues no more than what goes in this time: what is queued when a guest is stopped
- * is downtime. */
-#define UNSENT_NS (20 * NS_PER_MS)
-#define UNSENT_LEAST_BYTES (64u * 1024u)
+/* What may wait on a stream, in time, and at least. */
+#define QUEUE_NS (20 * NS_PER_MS)
+#define QUEUE_LEAST_BYTES (64u * 1024u)
 
 enum {
     SMALL_FRAME_BYTES = 512,
@@ -110,11 +109,14 @@ static int widen(struct range *r, size_t most)
 
 /* --- writing ------------------------------------------------------------------------------- */
 
+uint64_t session_queue_bytes(uint64_t rate_bytes_s)
+{
+    return MAX(rate_bytes_s * QUEUE_NS / NS_PER_S, (uint64_t)QUEUE_LEAST_BYTES);
+}
+
 static uint64_t within_limit(uint64_t cap, const struct shaper *limit)
 {
-    if (!limit || !limit->rate_bytes_s)
-        return cap;
-    return MIN(cap, MAX(limit->rate_bytes_s * UNSENT_NS / NS_PER_S, (uint64_t)UNSENT_LEAST_BYTES));
+    return limit && limit->rate_bytes_s ? MIN(cap, session_queue_bytes(limit->rate_bytes_s)) : cap;
 }
 
 size_t stream_room(const struct stream *st)

@@ -111,7 +111,6 @@ static void step(struct world *w)
     if (w->remaining <= 0)
         end_round(w);
     if (ms % STATS_MS == 0) {
-        w->told.remaining_bytes = (uint64_t)w->remaining;
         w->told.iteration = w->iteration;
         w->told.dirty_bytes_s = (uint64_t)w->round_dirty_bytes_s;
         if (w->samples && w->now_ns > 3 * NS_PER_S)

@@ -42,6 +42,16 @@ static void disks_end_equal(void **state)
     }
 }
 
+/* To the end of a move whose clients see errors, rightly. */
+static void run_with_errors(struct sim *s)
+{
+    for (unsigned i = 0; i < SIM_STEPS_MAX && !sim_is_over(s); i++) {
+        sim_step(s);
+        s->failed = false;
+    }
+    assert_true(sim_is_over(s));
+}
+
 /* Runs a move in which the disk fails at some request; nothing may hang, leak or be called done. */
 static void a_disk_error_fails_the_move(void **state)
 {
@@ -53,11 +63,7 @@ static void a_disk_error_fails_the_move(void **state)
     for (uint64_t seed = first; seed < first + count; seed++) {
         sim_begin(&s, seed);
         s.disk_error_at = (int)sim_below(&s.random, 60);
-        for (unsigned i = 0; i < SIM_STEPS_MAX && !sim_is_over(&s); i++) {
-            sim_step(&s);
-            s.failed = false; /* clients see errors, rightly */
-        }
-        assert_true(sim_is_over(&s));
+        run_with_errors(&s);
         for (unsigned i = 0; i < s.lane_count; i++) {
             struct sim_lane *l = &s.lanes[i];
             bool done = mirror_source_state(l->source) == MIRROR_SOURCE_DONE;
@@ -128,11 +134,7 @@ static void a_spool_that_cannot_be_read(void **state)
     for (uint64_t seed = first; seed < first + count; seed++) {
         sim_begin(&s, seed);
         s.spool_read_error_at = (int)sim_below(&s.random, 30);
-        for (unsigned i = 0; i < SIM_STEPS_MAX && !sim_is_over(&s); i++) {
-            sim_step(&s);
-            s.failed = false; /* clients see errors, rightly */
-        }
-        assert_true(sim_is_over(&s));
+        run_with_errors(&s);
         for (unsigned i = 0; i < s.lane_count; i++) {
             struct sim_lane *l = &s.lanes[i];
             bool done = mirror_source_state(l->source) == MIRROR_SOURCE_DONE;

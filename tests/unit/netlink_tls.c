@@ -19,7 +19,7 @@
 #include <openssl/ssl.h>
 
 #include "core/base/macros.h"
-#include "netlink/tls.h"
+#include "tests/unit/netlink_tls_site.h"
 
 struct place {
     char folder[32], key[64], certificate[64], other_key[64], other_certificate[64];
@@ -42,17 +42,6 @@ static void place_free(struct place *p)
     unlink(p->other_key);
     unlink(p->other_certificate);
     assert_int_equal(rmdir(p->folder), 0);
-}
-
-static struct tls_identity *load(const char *key, const char *certificate)
-{
-    struct tls_identity *id = NULL;
-    struct error err = {0};
-    char line[1024];
-
-    if (tls_identity_load(key, certificate, "site", &id, &err) < 0)
-        fail_msg("%s", error_line(&err, line, sizeof(line)));
-    return id;
 }
 
 static void expect_refused(const char *key, const char *certificate, const char *words)
@@ -164,7 +153,7 @@ static void test_both_see_the_other(void **state)
     struct tls_conn *client, *server;
     char buf[16];
     struct place p;
-    int fds[2], rc = -EAGAIN, rs = -EAGAIN;
+    int fds[2];
 
     (void)state;
     place_new(&p);
@@ -173,12 +162,7 @@ static void test_both_see_the_other(void **state)
     socket_pair(fds);
     assert_int_equal(tls_conn_new(a, fds[0], false, &client), 0);
     assert_int_equal(tls_conn_new(b, fds[1], true, &server), 0);
-    for (int i = 0; i < 20 && (rc == -EAGAIN || rs == -EAGAIN); i++) {
-        rc = rc == -EAGAIN ? tls_conn_handshake(client) : rc;
-        rs = rs == -EAGAIN ? tls_conn_handshake(server) : rs;
-    }
-    assert_int_equal(rc, 0);
-    assert_int_equal(rs, 0);
+    shake_hands(client, server);
     /* Each sees exactly who the other is: the owner compares, and both can tell a wrong one. */
     assert_string_equal(tls_conn_peer_fingerprint(client), tls_identity_fingerprint(b));
     assert_string_equal(tls_conn_peer_fingerprint(server), tls_identity_fingerprint(a));

@@ -17,6 +17,7 @@
 
 #include "core/base/macros.h"
 #include "netlink/link.h"
+#include "tests/unit/netlink_tls_site.h"
 
 enum { DAY_S = 24 * 3600 };
 
@@ -144,17 +145,6 @@ static void list_revoked(const struct authority *a, long serial, const char *pat
     X509_CRL_free(crl);
 }
 
-static struct tls_identity *load(const char *key, const char *certificate)
-{
-    struct tls_identity *id = NULL;
-    struct error err = {0};
-    char line[1024];
-
-    if (tls_identity_load(key, certificate, "site", &id, &err) < 0)
-        fail_msg("%s", error_line(&err, line, sizeof(line)));
-    return id;
-}
-
 static void clear(void)
 {
     static const char *const names[] = {"key", "cert", "ca", "crl", "own-key", "own-cert"};
@@ -172,7 +162,7 @@ static bool passes_for(const char *name, bool with_crl, char doubt[128])
     struct link_peer peer = {.name = "b"};
     struct tls_conn *a, *b;
     struct error err = {0};
-    int fds[2], ra = -EAGAIN, rb = -EAGAIN;
+    int fds[2];
     bool passes;
 
     snprintf(peer.certificate_name, sizeof(peer.certificate_name), "%s", name);
@@ -181,12 +171,7 @@ static bool passes_for(const char *name, bool with_crl, char doubt[128])
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
     assert_int_equal(tls_conn_new(own, fds[0], true, &a), 0);
     assert_int_equal(tls_conn_new(other, fds[1], false, &b), 0);
-    for (int i = 0; i < 20 && (ra == -EAGAIN || rb == -EAGAIN); i++) {
-        ra = ra == -EAGAIN ? tls_conn_handshake(a) : ra;
-        rb = rb == -EAGAIN ? tls_conn_handshake(b) : rb;
-    }
-    assert_int_equal(ra, 0);
-    assert_int_equal(rb, 0);
+    shake_hands(a, b);
     passes = link_peer_is(&peer, a);
     assert_false(link_peer_is(&peer, b)); /* the other one trusts no CA */
     snprintf(doubt, 128, "%s", tls_conn_peer_doubt(a));
