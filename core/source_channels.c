@@ -214,6 +214,7 @@ static void on_memory_accept(void *user, int fd)
     disk_source_set_ready(ms->disks);
     if (!ms->downtime_limit_ms) /* a VM without disks */
         source_channels_set_downtime(ms, ms->service->config->downtime_ms);
+    source_stun_prepare(ms);        /* likewise: with disks it has begun with the copy */
     if (source_disks_may_qmp(ms)) { /* the limit was the copy's */
         ms->move->pending++;
         virt_set_speed(ms->service->virt, ms->move->info.uuid, 0, on_limit_set, ms);

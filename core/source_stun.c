@@ -14,8 +14,13 @@ enum { VCPUS_MAX = 512 };
 
 /* How often the vCPUs' use is looked at, while they run free. */
 #define USE_SPAN_NS (500 * NS_PER_MS)
-/* A sample of the dirty rate takes QEMU a second. */
-#define SAMPLE_NS (1200 * NS_PER_MS)
+/* QEMU's samples of the dirty rate: of one second, known a little later; so many pages in all, within what it allows
+ * of each GiB. */
+#define SAMPLE_NS NS_PER_S
+#define SAMPLE_LOOK_NS (1200 * NS_PER_MS)
+#define SAMPLE_PAGES UINT64_C(16384)
+#define SAMPLE_PAGES_LEAST UINT64_C(128)
+#define SAMPLE_PAGES_MOST UINT64_C(16384)
 /* Beside round trips, of the time the guest stands still: stop, load, resume (docs/benchmarks.md). */
 #define OVERHEAD_MS 120
 
@@ -151,13 +156,22 @@ void source_stun_prepare(struct move_source *ms)
     ask(ms, "{\"execute\":\"query-cpus-fast\"}", on_vcpus);
 }
 
+/* --- samples of what the guest dirties ----------------------------------------------------- */
+
 static void on_sample_started(void *user, const struct error *err, const char *reply)
 {
     struct move_source *ms = user;
+    struct source_sample *sample = &ms->stun.sample;
 
     (void)reply;
-    if (!err->code)
-        ms->stun.sample_ns = clock_now_ns() + SAMPLE_NS;
+    if (err->code) { /* it would not do so a little later either */
+        sample->refused = true;
+        sample->begun_ns = 0;
+    } else {
+        sample->begun_ns = clock_now_ns();
+        sample->look_ns = sample->begun_ns + SAMPLE_LOOK_NS;
+        sample->left_ns = 0;
+    }
     move_source_call_returned(ms);
 }
 
@@ -165,20 +179,63 @@ static void on_sample_started(void *user, const struct error *err, const char *r
 static void on_sample(void *user, const struct error *err, const char *reply)
 {
     struct move_source *ms = user;
+    struct source_sample *sample = &ms->stun.sample;
     json_t *document = json_loads(reply, 0, NULL);
     const json_t *answer = json_object_get(document, "return");
     const char *status = json_string_value(json_object_get(answer, "status"));
     json_int_t rate = json_integer_value(json_object_get(answer, "dirty-rate"));
 
     if (!err->code && strcmp(status ? status : "", "measuring") == 0)
-        ms->stun.sample_ns = clock_now_ns() + SAMPLE_NS / 4; /* a busy host takes its time */
-    else if (!err->code && rate > 0 && ms->stun.applied == 0) {
-        ms->stun.sampled_bytes_s = (uint64_t)rate << 20;
-        log_info("move %s (%s): the guest dirties %lld MiB/s by itself", ms->move->id,
-                 ms->move->info.name, (long long)rate);
+        sample->look_ns = clock_now_ns() + SAMPLE_LOOK_NS / 4; /* a busy host takes its time */
+    else {
+        if (!err->code && rate > 0) {
+            sample->last.number++;
+            sample->last.bytes_s = (uint64_t)rate << 20;
+            sample->last.left = (unsigned)(sample->left_ns / SAMPLE_NS);
+            log_info("move %s (%s): the guest dirties %lld MiB/s with %u of 1000 of its time",
+                      ms->move->id, ms->move->info.name, (long long)rate, sample->last.left);
+        }
+        sample->begun_ns = 0;
     }
     json_decref(document);
     move_source_call_returned(ms);
+}
+
+static void start_sample(struct move_source *ms)
+{
+    uint64_t gib = (ms->move->progress.memory_total >> 30) + 1;
+    uint64_t pages = MIN(MAX(SAMPLE_PAGES / gib, SAMPLE_PAGES_LEAST), SAMPLE_PAGES_MOST);
+    char command[160];
+
+    ms->stun.sample.begun_ns = clock_now_ns();
+    ms->stun.sample.look_ns = 0;
+    snprintf(
+        command, sizeof(command),
+        "{\"execute\":\"calc-dirty-rate\",\"arguments\":{\"calc-time\":1,\"sample-pages\":%llu}}",
+        (unsigned long long)pages);
+    ask(ms, command, on_sample_started);
+}
+
+/* What the guest keeps in the second that QEMU looks at. */
+static void follow_sample(struct source_stun *st, uint64_t now_ns)
+{
+    struct source_sample *sample = &st->sample;
+    uint64_t from_ns = MAX(st->ticked_ns, sample->begun_ns);
+    uint64_t to_ns = MIN(now_ns, sample->begun_ns + SAMPLE_NS);
+
+    if (sample->begun_ns && to_ns > from_ns)
+        sample->left_ns += (double)(STUN_WHOLE - st->applied) * (double)(to_ns - from_ns);
+}
+
+static void tick_sample(struct move_source *ms, uint64_t now_ns)
+{
+    struct source_sample *sample = &ms->stun.sample;
+
+    if (sample->look_ns && now_ns >= sample->look_ns) {
+        sample->look_ns = 0;
+        ask(ms, "{\"execute\":\"query-dirty-rate\"}", on_sample);
+    } else if (!sample->begun_ns && sample->wanted && !sample->refused && may_ask_qemu(ms))
+        start_sample(ms);
 }
 
 static void begin(struct move_source *ms, uint64_t now_ns)
@@ -194,9 +251,7 @@ static void begin(struct move_source *ms, uint64_t now_ns)
 
     ms->stun.begun_ns = ms->stun.ticked_ns = now_ns;
     stun_start(&ms->stun.control, &config, now_ns);
-    if (may_ask_qemu(ms))
-        ask(ms, "{\"execute\":\"calc-dirty-rate\",\"arguments\":{\"calc-time\":1}}",
-            on_sample_started);
+    ms->stun.sample.wanted = true;
 }
 
 /* --- doing it ------------------------------------------------------------------------------ */
@@ -329,6 +384,7 @@ static void account(struct move_source *ms, uint64_t now_ns)
     double span_ns = (double)(now_ns - ms->stun.ticked_ns);
     double level = (double)ms->stun.applied / STUN_WHOLE;
 
+    follow_sample(&ms->stun, now_ns);
     ms->stun.ticked_ns = now_ns;
     r->level = ms->stun.applied;
     r->max_level = MAX(r->max_level, ms->stun.applied);
@@ -348,11 +404,12 @@ static void follow(struct move_source *ms, uint64_t now_ns)
         .stream_bytes = p->memory_stream,
         .iteration = p->iterations,
         .dirty_bytes_s = p->dirty_rate,
-        .sampled_bytes_s = ms->stun.sampled_bytes_s,
+        .sample = ms->stun.sample.last,
     };
     struct stun_output out;
 
     stun_update(&ms->stun.control, &in, &out);
+    ms->stun.sample.wanted = out.wants_sample;
     ms->move->stun.verdict = stun_verdict_name(out.verdict);
     ms->move->stun.dirty_before_bytes_s = out.dirty_bytes_s;
     ms->move->stun.dirty_bytes_s = p->dirty_rate;
@@ -374,15 +431,11 @@ void source_stun_tick(struct move_source *ms, uint64_t now_ns)
         source_stun_end(ms);
         return;
     }
-    source_stun_prepare(ms); /* a VM without disks */
     if (!st->begun_ns)
         begin(ms, now_ns);
     account(ms, now_ns);
     look_at_use(st, now_ns);
-    if (st->sample_ns && now_ns >= st->sample_ns) {
-        st->sample_ns = 0;
-        ask(ms, "{\"execute\":\"query-dirty-rate\"}", on_sample);
-    }
+    tick_sample(ms, now_ns);
     follow(ms, now_ns);
 }
 

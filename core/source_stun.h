@@ -48,10 +48,15 @@ struct source_stun {
     struct stun control;
     enum stun_actuator actuator;
     struct vcpu_groups *vcpus;
-    bool steering;      /* a command to QEMU is under way */
-    unsigned applied;   /* level that is set */
-    uint64_t sample_ns; /* when QEMU is asked for its sample; 0: not asked */
-    uint64_t sampled_bytes_s;
+    bool steering;    /* a command to QEMU is under way */
+    unsigned applied; /* level that is set */
+    struct source_sample {
+        uint64_t begun_ns;    /* 0: none is being taken */
+        uint64_t look_ns;     /* when QEMU is asked for it; 0: not yet */
+        double left_ns;       /* sum of what the guest keeps x time */
+        bool wanted, refused; /* by the controller; by QEMU */
+        struct stun_sample last;
+    } sample;
     uint64_t begun_ns, ticked_ns;
     uint64_t used_ns;
     double used_total, used_busiest; /* by the vCPUs while nothing was taken, in processors */

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "memory/stun.h"
 
+#include <math.h>
+
 #include "core/base/clock.h"
 #include "core/base/macros.h"
 
 /* What the guest may dirty of what the stream carries, of STUN_WHOLE. Lower ends sooner and takes more. */
 enum { KEEP = 880, SATURATED = 950 };
+/* A sample of so many hundredths of what the last round saw may be all that the guest uses. */
+enum { SAMPLE_FULL = 90 };
+/* Each guess of the guest's own rate counts as much as those before it, up to so many. */
+enum { GUESSES_MOST = 3 };
 
 #define RATE_SPAN_NS (1 * NS_PER_S)
 #define OUTAGE_NS (1500 * NS_PER_MS)
@@ -23,6 +29,7 @@ void stun_start(struct stun *s, const struct stun_config *config, uint64_t now_n
                        .round_left = STUN_WHOLE,
                        .limit_ms = config->downtime_ms,
                        .iteration = 1,
+                       .rate_least = true,
                        .round_ns = now_ns,
                        .seen_ns = now_ns,
                        .moved_ns = now_ns};
@@ -99,32 +106,84 @@ static void raise_limit(struct stun *s, const struct stun_input *in)
     s->limit_ms = MAX(s->limit_ms, MIN(s->limit_ms * 2, most));
 }
 
+/* What the guest would have dirtied in a round, had it kept @left of its time. */
+static uint64_t by_itself(uint64_t bytes_s, uint64_t left)
+{
+    return bytes_s * STUN_WHOLE / MAX(left, UINT64_C(1));
+}
+
+/* A guest has work that it does not put off: held back twice as hard, it may dirty a fourth, and from one second to the
+ * next it varies. What it would dirty by itself, seen from what it does now, is thus a guess that moves with the level;
+ * going all the way to each new one would swing. */
+static void learn(struct stun *s, uint64_t bytes_s)
+{
+    double known = (double)s->dirty_bytes_s;
+
+    s->guesses = MIN(s->guesses + 1, GUESSES_MOST);
+    s->dirty_bytes_s = s->rate_known
+                           ? (uint64_t)(known * pow((double)MAX(bytes_s, UINT64_C(1)) / known,
+                                                    1.0 / (s->guesses + 1)))
+                           : bytes_s;
+    s->rate_known = s->dirty_bytes_s > 0;
+    s->rate_least = false;
+}
+
+/* A sample holds unless the guest got through all it uses in that second, which it did not when the last round saw
+ * more; then it dirties at least so much. */
+static void take_sample(struct stun *s, const struct stun_input *in)
+{
+    uint64_t bytes_s = by_itself(in->sample.bytes_s, in->sample.left);
+
+    if (in->sample.number == s->samples)
+        return;
+    s->samples = in->sample.number;
+    if (in->sample.bytes_s < s->round_dirtied / 100 * SAMPLE_FULL)
+        learn(s, bytes_s);
+    else if (s->rate_least) {
+        s->dirty_bytes_s = MAX(s->dirty_bytes_s, bytes_s);
+        s->rate_known = s->dirty_bytes_s > 0;
+    }
+}
+
+/* The guest rewrote all it uses in the round that ended. A sample says how fast, if one can. */
+static void end_full_round(struct stun *s)
+{
+    bool sampled = !s->rate_least;
+
+    s->rate_least = true;
+    /* Else an earlier level may have ruled a part of the round. */
+    if (sampled || s->round_left > s->left + s->left / LEFT_STEPS)
+        return;
+    s->rate_known = false;
+    set_left(s, s->left / 2);
+}
+
 static void end_round(struct stun *s, const struct stun_input *in)
 {
     uint64_t elapsed_ns = in->now_ns - s->round_ns;
     uint64_t carried = rate_of(in->stream_bytes - s->round_bytes, elapsed_ns);
     uint64_t kept = elapsed_ns ? (uint64_t)(s->left_ns / (double)elapsed_ns) : STUN_WHOLE;
     uint64_t share = carried ? in->dirty_bytes_s * STUN_WHOLE / carried : 0;
-    bool first = s->iteration <= 1, full = share >= SATURATED;
+    bool first = s->iteration <= 1;
     unsigned left = s->left;
 
-    s->round_ns = in->now_ns;
-    s->round_bytes = in->stream_bytes;
     s->left_ns = 0;
     s->iteration = in->iteration;
-    if (!carried || !elapsed_ns) /* an outage filled it: it shows nothing */
+    if (carried &&
+        first) { /* it sent all of memory: what was dirtied meanwhile says little of how fast */
+        s->dirty_bytes_s = MAX(s->dirty_bytes_s, in->dirty_bytes_s);
+        s->rate_known = s->samples > 0;
+        s->rate_least = true;
+    } else if (carried && share < SATURATED) {
+        learn(s, by_itself(in->dirty_bytes_s, kept));
+    } else if (carried)
+        end_full_round(s);
+    s->round_dirtied =
+        (uint64_t)((double)in->dirty_bytes_s * (double)elapsed_ns / (double)NS_PER_S);
+    s->round_ns = in->now_ns;
+    s->round_bytes = in->stream_bytes;
+    if (!carried) /* an outage filled it: it shows nothing */
         return;
-    if (first) { /* it sent all of memory: what was dirtied meanwhile says little of how fast */
-        s->dirty_bytes_s = MAX(in->sampled_bytes_s, in->dirty_bytes_s);
-        s->rate_known = in->sampled_bytes_s > 0;
-    } else if (!full) {
-        s->dirty_bytes_s = in->dirty_bytes_s * STUN_WHOLE / MAX(kept, UINT64_C(1));
-        s->rate_known = true;
-    } else if (s->round_left <=
-               s->left + s->left / LEFT_STEPS) { /* else it ruled a part of the round */
-        s->rate_known = false;
-        set_left(s, s->left / 2);
-    }
     s->round_left = left;
     if (share > KEEP / 2)
         raise_limit(s, in);
@@ -144,6 +203,7 @@ void stun_update(struct stun *s, const struct stun_input *in, struct stun_output
     away = in->now_ns - s->moved_ns > OUTAGE_NS;
     s->left_ns += (double)s->left * (double)(in->now_ns - s->seen_ns);
     s->seen_ns = in->now_ns;
+    take_sample(s, in);
     if (in->iteration > s->iteration)
         end_round(s, in);
     /* Between rounds the line may become faster or slower. */
@@ -153,6 +213,7 @@ void stun_update(struct stun *s, const struct stun_input *in, struct stun_output
         .level = away ? 0 : STUN_WHOLE - s->left,
         .downtime_limit_ms = s->limit_ms,
         .verdict = s->verdict,
+        .wants_sample = s->rate_least || s->left < STUN_WHOLE,
         .dirty_bytes_s = s->dirty_bytes_s,
     };
 }

@@ -10,8 +10,9 @@
  *   -------------------------------+-------------------------------------------------------------------
  *   it is at most KEEP of the last | nothing is taken, or less than before
  *   it is a little smaller         | the guest's own rate is known: take what exceeds KEEP of the stream's
- *   it is as large                 | the guest rewrites all it uses; how fast, a sample says at least: take what
- *                                  | that needs, then half of what is left, and see
+ *   it is as large                 | the guest rewrites all it uses, and the round cannot say how fast: a sample of
+ *                                  | a second does, as soon as the stunned guest does not get through all it uses
+ *                                  | in it; without one, take half of what is left, and see
  *   nothing is carried (an outage) | nothing is taken: a stunned guest gains nothing while the link is away
  *
  * The downtime limit starts low and grows to what the wanted downtime leaves after round trips and loading.
@@ -45,29 +46,37 @@ struct stun_input {
     uint64_t stream_bytes;  /* of memory, taken from QEMU so far */
     uint64_t iteration;     /* QEMU's: 1 = the first round */
     uint64_t dirty_bytes_s; /* QEMU's: of the round that ended last */
-    uint64_t
-        sampled_bytes_s; /* the guest's own rate, sampled before anything was taken; 0: not known */
+    struct stun_sample {
+        unsigned number;  /* 1 = the first, 0: none yet */
+        uint64_t bytes_s; /* dirtied in one second */
+        unsigned left;    /* of STUN_WHOLE, what the guest kept in it */
+    } sample;
 };
 
 struct stun_output {
     unsigned level; /* share of its CPU time that the guest is deprived of, of STUN_WHOLE */
     uint64_t downtime_limit_ms;
     enum stun_verdict verdict;
+    bool wants_sample;      /* the rounds do not tell what the guest dirties */
     uint64_t dirty_bytes_s; /* what the guest would dirty by itself, as far as it is known */
 };
 
 struct stun {
     struct stun_config config;
-    unsigned left;   /* of its CPU time that the guest keeps, of STUN_WHOLE */
-    bool rate_known; /* dirty_bytes_s below holds: the last round was not saturated */
+    unsigned left; /* of its CPU time that the guest keeps, of STUN_WHOLE */
+    /* Of dirty_bytes_s: it is known well enough to be acted upon; it may be more. */
+    bool rate_known, rate_least;
     uint64_t dirty_bytes_s;
+    unsigned samples; /* seen */
+    unsigned guesses; /* that dirty_bytes_s is made of, up to a limit */
     uint64_t limit_ms;
     enum stun_verdict verdict;
     uint64_t at_max_ns; /* since when the allowed maximum is not enough; 0: it is */
     /* The running round. */
     uint64_t iteration, round_ns, round_bytes;
-    unsigned round_left; /* `left` when it began: the news of a round's end comes late */
-    double left_ns;      /* sum of left x time */
+    uint64_t round_dirtied; /* in the last one, bytes */
+    unsigned round_left;    /* `left` when it began: the news of a round's end comes late */
+    double left_ns;         /* sum of left x time */
     uint64_t seen_ns, moved_ns, moved_bytes;
     struct stun_point {
         uint64_t now_ns, stream_bytes;

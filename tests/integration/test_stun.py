@@ -199,11 +199,11 @@ def dirty_limit(bed):
             print(f"     skipped: KVM runs no guest with a dirty ring here: {why.splitlines()[0]}")
             return
         bed.line(rtt=20, rate=100)
-        report = bed.ferry("site-a", "move", BARE, "--to", "site-b").document()
-        expect_equal(report["outcome"], "committed", "the outcome")
-        wait_finished(bed, report["id"])
-        expect(f"({BARE}): to slow the guest down: dirty-limit" in bed.ferryd_log("site-a"),
-               "ferryd does not choose the dirty limit")
+        move_id = bed.ferry("site-a", "move", BARE, "--to", "site-b", "--hold", "--detach").document()["id"]
+        until(lambda: f"({BARE}): to slow the guest down: dirty-limit" in bed.ferryd_log("site-a"),
+              "ferryd does not choose the dirty limit")
+        bed.ferry("site-a", "switchover", move_id)
+        expect_equal(wait_finished(bed, move_id)["site-a"]["outcome"], "committed", "the outcome")
         expect_equal(bed.domains("site-b").get(BARE), "running", "the guest at the target")
         expect(not qmp(bed, "site-b", BARE, "query-vcpu-dirty-limit"), "the target's copy is limited")
     finally:
