@@ -21,6 +21,10 @@ enum { VCPUS_MAX = 512 };
 #define SAMPLE_PAGES UINT64_C(16384)
 #define SAMPLE_PAGES_LEAST UINT64_C(128)
 #define SAMPLE_PAGES_MOST UINT64_C(16384)
+/* How far the limit of processor time may be above what is to be kept, and how fast it goes there. */
+#define TRIM_MOST 4.0
+#define TRIM_STEP_LEAST 0.8
+#define TRIM_STEP_MOST 1.25
 /* Beside round trips, of the time the guest stands still: stop, load, resume (docs/benchmarks.md). */
 #define OVERHEAD_MS 120
 
@@ -193,7 +197,7 @@ static void on_sample(void *user, const struct error *err, const char *reply)
             sample->last.bytes_s = (uint64_t)rate << 20;
             sample->last.left = (unsigned)(sample->left_ns / SAMPLE_NS);
             log_info("move %s (%s): the guest dirties %lld MiB/s with %u of 1000 of its time",
-                      ms->move->id, ms->move->info.name, (long long)rate, sample->last.left);
+                     ms->move->id, ms->move->info.name, (long long)rate, sample->last.left);
         }
         sample->begun_ns = 0;
     }
@@ -250,11 +254,23 @@ static void begin(struct move_source *ms, uint64_t now_ns)
     };
 
     ms->stun.begun_ns = ms->stun.ticked_ns = now_ns;
+    ms->stun.trim = 1;
     stun_start(&ms->stun.control, &config, now_ns);
     ms->stun.sample.wanted = true;
 }
 
 /* --- doing it ------------------------------------------------------------------------------ */
+
+/* A limit on the processor time is one that a guest with other work than the copy sees does not use up: what it sleeps
+ * through it loses. So the limit is set above what the guest shall keep, until it keeps that. */
+static void trim_limit(struct source_stun *st, double busiest)
+{
+    double wanted = st->used_busiest * (STUN_WHOLE - st->applied) / STUN_WHOLE;
+    double missed = MIN(MAX(wanted / MAX(busiest, wanted / 4), TRIM_STEP_LEAST), TRIM_STEP_MOST);
+
+    st->trim = MIN(MAX(st->trim * missed, 1.0), TRIM_MOST);
+    vcpu_groups_limit(st->vcpus, wanted * st->trim);
+}
 
 /* How busy the vCPUs are by themselves: what is taken is a share of that. */
 static void look_at_use(struct source_stun *st, uint64_t now_ns)
@@ -265,6 +281,8 @@ static void look_at_use(struct source_stun *st, uint64_t now_ns)
         return;
     st->used_ns = now_ns;
     vcpu_groups_use(st->vcpus, now_ns, &total, &busiest);
+    if (st->applied > 0 && st->actuator == STUN_ACTUATOR_CGROUP)
+        trim_limit(st, busiest);
     if (st->applied > 0 || busiest <= 0)
         return;
     st->used_total = st->used_total > 0 ? (st->used_total + total) / 2 : total;
@@ -324,7 +342,7 @@ static int take(struct move_source *ms, unsigned level)
     double kept = (double)(STUN_WHOLE - level) / STUN_WHOLE;
 
     if (ms->stun.actuator == STUN_ACTUATOR_CGROUP)
-        return vcpu_groups_limit(ms->stun.vcpus, kept * ms->stun.used_busiest);
+        return vcpu_groups_limit(ms->stun.vcpus, kept * ms->stun.used_busiest * ms->stun.trim);
     if (ms->stun.actuator == STUN_ACTUATOR_DIRTY_LIMIT)
         limit_dirty_rate(ms, kept);
     else

@@ -60,6 +60,7 @@ struct source_stun {
     uint64_t begun_ns, ticked_ns;
     uint64_t used_ns;
     double used_total, used_busiest; /* by the vCPUs while nothing was taken, in processors */
+    double trim;                     /* of the limit, above what is to be kept */
 };
 
 /* While the disks are copied, when QEMU still takes a choice of capabilities. */

@@ -14,6 +14,8 @@ enum { SAMPLE_FULL = 90 };
 enum { GUESSES_MOST = 3 };
 
 #define RATE_SPAN_NS (1 * NS_PER_S)
+/* A shorter round says little of a guest that is held back in steps of tens of milliseconds. */
+#define ROUND_LEAST_NS (1 * NS_PER_S)
 #define OUTAGE_NS (1500 * NS_PER_MS)
 /* Less than this is no stun; a change by less than a 15th is none. */
 #define LEVEL_LEAST 20u
@@ -118,12 +120,11 @@ static uint64_t by_itself(uint64_t bytes_s, uint64_t left)
 static void learn(struct stun *s, uint64_t bytes_s)
 {
     double known = (double)s->dirty_bytes_s;
+    double times = known > 0 ? MIN(MAX((double)bytes_s / known, 0.5), 2.0) : 1;
 
     s->guesses = MIN(s->guesses + 1, GUESSES_MOST);
-    s->dirty_bytes_s = s->rate_known
-                           ? (uint64_t)(known * pow((double)MAX(bytes_s, UINT64_C(1)) / known,
-                                                    1.0 / (s->guesses + 1)))
-                           : bytes_s;
+    s->dirty_bytes_s =
+        s->rate_known ? (uint64_t)(known * pow(times, 1.0 / (s->guesses + 1))) : bytes_s;
     s->rate_known = s->dirty_bytes_s > 0;
     s->rate_least = false;
 }
@@ -174,9 +175,9 @@ static void end_round(struct stun *s, const struct stun_input *in)
         s->dirty_bytes_s = MAX(s->dirty_bytes_s, in->dirty_bytes_s);
         s->rate_known = s->samples > 0;
         s->rate_least = true;
-    } else if (carried && share < SATURATED) {
+    } else if (carried && share < SATURATED && elapsed_ns >= ROUND_LEAST_NS) {
         learn(s, by_itself(in->dirty_bytes_s, kept));
-    } else if (carried)
+    } else if (carried && share >= SATURATED)
         end_full_round(s);
     s->round_dirtied =
         (uint64_t)((double)in->dirty_bytes_s * (double)elapsed_ns / (double)NS_PER_S);
