@@ -314,7 +314,8 @@ static void limit_throttle(struct move_source *ms, double kept)
     steer(ms, command);
 }
 
-static void put_back(struct move_source *ms)
+/* What fails is tried again at the next tick. */
+static int put_back(struct move_source *ms)
 {
     struct source_stun *st = &ms->stun;
     int r = 0;
@@ -325,16 +326,19 @@ static void put_back(struct move_source *ms)
         steer(ms, "{\"execute\":\"cancel-vcpu-dirty-limit\"}");
     else if (st->actuator == STUN_ACTUATOR_AUTO_CONVERGE && ms->migrating)
         limit_throttle(ms, 1);
-    if (r < 0)
-        log_error("move %s (%s): the vCPUs' limits cannot be put back: %s", ms->move->id,
+    if (r < 0 && !st->stuck)
+        log_error("move %s (%s): the vCPUs' limits cannot be put back, trying on: %s", ms->move->id,
                   ms->move->info.name, strerror(-r));
-    st->applied = ms->move->stun.level = 0;
+    st->stuck = r < 0;
+    if (r == 0)
+        st->applied = ms->move->stun.level = 0;
+    return r;
 }
 
 static void let_go(struct move_source *ms)
 {
-    put_back(ms);
-    log_info("move %s (%s): stun off", ms->move->id, ms->move->info.name);
+    if (put_back(ms) == 0)
+        log_info("move %s (%s): stun off", ms->move->id, ms->move->info.name);
 }
 
 static int take(struct move_source *ms, unsigned level)
@@ -438,7 +442,8 @@ static void follow(struct move_source *ms, uint64_t now_ns)
     if (ms->stun.state == SOURCE_STUN_ACTIVE) {
         ms->move->stun.actuator = ms->stun.actuator;
         apply(ms, out.level);
-    }
+    } else if (ms->stun.state == SOURCE_STUN_NONE)
+        source_stun_end(ms);
 }
 
 void source_stun_tick(struct move_source *ms, uint64_t now_ns)

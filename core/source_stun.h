@@ -49,6 +49,7 @@ struct source_stun {
     enum stun_actuator actuator;
     struct vcpu_groups *vcpus;
     bool steering;    /* a command to QEMU is under way */
+    bool stuck;       /* what was taken could not be put back yet */
     unsigned applied; /* level that is set */
     struct source_sample {
         uint64_t begun_ns;    /* 0: none is being taken */
