@@ -55,6 +55,7 @@ struct config {
     char run_dir[PATH_MAX];    /* control socket */
     char socket_dir[PATH_MAX]; /* a folder a move, for QEMU's sockets */
     enum log_level log_level;
+    char status_page[LINK_ADDRESS_BYTES]; /* a loopback address; empty: none is served */
     /* [tls] */
     char key[PATH_MAX], certificate[PATH_MAX];
     char ca[PATH_MAX], crl[PATH_MAX]; /* empty: none */

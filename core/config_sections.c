@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "core/base/clock.h"
+#include "core/status_page.h"
 #include "netlink/pack.h"
 
 /* --- values -------------------------------------------------------------------------------- */
@@ -170,6 +171,9 @@ static int set_site(struct config *c, const char *key, const char *value)
         return set_path(c->socket_dir, value);
     if (strcmp(key, "log_level") == 0)
         return log_level_parse(value, &c->log_level) == 0;
+    if (strcmp(key, "status_page") == 0)
+        return status_page_parse_address(value, &(struct sockaddr_storage){0}) == 0 &&
+               set_string(c->status_page, sizeof(c->status_page), value);
     return -1;
 }
 

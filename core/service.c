@@ -16,6 +16,7 @@
 #include "core/move_source.h"
 #include "core/move_target.h"
 #include "core/spool_file.h"
+#include "core/status_page.h"
 
 /* --- deferred work ------------------------------------------------------------------------- */
 
@@ -318,6 +319,8 @@ static int start_parts(struct service *s, struct error *err)
         r = recover(s, err);
     if (r == 0)
         r = api_new(s, &s->api, err);
+    if (r == 0 && s->config->status_page[0])
+        r = status_page_new(s, s->config->status_page, &s->status_page, err);
     return r;
 }
 
@@ -364,6 +367,7 @@ int service_reload(struct service *s, struct error *err)
 
 static void close_parts(struct service *s)
 {
+    status_page_stop(TAKE_PTR(s->status_page));
     api_stop(s->api);
     link_probes_free(TAKE_PTR(s->probes));
     peering_shutdown(s->peering);

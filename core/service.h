@@ -39,6 +39,7 @@ struct service {
     struct spool_file *spool; /* NULL: none configured */
     struct worker *files;     /* disk files: blocking file system calls */
     struct api *api;
+    struct status_page *status_page; /* NULL: none is served */
     struct move_list moves; /* newest last: running ones and the remembered past */
     uid_t qemu_uid;
     gid_t qemu_gid;

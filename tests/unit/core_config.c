@@ -65,6 +65,7 @@ static void test_defaults(void **state)
     assert_string_equal(c->state_dir, "/var/lib/ferry");
     assert_string_equal(c->libvirt_uri, "qemu:///system");
     assert_int_equal(c->log_level, LOG_LEVEL_INFO);
+    assert_string_equal(c->status_page, "");
     assert_int_equal(c->link.stripes, 4);
     assert_int_equal(c->directory_count, 1);
     assert_string_equal(c->directories[0], "/var/lib/libvirt/images");
@@ -80,7 +81,7 @@ static void test_all_settings(void **state)
     struct config *c = load_good(
         "; a comment\n"
         "[site]\nname = a.b-c_1\nlisten = [::1]:99\nstate_dir = /s\nrun_dir = /r\n"
-        "socket_dir = /k\nlog_level = debug\n"
+        "socket_dir = /k\nlog_level = debug\nstatus_page = [::1]:7078\n"
         "[tls]\nkey = /t/key\ncertificate = /t/cert\nca = /t/ca\ncrl = /t/crl\n"
         "[libvirt]\nuri = test:///default\nsocket = /l\nqemu_user = root\nmonitor = no\n"
         "[link]\nstripes = 16\nwindow = 64M\nsocket_buffer = 0\ncongestion_control = cubic\n"
@@ -114,6 +115,7 @@ static void test_all_settings(void **state)
     assert_false(c->codec);
     assert_int_equal(c->converge, CONVERGE_AUTO_CONVERGE);
     assert_int_equal(c->stun_max_percent, 50);
+    assert_string_equal(c->status_page, "[::1]:7078");
     assert_int_equal(c->stun_actuator, STUN_ACTUATOR_CGROUP);
     assert_int_equal(c->downtime_max_ms, 900);
     assert_int_equal(c->page_store_bytes, 64 << 20);
@@ -161,6 +163,10 @@ static void test_broken_things_are_named(void **state)
         {"[memory]\nconverge = maybe\n", "converge"},
         {"[memory]\nstun_actuator = none\n", "stun_actuator"},
         {"[memory]\nstun_max_percent = 100\n", "stun_max_percent"},
+        {"[site]\nstatus_page = 0.0.0.0:7078\n", "status_page"},
+        {"[site]\nstatus_page = 127.0.0.1:0\n", "status_page"},
+        {"[site]\nstatus_page = 127.0.0.1:7078x\n", "status_page"},
+        {"[site]\nstatus_page = [::1]7078\n", "status_page"},
         {"[memory]\npage_store = 2T\n", "page_store"},
         {"[peer b]\nfingerprint = sha256:12\n", "fingerprint"},
         {"[peer b]\nallow = everything\n", "allow"},
