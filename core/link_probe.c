@@ -100,10 +100,13 @@ static void finish(struct link_probe *p, int code, const char *why)
 
 /* --- the stream ---------------------------------------------------------------------------- */
 
+/* To the last byte of room: a stream that has some left does not say when there is more. */
 static void say(struct link_probe *p)
 {
-    while (p->sending && stream_room(p->stream) >= CHUNK_BYTES) {
-        if (stream_write(p->stream, p->chunk, CHUNK_BYTES) < 0)
+    size_t n;
+
+    while (p->sending && (n = MIN(stream_room(p->stream), (size_t)CHUNK_BYTES)) > 0) {
+        if (stream_write(p->stream, p->chunk, n) < 0)
             return;
     }
 }
