@@ -12,6 +12,9 @@
  *   POST /v1/moves/ID/switchover      lets a held move go on
  *   POST /v1/moves/ID/resolve         {"run_at": "source" | "target"}
  *   POST /v1/moves/ID/bwlimit         {"rate": "200M" | "off"}
+ *   POST /v1/checks                   {"domain", "to"}: starts a check, answers {"id"}
+ *   GET  /v1/checks/ID                {"done", "failed", "lines": [{"name", "site", "verdict", "text", "mend"}],
+ *                                     "prediction"}
  *   GET  /v1/links/SITE               the link to a peer, and its last probe
  *   POST /v1/links/SITE/probe         {"seconds": N}: measures it both ways; look again for the result
  *   POST /v1/links/SITE/bwlimit       {"rate": "200M" | "off" | "timetable"}

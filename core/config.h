@@ -18,7 +18,7 @@
 #include "core/witness.h"
 #include "netlink/link.h"
 
-enum { CONFIG_PEERS_MAX = 64, CONFIG_DIRECTORIES_MAX = 16 };
+enum { CONFIG_PEERS_MAX = 64, CONFIG_DIRECTORIES_MAX = 16, CONFIG_NETWORKS_MAX = 16 };
 
 enum peer_permission {
     PEER_MAY_MOVE_HERE = 1 << 0,      /* it may send VMs to this site */
@@ -40,9 +40,19 @@ enum converge { CONVERGE_STUN, CONVERGE_AUTO_CONVERGE, CONVERGE_NONE };
 
 enum old_disks { OLD_DISKS_KEEP, OLD_DISKS_REMOVE };
 
+/* What networks here are called at a peer; those that are not listed have the same name. */
+struct config_networks {
+    struct config_network {
+        char here[64], there[64];
+    } list[CONFIG_NETWORKS_MAX];
+    unsigned count;
+};
+
 struct config_peer {
     struct link_peer link;
-    unsigned permissions; /* enum peer_permission */
+    struct config_networks networks;
+    char drill_network[64]; /* here, of the clones of its drills; empty: their links are down */
+    unsigned permissions;   /* enum peer_permission */
     bool has_bwlimit;
     struct timetable bwlimit;
 };

@@ -383,6 +383,28 @@ static struct config_peer *peer_of_section(struct config *c, const char *name)
     return p;
 }
 
+/* "HERE:THERE HERE:THERE" */
+static bool set_networks(struct config_networks *n, const char *value)
+{
+    char copy[2048], *save = NULL;
+
+    if (!set_string(copy, sizeof(copy), value))
+        return false;
+    n->count = 0;
+    for (char *word = strtok_r(copy, " ,", &save); word; word = strtok_r(NULL, " ,", &save)) {
+        char *colon = strchr(word, ':');
+
+        if (!colon || colon == word || !colon[1] || n->count == CONFIG_NETWORKS_MAX)
+            return false;
+        *colon = '\0';
+        if (!set_string(n->list[n->count].here, sizeof(n->list->here), word) ||
+            !set_string(n->list[n->count].there, sizeof(n->list->there), colon + 1))
+            return false;
+        n->count++;
+    }
+    return n->count > 0;
+}
+
 static int set_peer(struct config_peer *p, const char *key, const char *value)
 {
     if (strcmp(key, "address") == 0)
@@ -391,6 +413,10 @@ static int set_peer(struct config_peer *p, const char *key, const char *value)
         return tls_fingerprint_parse(value, p->link.fingerprint) == 0;
     if (strcmp(key, "certificate_name") == 0)
         return set_host_name(p->link.certificate_name, value);
+    if (strcmp(key, "networks") == 0)
+        return set_networks(&p->networks, value);
+    if (strcmp(key, "drill_network") == 0)
+        return set_string(p->drill_network, sizeof(p->drill_network), value);
     if (strcmp(key, "allow") == 0)
         return set_permissions(&p->permissions, value);
     if (strcmp(key, "bwlimit") == 0) {

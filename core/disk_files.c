@@ -102,6 +102,34 @@ static int check_space(const struct config *config, const struct domain_info *in
     return 0;
 }
 
+static int check_vacant(const struct config *config, const struct domain_disk *disk,
+                        struct error *err)
+{
+    if (access(disk->path, F_OK) < 0)
+        return 0;
+    return error_set(err, -EEXIST, "make the VM's disks at the target",
+                     "if nothing there uses it, move it away: mv FILE FILE.saved",
+                     "%s exists already at %s", disk->path, config->name);
+}
+
+void disk_files_check(const struct config *config, const struct domain_info *info,
+                      struct check_report *report)
+{
+    struct error err = {0};
+
+    for (unsigned i = 0; i < info->disk_count; i++) {
+        if (check_place(config, &info->disks[i], &err) < 0 ||
+            check_vacant(config, &info->disks[i], &err) < 0)
+            check_fail(report, "storage", &err);
+    }
+    check_pass_unless_said(report, "storage", "%u disks can be made", info->disk_count);
+    if (error_is_set(&err))
+        return; /* without their places there is no telling of space */
+    if (check_space(config, info, &err) < 0)
+        check_fail(report, "space", &err);
+    check_pass_unless_said(report, "space", "the disks fit");
+}
+
 /* --- creation ------------------------------------------------------------------------------ */
 
 static int run_qemu_img(const char *path, uint64_t size_bytes)
@@ -143,17 +171,16 @@ static int make_file(const struct domain_disk *disk, const char *marker)
 int disk_files_create(const struct config *config, const struct domain_info *info,
                       const char *move_id, struct error *err)
 {
+    struct check_report report = {0};
+    struct error why;
     int r = 0;
 
-    for (unsigned i = 0; i < info->disk_count && r == 0; i++) {
-        r = check_place(config, &info->disks[i], err);
-        if (r == 0 && access(info->disks[i].path, F_OK) == 0)
-            r = error_set(err, -EEXIST, "make the VM's disks at the target",
-                          "if nothing there uses it, move it away: mv FILE FILE.saved",
-                          "%s exists already at %s", info->disks[i].path, config->name);
+    disk_files_check(config, info, &report);
+    if (check_first_failure(&report, &why)) {
+        r = why.code;
+        if (err)
+            *err = why;
     }
-    if (r == 0)
-        r = check_space(config, info, err);
     for (unsigned i = 0; i < info->disk_count && r == 0; i++) {
         char marker[PATH_MAX];
 

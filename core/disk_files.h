@@ -12,9 +12,13 @@
 #ifndef FERRY_CORE_DISK_FILES_H
 #define FERRY_CORE_DISK_FILES_H
 
+#include "core/check.h"
 #include "core/config.h"
 #include "core/domain_xml.h"
 
+/* Whether they could be made, as lines "storage" and "space"; makes nothing. */
+void disk_files_check(const struct config *config, const struct domain_info *info,
+                      struct check_report *report);
 /*
  * Makes all disks of @info, empty, with exactly their sizes. Checks first that each path lies in one of
  * the configured folders, that nothing is there, and that the data would fit. On failure nothing is

@@ -111,11 +111,86 @@ static int read_disk(xmlNodePtr node, struct domain_info *info, struct error *er
     return 0;
 }
 
-static int read_domain(xmlNodePtr root, struct domain_info *info, struct error *err)
+/* --- devices ------------------------------------------------------------------------------- */
+
+/* Devices that tie a VM to its host, and how it is freed of them. */
+static const struct {
+    const char *element, *type, *why; /* type NULL: any */
+} tied[] = {
+    {"hostdev", NULL, "a device of the host is passed through to it"},
+    {"filesystem", NULL, "a folder of the host is passed through to it"},
+    {"shmem", NULL, "it shares memory with others of its host"},
+    {"interface", "hostdev", "a network card of the host is passed through to it"},
+    {"interface", "vdpa", "a network card of the host (vdpa) is passed through to it"},
+    {"interface", "vhostuser", "its network card is a process of the host (vhost-user)"},
+};
+
+static int check_device(xmlNodePtr node, struct error *err)
+{
+    char type[32];
+
+    text_of(node, "type", type, sizeof(type));
+    for (size_t i = 0; i < ARRAY_SIZE(tied); i++) {
+        if (strcmp((const char *)node->name, tied[i].element) == 0 &&
+            (!tied[i].type || strcmp(type, tied[i].type) == 0))
+            return error_set(err, -ENOTSUP, "look at the VM's devices",
+                             "detach it: virsh detach-device", "%s", tied[i].why);
+    }
+    text_of(node, "model", type, sizeof(type));
+    if (strcmp((const char *)node->name, "memory") == 0 && strcmp(type, "nvdimm") == 0)
+        return error_set(err, -ENOTSUP, "look at the VM's devices",
+                         "detach it: virsh detach-device",
+                         "it has an NVDIMM, whose file does not move");
+    return 0;
+}
+
+static void read_network(xmlNodePtr node, struct domain_platform *p)
+{
+    struct domain_network n = {0};
+
+    text_of(node, "type", n.kind, sizeof(n.kind));
+    if (text_of(child(node, "source"), strcmp(n.kind, "direct") == 0 ? "dev" : n.kind, n.name,
+                sizeof(n.name)) &&
+        p->network_count < DOMAIN_NETWORKS_MAX)
+        p->networks[p->network_count++] = n;
+}
+
+static void read_cpu(xmlNodePtr root, struct domain_platform *p)
+{
+    xmlNodePtr cpu = child(root, "cpu");
+    xmlBufferPtr text = xmlBufferCreate();
+    char mode[32];
+
+    text_of(cpu, "mode", mode, sizeof(mode));
+    p->host_cpu = strcmp(mode, "host-passthrough") == 0;
+    if (cpu && text && xmlNodeDump(text, root->doc, cpu, 0, 0) > 0 &&
+        (size_t)xmlBufferLength(text) < sizeof(p->cpu))
+        snprintf(p->cpu, sizeof(p->cpu), "%s", (const char *)xmlBufferContent(text));
+    if (text)
+        xmlBufferFree(text);
+}
+
+static void read_platform(xmlNodePtr root, struct domain_platform *p)
+{
+    xmlNodePtr type = child(child(root, "os"), "type");
+
+    text_of(root, "type", p->type, sizeof(p->type));
+    text_of(type, "arch", p->arch, sizeof(p->arch));
+    text_of(type, "machine", p->machine, sizeof(p->machine));
+    read_cpu(root, p);
+    for (xmlNodePtr n = child(root, "devices")->children; n; n = n->next) {
+        if (n->type == XML_ELEMENT_NODE && strcmp((const char *)n->name, "interface") == 0)
+            read_network(n, p);
+    }
+}
+
+/* --- the domain ---------------------------------------------------------------------------- */
+
+static int read_domain(xmlNodePtr root, struct domain_info *info, struct check_report *report,
+                       struct error *err)
 {
     xmlNodePtr devices = child(root, "devices");
     char state[8];
-    int r = 0;
 
     text_of(child(child(child(root, "features"), "kvm"), "dirty-ring"), "state", state,
             sizeof(state));
@@ -125,20 +200,21 @@ static int read_domain(xmlNodePtr root, struct domain_info *info, struct error *
         !text_of(child(root, "uuid"), NULL, info->uuid, sizeof(info->uuid)) || !devices)
         return error_set(err, -EINVAL, "read the VM's definition", NULL,
                          "it has no name, UUID or devices");
-    for (xmlNodePtr n = devices->children; n && r == 0; n = n->next) {
+    for (xmlNodePtr n = devices->children; n; n = n->next) {
+        struct error why = {0};
+
         if (n->type != XML_ELEMENT_NODE)
             continue;
-        if (strcmp((const char *)n->name, "disk") == 0)
-            r = read_disk(n, info, err);
-        else if (strcmp((const char *)n->name, "hostdev") == 0)
-            r = error_set(err, -ENOTSUP, "look at the VM's devices",
-                          "detach it: virsh detach-device",
-                          "a device of the host is passed through to it");
+        if (strcmp((const char *)n->name, "disk") == 0 && read_disk(n, info, &why) < 0)
+            check_fail(report, "disks", &why);
+        else if (!why.code && check_device(n, &why) < 0)
+            check_fail(report, "devices", &why);
     }
-    return r;
+    return 0;
 }
 
-int domain_xml_parse(const char *xml, struct domain_info *ret, struct error *err)
+int domain_xml_survey(const char *xml, struct domain_info *ret, struct domain_platform *platform,
+                      struct check_report *report, struct error *err)
 {
     _cleanup_(doc_free) xmlDocPtr doc =
         xmlReadMemory(xml, (int)strlen(xml), "domain.xml", NULL,
@@ -149,7 +225,22 @@ int domain_xml_parse(const char *xml, struct domain_info *ret, struct error *err
     if (!doc)
         return error_set(err, -EINVAL, "read the VM's definition", NULL,
                          "libvirt's XML is not well-formed");
-    r = read_domain(xmlDocGetRootElement(doc), &info, err);
+    r = read_domain(xmlDocGetRootElement(doc), &info, report, err);
+    if (r == 0 && platform)
+        read_platform(xmlDocGetRootElement(doc), platform);
+    if (r == 0)
+        *ret = info;
+    return r;
+}
+
+int domain_xml_parse(const char *xml, struct domain_info *ret, struct error *err)
+{
+    struct check_report report = {0};
+    struct domain_info info;
+    int r = domain_xml_survey(xml, &info, NULL, &report, err);
+
+    if (r == 0 && check_first_failure(&report, err))
+        r = err->code;
     if (r == 0)
         *ret = info;
     return r;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a move needs to know of a libvirt domain's XML: name, UUID, and its disks.
+ * What a move needs to know of a libvirt domain's XML: name, UUID, its disks, and what of the target's host it
+ * needs.
  */
 #ifndef FERRY_CORE_DOMAIN_XML_H
 #define FERRY_CORE_DOMAIN_XML_H
@@ -11,8 +12,14 @@
 
 #include "core/base/error.h"
 #include "core/base/limits.h"
+#include "core/check.h"
 
-enum { DOMAIN_NAME_BYTES = 128, DOMAIN_UUID_BYTES = 40, DISK_ALIAS_BYTES = 64 };
+enum {
+    DOMAIN_NAME_BYTES = 128,
+    DOMAIN_UUID_BYTES = 40,
+    DISK_ALIAS_BYTES = 64,
+    DOMAIN_NETWORKS_MAX = 16
+};
 
 enum disk_format { DISK_RAW, DISK_QCOW2 };
 
@@ -34,12 +41,30 @@ struct domain_info {
     bool has_dirty_ring;    /* KVM's: QEMU can limit how fast its vCPUs dirty memory */
 };
 
+/* What the target's host must have, beside room. */
+struct domain_platform {
+    char type[16], arch[16], machine[64]; /* "kvm", "x86_64", "pc-q35-7.2" */
+    char cpu[16384];                      /* the <cpu> element; empty: none */
+    bool host_cpu;                        /* host-passthrough: @cpu is to be the source host's */
+    struct domain_network {
+        char kind[16]; /* the interface's type: "network", "bridge", "direct" */
+        char name[64]; /* of what it hangs on */
+    } networks[DOMAIN_NETWORKS_MAX];
+    unsigned network_count;
+};
+
 /*
  * Reads a live domain's XML. Fails with words for what cannot move: disks that are not files, other
  * formats than raw and qcow2, shareable or read-only disks, CD-ROMs with a medium, backing files,
- * host devices. Drives without a medium are skipped.
+ * devices of the host. Drives without a medium are skipped.
  */
 int domain_xml_parse(const char *xml, struct domain_info *ret, struct error *err);
+/*
+ * The same, but what cannot move becomes lines of @report ("disks", "devices"), all of it; -EINVAL only when it is
+ * no domain at all. @ret has the disks that can move.
+ */
+int domain_xml_survey(const char *xml, struct domain_info *ret, struct domain_platform *platform,
+                      struct check_report *report, struct error *err);
 
 const char *disk_format_name(enum disk_format format);
 int disk_format_parse(const char *name, enum disk_format *ret);

@@ -15,6 +15,7 @@
 #include "core/base/boot.h"
 #include "core/downtime.h"
 #include "core/move_right.h"
+#include "core/prediction.h"
 #include "core/ram_pipe.h"
 #include "core/service.h"
 #include "core/source_stun.h"
@@ -93,6 +94,8 @@ struct move {
     struct move_right right; /* the witness's word */
     struct move_progress progress;
     struct stun_report stun;
+    uint64_t resident_bytes;      /* of the guest's memory, touched when the move began */
+    struct prediction prediction; /* made when it began; valid when known */
     json_t *
         stun_undo; /* what vcpu_groups_undo() puts back after a restart; NULL: nothing was touched */
     unsigned pending;           /* calls under way that will come back to this object */

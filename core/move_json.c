@@ -263,6 +263,8 @@ json_t *move_to_json(struct move *m)
     } else {
         json_object_set_new(view, "reason", json_string(""));
     }
+    if (m->prediction.known)
+        json_object_set_new(view, "prediction", prediction_to_json(&m->prediction));
     add_measurements(m, view);
     return view;
 }

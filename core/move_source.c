@@ -76,6 +76,7 @@ static void dispose(void *arg)
     if (ms->armed && !ms->operators_word) /* after that the target may still have to read it */
         move_right_tell(m, RIGHT_WISH_FORGET);
     source_channels_close(ms);
+    json_decref(ms->platform);
     if (ms->ls)
         peering_release(ms->ls);
     uv_close((uv_handle_t *)&ms->redial, on_timer_closed);

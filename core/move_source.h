@@ -22,6 +22,9 @@ struct move_wishes {
     int64_t switchover_at_ms; /* and go on at this wall clock time; 0 = by word only */
 };
 
+/* Whether VMs may go to that peer, and drills when @drill. *ret_peer: its section; NULL: it has none. */
+int move_source_may_use(const struct service *s, const char *name, bool drill,
+                        const struct config_peer **ret_peer, struct error *err);
 /* Starts a move of a running domain. Its fate is read from the move. @wishes may be NULL. */
 int move_source_start(struct service *s, const char *domain, const char *peer,
                       const struct move_wishes *wishes, struct move **ret, struct error *err);

@@ -28,6 +28,9 @@ struct move_source {
     bool reason_is_libvirts; /* the move's reason is only libvirt's echo of the cause */
     bool check_wanted, check_running, resuming;
     bool dispose_wanted;
+    json_t *platform; /* for PREPARE, until it is sent; owned */
+    bool rewritten;   /* the definition is to be another at the target: */
+    struct domain_rewrite rewrite;
     bool disarmed;       /* the VM's autostart is taken away until the move is over */
     bool operators_word; /* the move was resolved here */
     bool armed;          /* the witness may hold a key of this move */

@@ -10,7 +10,9 @@
 #include "core/base/clock.h"
 #include "core/base/failpoint.h"
 #include "core/base/log.h"
+#include "core/check_target.h"
 #include "core/move_target_private.h"
+#include "core/platform_json.h"
 
 enum { TICK_MS = 100, ASK_AGAIN_MS = 2000, ASK_FIRST_MS = 10000 };
 
@@ -122,6 +124,7 @@ static void dispose(void *arg)
     m->target = NULL;
     move_right_cancel(m);
     target_channels_close(mt);
+    free(mt->host);
     if (mt->ls)
         peering_release(mt->ls);
     uv_close((uv_handle_t *)&mt->tick, on_handle_closed);
@@ -354,30 +357,20 @@ static void on_receiving_durable(void *user)
     target_files_create(mt);
 }
 
-/* The same VM must not be here already, under its UUID or its name: an abort removes the target's VM,
- * and must never meet one that it did not make. */
-static void on_described(void *user, const struct error *err, const struct virt_description *d)
+/* What `ferry check` would have said: above all that the same VM is not here already, under its UUID or its name,
+ * because an abort removes the target's VM, and must never meet one that it did not make. */
+static void on_looked(void *user, const struct check_report *report)
 {
     struct move_target *mt = user;
-    struct error why = *err;
+    struct error why;
 
-    (void)d;
     if (mt->sw.state != TARGET_RECEIVING) {
         /* aborted meanwhile */
-    } else if (why.code == -ENOENT && !mt->name_checked) {
-        mt->name_checked = true;
-        mt->move->pending++;
-        virt_describe(mt->service->virt, mt->move->info.name, on_described, mt);
-    } else if (why.code == -ENOENT) {
-        mt->move->pending++;
-        move_journal(mt->move, "receiving", false, on_receiving_durable);
-    } else if (why.code == -ENOTCONN) {
+    } else if (check_first_failure(report, &why)) {
         move_target_refuse(mt, &why);
     } else {
-        error_set(&why, -EEXIST, "receive the VM", "remove that one first: virsh undefine",
-                  "a VM with the name or UUID of %s exists already at %s", mt->move->info.name,
-                  mt->service->config->name);
-        move_target_refuse(mt, &why);
+        mt->move->pending++;
+        move_journal(mt->move, "receiving", false, on_receiving_durable);
     }
     move_target_call_returned(mt);
 }
@@ -385,15 +378,17 @@ static void on_described(void *user, const struct error *err, const struct virt_
 static int check_prepare(struct move_target *mt, const char *peer, const json_t *msg,
                          struct error *err)
 {
-    const struct config_peer *cp = config_peer_by_name(mt->service->config, peer);
     struct move *m = mt->move;
     struct domain_info info;
+    int r = check_target_permission(mt->service, peer, false, err);
 
-    if (!cp || !(cp->permissions & PEER_MAY_MOVE_HERE))
-        return error_set(err, -EPERM, "receive the VM",
-                         "add move-here to allow = in its [peer] section there",
-                         "%s does not take VMs from %s", mt->service->config->name, peer);
-    if (domain_info_from_json(json_object_get(msg, "info"), &info) < 0)
+    if (r < 0)
+        return r;
+    mt->host = calloc(1, sizeof(*mt->host));
+    if (!mt->host)
+        return error_set(err, -ENOMEM, "receive the VM", NULL, "out of memory");
+    if (platform_from_json(json_object_get(msg, "platform"), mt->host) < 0 ||
+        domain_info_from_json(json_object_get(msg, "info"), &info) < 0)
         return error_set(err, -EPROTO, "receive the VM", NULL, "its description is malformed");
     if (move_of_domain(mt->service, info.name, info.uuid, m))
         return error_set(err, -EBUSY, "receive the VM", "see `ferry list` there",
@@ -436,7 +431,8 @@ void move_target_on_prepare(struct service *s, const char *peer, struct link_ses
     }
     log_info("move %s (%s): from %s, %u disks", m->id, m->info.name, peer, m->info.disk_count);
     m->pending++;
-    virt_describe(s->virt, m->info.uuid, on_described, m->target);
+    check_target_look(s, &m->info, m->target->host, on_looked, m->target);
+    free(TAKE_PTR(m->target->host));
 }
 
 static enum switchover_target_state state_from_name(const char *name)

@@ -17,7 +17,7 @@ struct move_target {
     struct switchover_target sw;
     struct link_session *ls; /* held while set */
     bool creating;           /* disk files are being made */
-    bool name_checked, dispose_wanted;
+    bool dispose_wanted;
     uint64_t clean_at_ns, resume_at_ns, ask_at_ns, dispose_at_ns; /* 0 = not due */
     uv_timer_t tick;
     unsigned ticks;
@@ -28,6 +28,8 @@ struct move_target {
     struct rpc_relay *rpc;
     struct relay *memory;
     struct memory_codec codec;
+    struct virt_host_question
+        *host;                /* what the VM needs of this host, until it is looked for; owned */
     json_t *codec_answer;     /* until `ready` takes it */
     struct ram_pipe *decoder; /* until the memory channel takes it */
     struct ram_parser *parser;

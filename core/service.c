@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 
 #include "core/api.h"
+#include "core/check_source.h"
+#include "core/check_target.h"
 #include "core/base/limits.h"
 #include "core/base/log.h"
 #include "core/move.h"
@@ -96,6 +98,14 @@ static void on_message(void *user, const char *peer, struct link_session *ls, co
         move_target_on_prepare(s, peer, ls, msg);
         return;
     }
+    if (strcmp(type, "check") == 0) {
+        check_target_on_message(s, peer, ls, msg);
+        return;
+    }
+    if (strcmp(type, "checked") == 0) {
+        check_source_on_message(s, peer, ls, msg);
+        return;
+    }
     if (!id || strlen(id) >= JOURNAL_ID_BYTES)
         return;
     m = move_find(s, id, role);
@@ -136,6 +146,8 @@ static void on_session_closed(void *user, const char *peer, struct link_session 
     if (move_count_running(s) > 0)
         log_warning("link to %s: %s", peer, error_line(why, line, sizeof(line)));
     link_probes_session_closed(s->probes, ls, why);
+    check_source_on_session_closed(s, ls, why);
+    check_target_on_session_closed(s, ls);
     TAILQ_FOREACH(m, &s->moves, entry)
     {
         if (m->role == JOURNAL_SOURCE)
@@ -334,6 +346,8 @@ int service_new(uv_loop_t *loop, const char *config_path, struct service **ret, 
     s->loop = loop;
     s->config_path = config_path;
     TAILQ_INIT(&s->moves);
+    TAILQ_INIT(&s->checks);
+    TAILQ_INIT(&s->questions);
     r = config_load(config_path, &s->config, err);
     if (r == 0) {
         log_set_level(s->config->log_level);
@@ -369,6 +383,7 @@ static void close_parts(struct service *s)
 {
     status_page_stop(TAKE_PTR(s->status_page));
     api_stop(s->api);
+    check_free_all(s);
     link_probes_free(TAKE_PTR(s->probes));
     peering_shutdown(s->peering);
     witness_free(TAKE_PTR(s->witness));
@@ -387,6 +402,7 @@ static void on_stop_tick(uv_timer_t *timer)
 
     TAILQ_FOREACH(m, &s->moves, entry)
     busy = busy || m->source || m->target;
+    busy = busy || check_any_running(s) || !TAILQ_EMPTY(&s->questions);
     if (busy && s->stop_ticks++ < 100)
         return;
     if (busy) {

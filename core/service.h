@@ -23,7 +23,12 @@
 struct move;
 struct api;
 
+struct check;
+struct check_question;
+
 TAILQ_HEAD(move_list, move);
+TAILQ_HEAD(check_list, check);
+TAILQ_HEAD(check_question_list, check_question);
 
 struct service {
     uv_loop_t *loop;
@@ -40,7 +45,9 @@ struct service {
     struct worker *files;     /* disk files: blocking file system calls */
     struct api *api;
     struct status_page *status_page; /* NULL: none is served */
-    struct move_list moves; /* newest last: running ones and the remembered past */
+    struct move_list moves;               /* newest last: running ones and the remembered past */
+    struct check_list checks;             /* of VMs here: running ones and the last few */
+    struct check_question_list questions; /* peers' */
     uid_t qemu_uid;
     gid_t qemu_gid;
     bool stopping;

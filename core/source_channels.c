@@ -286,6 +286,8 @@ static void start_migration(struct move_source *ms)
     if (ms->service->config->monitor)
         m.speed_mib_s = source_disks_first_speed_mib_s(ms);
 
+    m.rewritten = ms->rewritten;
+    m.rewrite = ms->rewrite;
     snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);
     snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s",
              ms->paths.rpc);

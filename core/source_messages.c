@@ -7,6 +7,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/check_source.h"
 #include "core/move_source.h"
 #include "core/move_source_private.h"
 
@@ -56,6 +57,22 @@ static void on_target_resumed(struct move_source *ms, const json_t *msg)
     move_source_step(ms, SOURCE_ON_TARGET_RESUMED);
 }
 
+/* From what is known already: nothing is measured for it. */
+static void predict(struct move_source *ms)
+{
+    struct move *m = ms->move;
+    struct link_session_info info;
+    struct prediction_input in = {0};
+
+    link_session_get_info(ms->ls, &info);
+    check_fill_input(ms->service, &m->info, m->resident_bytes, &in);
+    check_recall(ms->service, m->info.uuid, m->peer, &in);
+    if (m->shaper.rate_bytes_s)
+        in.link_bytes_s = MIN(in.link_bytes_s, m->shaper.rate_bytes_s);
+    in.rtt_us = info.stats.rtt_min_ns / 1000;
+    prediction_make(&in, &m->prediction);
+}
+
 static void on_ready(struct move_source *ms, const json_t *msg)
 {
     struct error err = {0};
@@ -65,6 +82,7 @@ static void on_ready(struct move_source *ms, const json_t *msg)
     memory_codec_agree(ms->service->config, ms->move->progress.memory_total,
                        json_object_get(msg, "memory_codec"), &ms->codec);
     source_right_agree(ms, msg);
+    predict(ms);
     if (source_channels_open(ms, &err) < 0)
         move_source_fail(ms, &err);
 }

@@ -6,6 +6,7 @@
 
 #include "core/move_source.h"
 #include "core/move_source_private.h"
+#include "core/platform_json.h"
 
 void move_source_prepare(struct move_source *ms, const struct error *err)
 {
@@ -19,9 +20,10 @@ void move_source_prepare(struct move_source *ms, const struct error *err)
     }
     ms->prepare_sent = true;
     peering_send(ms->ls,
-                 json_pack("{s:s, s:s, s:o, s:b, s:b, s:b, s:o*}", "type", "prepare", "move", m->id,
-                           "info", domain_info_to_json(&m->info), "persistent", m->persistent,
-                           "autostart", m->autostart, "witness", m->right.agreed, "memory_codec",
+                 json_pack("{s:s, s:s, s:o, s:o*, s:b, s:b, s:b, s:o*}", "type", "prepare", "move",
+                           m->id, "info", domain_info_to_json(&m->info), "platform",
+                           TAKE_PTR(ms->platform), "persistent", m->persistent, "autostart",
+                           m->autostart, "witness", m->right.agreed, "memory_codec",
                            memory_codec_offer(ms->service->config, m->progress.memory_total)));
 }
 
@@ -33,26 +35,56 @@ static void on_moving_durable(void *user)
     source_domain_disarm(m->source);
 }
 
-static int preflight(struct move_source *ms, const struct virt_description *d, struct error *err)
+int move_source_may_use(const struct service *s, const char *name, bool drill,
+                        const struct config_peer **ret_peer, struct error *err)
 {
-    const struct config_peer *peer = config_peer_by_name(ms->service->config, ms->move->peer);
-    struct move *m = ms->move;
+    const struct config_peer *peer = *ret_peer = config_peer_by_name(s->config, name);
 
     if (!peer)
         return error_set(err, -ENOENT, "find the target",
                          "see `ferry peers`; add a [peer] section and reload",
-                         "no peer is named '%s'", m->peer);
+                         "no peer is named '%s'", name);
     if (!(peer->permissions & PEER_MAY_MOVE_FROM_HERE))
         return error_set(err, -EPERM, "use the target",
                          "add move-from-here to allow = in its [peer] section",
-                         "VMs may not be moved from here to %s", m->peer);
+                         "VMs may not be moved from here to %s", name);
+    if (drill && !(peer->permissions & PEER_MAY_DRILL))
+        return error_set(err, -EPERM, "use the target",
+                         "add drill to allow = in its [peer] section",
+                         "drills may not be held from here at %s", name);
     if (!peer->link.address[0])
         return error_set(err, -EINVAL, "call the target",
                          "add address = HOST:PORT to its [peer] section",
-                         "%s has no address in the configuration", m->peer);
-    if (!d->running)
-        return error_set(err, -EINVAL, "look at the VM", "resume it first: virsh resume",
-                         "%s is paused", d->info.name);
+                         "%s has no address in the configuration", name);
+    return 0;
+}
+
+/* What the VM needs of the target's host, in the target's names. */
+static json_t *describe_platform(const struct virt_description *d,
+                                 const struct config_networks *networks)
+{
+    struct virt_description *there = malloc(sizeof(*there));
+    json_t *platform;
+
+    if (!there)
+        abort(); /* see virt_call_new() */
+    *there = *d;
+    domain_platform_translate(&there->platform, networks);
+    platform = platform_to_json(there);
+    free(there);
+    return platform;
+}
+
+static int preflight(struct move_source *ms, const struct virt_description *d, struct error *err)
+{
+    const struct config_peer *peer;
+    struct move *m = ms->move;
+    int r = move_source_may_use(ms->service, m->peer, false, &peer, err);
+
+    if (r < 0)
+        return r;
+    if (check_first_failure(&d->report, err))
+        return err->code;
     if (move_of_domain(ms->service, d->info.name, d->info.uuid, m))
         return error_set(err, -EBUSY, "start a move", "see `ferry list`",
                          "another move of %s is not finished", d->info.name);
@@ -60,6 +92,10 @@ static int preflight(struct move_source *ms, const struct virt_description *d, s
     m->persistent = d->persistent;
     m->autostart = d->autostart;
     m->progress.memory_total = d->memory_bytes;
+    m->resident_bytes = d->resident_bytes;
+    ms->rewrite.networks = peer->networks;
+    ms->rewritten = domain_rewrite_needed(&ms->rewrite, &d->platform);
+    ms->platform = describe_platform(d, &peer->networks);
     for (unsigned i = 0; i < d->info.disk_count; i++)
         m->progress.disk_total += d->info.disks[i].size_bytes;
     return move_paths_of(ms->service->config, m, &ms->paths, err);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* libvirt calls on worker threads: see virt.h; the simple commands are in virt_commands.c. Everything
+/* libvirt calls on worker threads: see virt.h; what describes a VM or a host is in virt_describe.c,
+ * the simple commands are in virt_commands.c. Everything
  * marked "worker" runs there. */
 #include "core/virt.h"
 
@@ -127,8 +128,10 @@ static void call_run(struct worker_job *job)
         snprintf(c->err.mend, sizeof(c->err.mend), "is libvirtd running?");
         return;
     }
-    dom = find_domain(conn, c->domain);
-    if (!dom) {
+    dom = c->domain[0] ? find_domain(conn, c->domain) : NULL;
+    if (!c->domain[0]) {
+        c->work(c, conn, NULL);
+    } else if (!dom) {
         virt_fault(c);
         if (c->absent_is_fine && c->err.code == -ENOENT) {
             error_clear(&c->err);
@@ -144,6 +147,7 @@ void virt_call_free(struct call *c)
 {
     free(c->text);
     free(c->description);
+    free(c->host);
     free(c->migration);
     if (c->own_worker)
         worker_retire(c->own_worker);
@@ -183,72 +187,6 @@ void virt_post(struct virt *v, const char *domain, const char *what, bool absent
     c->absent_is_fine = absent_is_fine;
     c->number = number;
     c->callback.done = done;
-    worker_post(v->worker, &c->job);
-}
-
-/* --- describe ------------------------------------------------------------------------------ */
-
-static void read_disk_sizes(struct call *c, virDomainPtr dom)
-{
-    struct domain_info *info = &c->description->info;
-
-    for (unsigned i = 0; i < info->disk_count; i++) {
-        virDomainBlockInfo block;
-
-        if (virDomainGetBlockInfo(dom, info->disks[i].target, &block, 0) < 0) {
-            virt_fault(c);
-            return;
-        }
-        info->disks[i].size_bytes = block.capacity;
-        /* `allocation` of a disk in use only counts what this run of QEMU wrote; `physical` is what the
-         * file occupies. */
-        info->disks[i].allocated_bytes = block.physical;
-    }
-}
-
-static void work_describe(struct call *c, virConnectPtr conn, virDomainPtr dom)
-{
-    _cleanup_(freep) char *xml = NULL;
-    struct virt_description *d;
-    virDomainInfo info;
-    int autostart = 0;
-
-    (void)conn;
-    d = c->description = calloc(1, sizeof(*d));
-    xml = virDomainGetXMLDesc(dom, 0);
-    if (!d || !xml || virDomainGetInfo(dom, &info) < 0) {
-        virt_fault(c);
-        return;
-    }
-    d->active = virDomainIsActive(dom) == 1;
-    d->running = info.state == VIR_DOMAIN_RUNNING || info.state == VIR_DOMAIN_BLOCKED;
-    d->persistent = virDomainIsPersistent(dom) == 1;
-    if (d->persistent && virDomainGetAutostart(dom, &autostart) == 0)
-        d->autostart = autostart;
-    d->memory_bytes = (uint64_t)info.memory * 1024;
-    if (!d->active) {
-        error_set(&c->err, -ESRCH, c->what, "start it, or copy its disks while it is off",
-                  "%s is not running", virDomainGetName(dom));
-        return;
-    }
-    if (domain_xml_parse(xml, &d->info, &c->err) == 0)
-        read_disk_sizes(c, dom);
-}
-
-static void done_describe(struct worker_job *job)
-{
-    struct call *c = container_of(job, struct call, job);
-
-    c->callback.described(c->user, &c->err, c->description);
-    virt_call_free(c);
-}
-
-void virt_describe(struct virt *v, const char *domain, virt_described_fn done, void *user)
-{
-    struct call *c = virt_call_new(v, domain, "look at the VM", work_describe, user);
-
-    c->job.done = done_describe;
-    c->callback.described = done;
     worker_post(v->worker, &c->job);
 }
 
@@ -393,6 +331,34 @@ void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *
 
 /* --- migrate ------------------------------------------------------------------------------- */
 
+/* The definitions as they are to be at the target. */
+static int add_definitions(struct call *c, virDomainPtr dom, virTypedParameterPtr *params,
+                           int *count, int *capacity)
+{
+    static const struct {
+        unsigned flags;
+        const char *key;
+    } definitions[] = {
+        {VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_MIGRATABLE, VIR_MIGRATE_PARAM_DEST_XML},
+        {VIR_DOMAIN_XML_SECURE | VIR_DOMAIN_XML_MIGRATABLE | VIR_DOMAIN_XML_INACTIVE,
+         VIR_MIGRATE_PARAM_PERSIST_XML},
+    };
+    const struct virt_migration *m = c->migration;
+
+    for (size_t i = 0; i < (m->persistent ? 2u : 1u); i++) {
+        _cleanup_(freep) char *here = virDomainGetXMLDesc(dom, definitions[i].flags);
+        _cleanup_(freep) char *there = NULL;
+
+        if (!here)
+            return virt_fault(c);
+        if (domain_rewrite(here, &m->rewrite, &there, &c->err) < 0)
+            return c->err.code;
+        if (virTypedParamsAddString(params, count, capacity, definitions[i].key, there) < 0)
+            return virt_fault(c);
+    }
+    return 0;
+}
+
 static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
     const struct virt_migration *m = c->migration;
@@ -407,9 +373,16 @@ static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
         flags |= VIR_MIGRATE_PERSIST_DEST;
     if (m->auto_converge)
         flags |= VIR_MIGRATE_AUTO_CONVERGE;
+    if (m->rewritten && add_definitions(c, dom, &params, &count, &capacity) < 0) {
+        virTypedParamsFree(params, count);
+        return;
+    }
     if ((m->speed_mib_s &&
          virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH,
                                  m->speed_mib_s) < 0) ||
+        (m->target_name[0] &&
+         virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_DEST_NAME,
+                                 m->target_name) < 0) ||
         virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_URI, m->memory_uri) <
             0 ||
         virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_DISKS_URI,

@@ -13,6 +13,8 @@
 #include <uv.h>
 
 #include "core/base/error.h"
+#include "core/check.h"
+#include "core/domain_rewrite.h"
 #include "core/domain_xml.h"
 
 struct virt;
@@ -38,11 +40,31 @@ struct virt_ops {
 
 struct virt_description {
     struct domain_info info;
-    bool running; /* active and not paused */
+    struct domain_platform platform;
+    struct check_report report; /* what keeps it from moving, as failures; nothing: it can */
+    bool running;               /* active and not paused */
     bool active;
     bool persistent;
     bool autostart;
     uint64_t memory_bytes;
+    uint64_t resident_bytes; /* of it, what the guest has touched, as far as the host can tell */
+    unsigned long libvirt_version,
+        qemu_version; /* of this host: 1000000 * major + 1000 * minor + release */
+};
+
+/* What a guest does, while it is left alone. */
+struct virt_load {
+    bool dirty_known;
+    uint64_t dirty_bytes_s; /* of memory, by QEMU's sample */
+    uint64_t written_bytes; /* to all disks, since it started */
+};
+
+/* What a host is asked for a VM that is to come. */
+struct virt_host_question {
+    char uuid[DOMAIN_UUID_BYTES], name[DOMAIN_NAME_BYTES]; /* neither may be there */
+    struct domain_platform platform;
+    unsigned long libvirt_version, qemu_version; /* of the source */
+    struct check_report report;                  /* the answer */
 };
 
 struct virt_job_stats {
@@ -60,7 +82,10 @@ struct virt_migration {
     char memory_uri[256];
     char disks_uri[256];
     bool persistent;
-    bool auto_converge;   /* QEMU's own throttling */
+    bool rewritten; /* its definition is to be another there: */
+    struct domain_rewrite rewrite;
+    char target_name[DOMAIN_NAME_BYTES]; /* empty: its own */
+    bool auto_converge;                  /* QEMU's own throttling */
     unsigned speed_mib_s; /* of the disks' copy and of memory, to begin with; 0 = no limit */
 };
 
@@ -78,8 +103,18 @@ typedef void (*virt_stats_fn)(void *user, const struct error *err,
                               const struct virt_job_stats *stats);
 typedef void (*virt_reply_fn)(void *user, const struct error *err, const char *reply);
 
-/* By name, or by UUID. */
+typedef void (*virt_load_fn)(void *user, const struct error *err, const struct virt_load *load);
+typedef void (*virt_host_fn)(void *user, const struct error *err,
+                             const struct check_report *report);
+
+/* By name, or by UUID. -ESRCH: it is not running. */
 void virt_describe(struct virt *v, const char *domain, virt_described_fn done, void *user);
+/* Begins to sample the guest's dirty rate, for a second; not during a migration. */
+void virt_load_start(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+void virt_load_read(struct virt *v, const char *uuid, virt_load_fn done, void *user);
+/* Lines "name", "machine", "cpu", "networks", "versions". @question is copied. */
+void virt_ask_host(struct virt *v, const struct virt_host_question *question, virt_host_fn done,
+                   void *user);
 void virt_state(struct virt *v, const char *uuid, virt_state_fn done, void *user);
 void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *user);
 void virt_migrate(struct virt *v, const struct virt_migration *m, virt_done_fn done, void *user);

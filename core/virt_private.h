@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What virt.c (connection, queries, migration) and virt_commands.c (the rest) share. Not for others. */
+/* What virt.c (connection, queries, migration), virt_describe.c and virt_commands.c (the rest) share. Not for
+ * others. */
 #ifndef FERRY_CORE_VIRT_PRIVATE_H
 #define FERRY_CORE_VIRT_PRIVATE_H
 
@@ -25,7 +26,7 @@ struct call {
     struct virt *virt;
     void (*work)(struct call *c, virConnectPtr conn, virDomainPtr dom); /* worker */
     const char *what;                                                   /* for the error */
-    char domain[DOMAIN_NAME_BYTES]; /* name or UUID; empty: none */
+    char domain[DOMAIN_NAME_BYTES]; /* name or UUID; empty: it is about the host */
     bool absent_is_fine;
     union {
         virt_done_fn done;
@@ -33,6 +34,8 @@ struct call {
         virt_state_fn state;
         virt_stats_fn stats;
         virt_reply_fn reply;
+        virt_load_fn load;
+        virt_host_fn host;
     } callback;
     void *user;
     struct error err;
@@ -41,6 +44,8 @@ struct call {
     enum virt_domain_state state;
     struct virt_description *description; /* owned */
     struct virt_job_stats stats;
+    struct virt_load load;
+    struct virt_host_question *host;  /* owned; its report is the answer */
     struct virt_migration *migration; /* owned */
     struct worker *own_worker;        /* a migration's */
 };

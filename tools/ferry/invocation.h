@@ -32,6 +32,9 @@ void invocation_nap(void);
 /* A member as text; "" when it is none. */
 const char *invocation_member(const json_t *j, const char *key);
 
+/* check.c */
+int run_check(struct invocation *in);
+
 /* link.c */
 int run_link(struct invocation *in);
 int run_bwlimit(struct invocation *in);

@@ -27,7 +27,7 @@ struct command {
     int (*run)(struct invocation *in);
 };
 
-static const struct command commands[12]; /* below, with its end marker */
+static const struct command commands[13]; /* below, with its end marker */
 
 static void print_help(FILE *to)
 {
@@ -327,6 +327,8 @@ static int run_identity(struct invocation *in)
 static const struct command commands[] = {
     {"move", "move DOMAIN --to SITE [--bwlimit RATE] [--verify] [--detach] [--hold | --at HH:MM]",
      "move a running VM", ARGUMENT_NEEDED, run_move},
+    {"check", "check DOMAIN --to SITE", "what a move would meet; changes nothing", ARGUMENT_NEEDED,
+     run_check},
     {"list", "list [--all]", "moves running now, and past ones", ARGUMENT_NONE, run_list},
     {"show", "show ID", "one move in full", ARGUMENT_NEEDED, run_show},
     {"watch", "watch ID", "follow a move to its end", ARGUMENT_NEEDED, run_watch},

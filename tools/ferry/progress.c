@@ -178,6 +178,18 @@ static void print_witness(const json_t *witness)
     printf("\n");
 }
 
+/* What was expected beside what came of it. */
+static void print_prediction(const json_t *move)
+{
+    const json_t *p = json_object_get(move, "prediction");
+    char a[16];
+
+    if (p)
+        printf("  expect: %.1f s, downtime %.0f ms, %s on the link, memory %s\n",
+               number(p, NULL, "total_ms") / 1000, number(p, NULL, "downtime_ms"),
+               size(number(p, NULL, "bytes"), a), text(p, "verdict"));
+}
+
 void progress_report(const json_t *move)
 {
     const char *outcome = text(move, "outcome");
@@ -216,6 +228,7 @@ void progress_report(const json_t *move)
            number(move, "memory", "iterations"));
     printf("  link:   RTT %.1f ms, %s in all, %.0f outages\n", number(move, "link", "rtt_ms"),
            size(number(move, "link", "wire_bytes"), a), number(move, "link", "outages"));
+    print_prediction(move);
     print_downtime(json_object_get(move, "downtime_parts_ms"));
     print_slowed(move, "copy", "copy_slowed_ms");
     print_slowed(move, "guest", "guest_slowed_ms");
