@@ -82,6 +82,7 @@ struct move {
     int64_t downtime_ms;            /* -1 = none measured */
     struct downtime_parts downtime; /* of which; valid when downtime_known */
     bool downtime_known;
+    bool drill;    /* it never commits: its copy at the target is a clone */
     bool verify;   /* the disks are compared before the decision */
     bool hold;     /* one step before the switchover, until released; see core/source_hold.c */
     bool held;     /* it is there now */

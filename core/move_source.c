@@ -381,7 +381,7 @@ int move_source_recover(struct move *m, const char *state, struct error *err)
         move_paths_remove(&m->source->paths);
     /* A record of before the decision may be older than the agreement: keeping the right is never wrong. */
     m->source->armed = m->service->witness && (m->right.agreed || record == SOURCE_RECORD_MOVING);
-    act(m->source, switchover_source_recover(&m->source->sw, record, m->source->armed,
+    act(m->source, switchover_source_recover(&m->source->sw, record, m->drill, m->source->armed,
                                              m->source->disarmed && host_was_restarted(m)));
     return 0;
 }

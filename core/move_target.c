@@ -451,7 +451,7 @@ int move_target_recover(struct move *m, const char *state, struct error *err)
     log_warning("move %s (%s): found unfinished (%s), recovering", m->id, m->info.name, state);
     if (move_paths_of(m->service->config, m, &m->target->paths, NULL) == 0)
         move_paths_remove(&m->target->paths);
-    act(m->target, switchover_target_recover(&m->target->sw, state_from_name(state),
+    act(m->target, switchover_target_recover(&m->target->sw, state_from_name(state), m->drill,
                                              m->right.agreed && m->service->witness));
     return 0;
 }

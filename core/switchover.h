@@ -60,6 +60,23 @@
  * switchover_*_wish() says, as long as it says so. No answer is no event: then all is as without a witness, but
  * that a source which does not get HOLD goes no further, until its time is up and the move aborts.
  *
+ * A drill is the same way with another end (`drill`, agreed before it begins). The source's journal knows no
+ * decision, libvirt never gets the reply, and so the source's copy is the VM at every moment:
+ *
+ *   source                                        target
+ *   MOVING                                        PREPARED
+ *     | FINISH3 reply OK: end libvirt's connection  |
+ *   DRILLING                                        |
+ *     | libvirt let the copy here run: DRILL -----> | isolate it, run it as a clone
+ *     |                                           DRILLING
+ *     | <------ (the verdict) ABORTED ------------- | done: journal ABORTING, clean up
+ *   ABORTED                                       ABORTED
+ *
+ * The clone is nobody's promise: whatever else happens at the target (a restart, the end of the session, any word
+ * but DRILL) destroys it, COMMIT and the operator's word among them, and what it says of itself never moves the
+ * source. There is no witness and no doubt: autostart stays with the source's copy, whose disks are the VM's all
+ * the time.
+ *
  * Every event is accepted in every state; one that means nothing there changes nothing. Recovery
  * enters with switchover_*_recover() and the same events, so running it twice is running it once.
  */
@@ -82,6 +99,7 @@ enum switchover_source_state {
     SOURCE_ABORTING,
     SOURCE_ABORTED,
     SOURCE_IN_DOUBT,
+    SOURCE_DRILLING,
 };
 
 enum switchover_source_event {
@@ -128,6 +146,9 @@ enum switchover_source_action {
     SOURCE_JOURNAL_ABORT = 1 << 11,
     SOURCE_JOURNAL_RESTORE = 1 << 12,
     SOURCE_JOURNAL_DONE = 1 << 13, /* with the final state */
+    SOURCE_END_MIGRATION =
+        1 << 14, /* close libvirt's channels at once: it lets the copy here run */
+    SOURCE_SEND_DRILL = 1 << 15,
 };
 
 /* What the source's journal may hold of a move that is not over. */
@@ -140,6 +161,7 @@ enum switchover_source_record {
 
 struct switchover_source {
     enum switchover_source_state state;
+    bool drill;          /* never a decision. Set before the first event */
     bool witness;        /* agreed: the key counts */
     bool prepared;       /* MOVING: the target has said so */
     bool finish_ok;      /* MOVING: libvirt's reply is here */
@@ -156,17 +178,17 @@ struct switchover_source {
     bool started;        /* that was tried */
     bool waits;          /* the copy here could go on, and waits for that */
     bool domain_settled; /* the copy here is as it should be */
-    bool domain_alive;   /* and it runs, or may be made to */
+    bool domain_alive;   /* and it runs, or may be made to. Also in DRILLING: it runs */
     bool target_settled; /* the target has cleaned up */
     bool target_resumed; /* the target runs: by its operator's word. Also in IN_DOUBT: both do */
 };
 
 /* Returns a set of enum switchover_source_action. */
 unsigned switchover_source_step(struct switchover_source *s, enum switchover_source_event event);
-/* Enters after a restart. @witness: as agreed before. @restarts: the host was restarted since the move began,
+/* Enters after a restart. @drill, @witness: as agreed before. @restarts: the host was restarted since the move began,
  * and the VM starts with its host. Returns actions. */
 unsigned switchover_source_recover(struct switchover_source *s,
-                                   enum switchover_source_record record, bool witness,
+                                   enum switchover_source_record record, bool drill, bool witness,
                                    bool restarts);
 /* What is wanted of the witness now, and again until it is no longer. */
 enum right_wish switchover_source_wish(const struct switchover_source *s);
@@ -180,6 +202,7 @@ enum switchover_target_state {
     TARGET_RECEIVING,
     TARGET_PREPARING,
     TARGET_PREPARED,
+    TARGET_DRILLING, /* the clone runs, or is about to */
     TARGET_COMMITTING,
     TARGET_RESUMING,
     TARGET_RESUMED,
@@ -197,6 +220,8 @@ enum switchover_target_event {
     TARGET_ON_FINISH_FAILED, /* libvirt answered FINISH3 with an error: no copy here */
     TARGET_ON_COMMIT,        /* the source's words */
     TARGET_ON_ABORT,
+    TARGET_ON_DRILL,
+    TARGET_ON_DRILL_DONE, /* answer to RUN_CLONE, whatever came of it */
     TARGET_ON_COMMITTED_JOURNALLED,
     TARGET_ON_ABORT_JOURNALLED,
     TARGET_ON_RESUMED, /* answers to RESUME_DOMAIN and START_DOMAIN */
@@ -224,11 +249,14 @@ enum switchover_target_action {
     TARGET_RETRY_RESUME = 1 << 9, /* after a pause */
     TARGET_JOURNAL_ABORTING = 1 << 10,
     TARGET_START_DOMAIN = 1 << 11, /* anew, from its disks, which are complete */
+    TARGET_RUN_CLONE = 1 << 12,    /* if it is isolated and marked; until its verdict */
+    TARGET_SEND_DRILLED = 1 << 13, /* the verdict */
 };
 
 struct switchover_target {
     enum switchover_target_state state;
-    bool witness; /* agreed: the key counts. Set before the first event */
+    bool drill;   /* what comes is a clone. Set before the first event, as is: */
+    bool witness; /* agreed: the key counts */
     bool finish_held, disks_done, memory_done;
     bool in_doubt;     /* PREPARED without a link to the source */
     bool copy_missing; /* RESUMING: told to run, by the operator, what was never here */
@@ -237,7 +265,8 @@ struct switchover_target {
 unsigned switchover_target_step(struct switchover_target *t, enum switchover_target_event event);
 /* Enters after a restart with the last state journalled (RECEIVING, PREPARED, COMMITTING, ABORTING). */
 unsigned switchover_target_recover(struct switchover_target *t,
-                                   enum switchover_target_state journalled, bool witness);
+                                   enum switchover_target_state journalled, bool drill,
+                                   bool witness);
 enum right_wish switchover_target_wish(const struct switchover_target *t);
 const char *switchover_target_state_name(enum switchover_target_state state);
 

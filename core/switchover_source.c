@@ -23,6 +23,8 @@ const char *switchover_source_state_name(enum switchover_source_state state)
         return "aborted";
     case SOURCE_IN_DOUBT:
         return "in-doubt";
+    case SOURCE_DRILLING:
+        return "drilling";
     }
     return "?";
 }
@@ -41,7 +43,8 @@ static unsigned end_commit(struct switchover_source *s)
 
 static unsigned start_abort(struct switchover_source *s, unsigned more)
 {
-    *s = (struct switchover_source){.state = SOURCE_ABORTING, .witness = s->witness};
+    *s = (struct switchover_source){
+        .state = SOURCE_ABORTING, .drill = s->drill, .witness = s->witness};
     return SOURCE_JOURNAL_ABORT | more;
 }
 
@@ -83,6 +86,10 @@ static unsigned restore_without_target(struct switchover_source *s, unsigned mor
 
 static unsigned decide(struct switchover_source *s)
 {
+    if (s->drill) { /* the clone is complete, and libvirt's connection ends without its reply */
+        s->state = SOURCE_DRILLING;
+        return SOURCE_END_MIGRATION | SOURCE_CHECK_DOMAIN;
+    }
     if (!s->finish_ok || (s->witness && !s->right_held))
         return 0;
     s->state = SOURCE_DECIDING;
@@ -109,6 +116,38 @@ static unsigned step_moving(struct switchover_source *s, unsigned event)
     case SOURCE_ON_FAILURE:
     case SOURCE_ON_TARGET_ABORTED:
         return start_abort(s, SOURCE_STOP_MIGRATION | SOURCE_CHECK_DOMAIN | SOURCE_SEND_ABORT);
+    default:
+        return 0;
+    }
+}
+
+/* The copy here is the VM, and libvirt lets it go on; the clone may run once it does. */
+static unsigned step_drilling(struct switchover_source *s, enum switchover_source_event event)
+{
+    switch (event) {
+    case SOURCE_ON_DOMAIN_RUNNING:
+        s->domain_alive = true;
+        return SOURCE_SEND_DRILL;
+    case SOURCE_ON_DOMAIN_PAUSED: /* libvirt was restarted just then, and left it so */
+        return SOURCE_RESUME_DOMAIN | SOURCE_CHECK_DOMAIN;
+    case SOURCE_ON_TARGET_ABORTED:
+    case SOURCE_ON_TARGET_UNKNOWN:
+        if (s->domain_alive) {
+            s->state = SOURCE_ABORTED;
+            return SOURCE_JOURNAL_DONE;
+        }
+        start_abort(s, 0);
+        s->target_settled = true;
+        return SOURCE_JOURNAL_ABORT | SOURCE_CHECK_DOMAIN;
+    case SOURCE_ON_FAILURE:
+    case SOURCE_ON_DOMAIN_SUSPENDED:
+    case SOURCE_ON_DOMAIN_ENDED:
+    case SOURCE_ON_DOMAIN_OFF:
+    case SOURCE_ON_DOMAIN_GONE:
+        return start_abort(s, SOURCE_STOP_MIGRATION | SOURCE_CHECK_DOMAIN | SOURCE_SEND_ABORT);
+    case SOURCE_ON_LINK_UP:
+    case SOURCE_ON_TARGET_ASKS:
+        return s->domain_alive ? SOURCE_SEND_DRILL : 0;
     default:
         return 0;
     }
@@ -231,6 +270,8 @@ static unsigned hear_target(struct switchover_source *s, unsigned event)
 {
     bool waited = switchover_source_waits_for_witness(s);
 
+    if (s->drill && event == SOURCE_ON_TARGET_RESUMED) /* a clone is not the VM, whatever it says */
+        return 0;
     if (s->restarts && event == SOURCE_ON_TARGET_SILENT) /* silence is no word */
         return 0;
     if (event == SOURCE_ON_TARGET_RESUMED)
@@ -250,7 +291,7 @@ static unsigned go_on(struct switchover_source *s, unsigned action)
 {
     if (s->target_resumed)
         return settle_domain(s, false);
-    if (s->recovered && !s->target_settled) {
+    if (s->recovered && !s->target_settled && !s->drill) {
         s->waits = true;
         return 0;
     }
@@ -365,6 +406,8 @@ unsigned switchover_source_step(struct switchover_source *s, enum switchover_sou
     switch (s->state) {
     case SOURCE_MOVING:
         return step_moving(s, event);
+    case SOURCE_DRILLING:
+        return step_drilling(s, event);
     case SOURCE_DECIDING:
         return step_deciding(s, event);
     case SOURCE_RELEASING:
@@ -386,13 +429,13 @@ unsigned switchover_source_step(struct switchover_source *s, enum switchover_sou
 }
 
 unsigned switchover_source_recover(struct switchover_source *s,
-                                   enum switchover_source_record record, bool witness,
+                                   enum switchover_source_record record, bool drill, bool witness,
                                    bool restarts)
 {
     unsigned actions;
 
-    *s = (struct switchover_source){.witness = witness};
-    switch (record) {
+    *s = (struct switchover_source){.drill = drill, .witness = witness};
+    switch (drill ? SOURCE_RECORD_MOVING : record) {
     case SOURCE_RECORD_RELEASED:
         return start_commit(s);
     case SOURCE_RECORD_COMMIT:

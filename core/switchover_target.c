@@ -11,6 +11,8 @@ const char *switchover_target_state_name(enum switchover_target_state state)
         return "preparing";
     case TARGET_PREPARED:
         return "prepared";
+    case TARGET_DRILLING:
+        return "drilling";
     case TARGET_COMMITTING:
         return "committing";
     case TARGET_RESUMING:
@@ -65,6 +67,31 @@ static unsigned step_receiving(struct switchover_target *t, enum switchover_targ
         return 0;
     t->state = TARGET_PREPARING;
     return TARGET_JOURNAL_PREPARED;
+}
+
+/* Nothing keeps a clone but DRILL, and that not for long. */
+static unsigned step_clone(struct switchover_target *t, unsigned event)
+{
+    switch (event) {
+    case TARGET_ON_DRILL:
+        if (t->state == TARGET_DRILLING)
+            return 0;
+        t->state = TARGET_DRILLING;
+        return TARGET_RUN_CLONE;
+    case TARGET_ON_DRILL_DONE:
+        return t->state == TARGET_DRILLING ? TARGET_SEND_DRILLED | give_up(t) : 0;
+    case TARGET_ON_COMMIT:
+    case TARGET_ON_ABORT:
+    case TARGET_ON_LINK_LOST:
+    case TARGET_ON_FINISH_FAILED:
+    case TARGET_ON_COPY_LOST:
+    case TARGET_ON_RESOLVE_SOURCE:
+        return give_up(t);
+    case TARGET_ON_LINK_UP:
+        return TARGET_ASK_SOURCE;
+    default: /* the end of a channel: the source has closed them */
+        return 0;
+    }
 }
 
 static unsigned step_prepared(struct switchover_target *t, unsigned event)
@@ -143,7 +170,9 @@ unsigned switchover_target_step(struct switchover_target *t, enum switchover_tar
     case TARGET_PREPARING:
         return step_preparing(t, event);
     case TARGET_PREPARED:
-        return step_prepared(t, event);
+        return t->drill ? step_clone(t, event) : step_prepared(t, event);
+    case TARGET_DRILLING:
+        return step_clone(t, event);
     case TARGET_COMMITTING:
         if (event == TARGET_ON_COMMITTED_JOURNALLED) {
             t->state = TARGET_RESUMING;
@@ -171,10 +200,15 @@ unsigned switchover_target_step(struct switchover_target *t, enum switchover_tar
 }
 
 unsigned switchover_target_recover(struct switchover_target *t,
-                                   enum switchover_target_state journalled, bool witness)
+                                   enum switchover_target_state journalled, bool drill,
+                                   bool witness)
 {
-    *t = (struct switchover_target){.state = journalled, .witness = witness};
+    *t = (struct switchover_target){.state = journalled, .drill = drill, .witness = witness};
+    if (drill && journalled != TARGET_ABORTING && journalled != TARGET_ABORTED)
+        return give_up(t); /* a clone does not outlive its ferryd */
     switch (journalled) {
+    case TARGET_DRILLING: /* never written: a clone's record says PREPARED until it says ABORTING */
+        return give_up(t);
     case TARGET_PREPARING:
     case TARGET_PREPARED: /* FINISH3 may have been passed on: only the source knows the end */
         t->state = TARGET_PREPARED;

@@ -189,6 +189,15 @@ static const struct budget restart_depths[] = {
     {.losses = 1, .cancels = 1, .reboots = 2},
 };
 
+/* Of a drill. */
+static const struct budget drill_depths[] = {
+    {0},
+    {.crashes = 1, .losses = 1, .cancels = 1, .doubles = 1},
+    {.crashes = 2, .losses = 1},
+    {.crashes = 1, .reboots = 1, .deaths = 1},
+    {.crashes = 1, .losses = 1, .resolves = 1, .deaths = 1},
+};
+
 /* With a witness: from both sides, from one, from none; the sites parted, or not. */
 static const unsigned reaches[] = {
     WITNESS_BY_BOTH | SITES_PARTED,
@@ -223,6 +232,8 @@ static void search_all(const struct budget *budgets, size_t count, unsigned reac
         search(&s, *b, reach, BUG_NONE);
         if (reach & VM_AUTOSTARTS)
             printf("autostart, ");
+        if (reach & IS_DRILL)
+            printf("drill, ");
         if (reach & WITNESS_AGREED)
             printf("witness%s%s%s, ", reach & WITNESS_BY_SOURCE ? " by source" : "",
                    reach & WITNESS_BY_TARGET ? " by target" : "",
@@ -244,6 +255,13 @@ static void test_all_interleavings(void **state)
     search_all(restart_depths, ARRAY_SIZE(restart_depths), VM_AUTOSTARTS);
     if (getenv("FERRY_HISTORIES"))
         search_all(greater_depths, ARRAY_SIZE(greater_depths), 0);
+}
+
+static void test_all_interleavings_of_a_drill(void **state)
+{
+    (void)state;
+    search_all(drill_depths, ARRAY_SIZE(drill_depths), IS_DRILL);
+    search_all(restart_depths, ARRAY_SIZE(restart_depths), IS_DRILL | VM_AUTOSTARTS);
 }
 
 static void test_all_interleavings_with_a_witness(void **state)
@@ -276,6 +294,8 @@ static void test_planted_bugs_are_found(void **state)
         {BUG_AUTOSTART, {.reboots = 1}, 0},
         {BUG_DEAF_TO_RESUMED, {.crashes = 1, .reboots = 1, .resolves = 1}, 0},
         {BUG_SILENCE_RESTARTS, {.reboots = 1, .resolves = 1}, VM_AUTOSTARTS},
+        {BUG_CLONE_EARLY, {0}, IS_DRILL},
+        {BUG_DRILL_IS_MOVE, {0}, IS_DRILL},
         {BUG_GIVEN_BEFORE_READ, {.crashes = 1}, WITNESS_BY_BOTH | SITES_PARTED},
         {BUG_HELD_UNHEARD, {.losses = 2}, WITNESS_BY_BOTH | SITES_PARTED},
         {BUG_HELD_IS_CLAIMED, {.losses = 2}, WITNESS_BY_BOTH | SITES_PARTED},
@@ -318,9 +338,11 @@ static const char *play(uint64_t seed, enum bug bug, bool say)
     uint64_t rng = seed;
     /* Half of the histories have a witness, seen by whom it may be. */
     unsigned chance = (unsigned)(splitmix64_next(&rng) % (2 * ARRAY_SIZE(reaches)));
-    unsigned reach = bug >= BUG_GIVEN_BEFORE_READ   ? WITNESS_BY_BOTH | SITES_PARTED
-                     : chance < ARRAY_SIZE(reaches) ? reaches[chance]
-                                                    : 0;
+    unsigned reach = bug == BUG_CLONE_EARLY || bug == BUG_DRILL_IS_MOVE ? IS_DRILL
+                     : bug >= BUG_GIVEN_BEFORE_READ  ? WITNESS_BY_BOTH | SITES_PARTED
+                     : chance == ARRAY_SIZE(reaches) ? IS_DRILL
+                     : chance < ARRAY_SIZE(reaches)  ? reaches[chance]
+                                                     : 0;
     struct world w =
         new_world(budget, reach | (splitmix64_next(&rng) % 2 ? VM_AUTOSTARTS : 0), bug);
     /* Some histories are calm, some wild: one in so many happenings may be a fault. */
@@ -385,6 +407,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_interleavings),
+        cmocka_unit_test(test_all_interleavings_of_a_drill),
         cmocka_unit_test(test_all_interleavings_with_a_witness),
         cmocka_unit_test(test_planted_bugs_are_found),
         cmocka_unit_test(test_seeded_histories),

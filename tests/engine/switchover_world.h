@@ -21,6 +21,8 @@
  *     does not run and cannot go on by itself, and this one is not older; and does not say one thing at
  *     one site and another at the other.
  *
+ *   - In a drill the target's copy is a clone: it runs beside the VM, which is the source's copy at every moment.
+ *
  * Planted bugs (enum bug) break one of ferry's own promises; a search that does not find them is broken.
  */
 #ifndef FERRY_TESTS_ENGINE_SWITCHOVER_WORLD_H
@@ -54,6 +56,8 @@ enum bug {
     BUG_AUTOSTART,               /* the source's definition starts with its host during the move */
     BUG_DEAF_TO_RESUMED,   /* what a target says that runs by its operator's word is not heard */
     BUG_SILENCE_RESTARTS,  /* after its host's restart a copy starts without the target's word */
+    BUG_CLONE_EARLY,       /* a drill's clone runs before the source has let the VM go on */
+    BUG_DRILL_IS_MOVE,     /* the source takes a drill for a move */
     BUG_GIVEN_BEFORE_READ, /* the right given before libvirt has read the reply */
     BUG_HELD_UNHEARD,      /* a witness that does not answer counts as one that says yes */
     BUG_HELD_IS_CLAIMED, /* a target in doubt takes the abort although the source holds the right */
@@ -83,6 +87,7 @@ struct puts {
 enum { WORDS_MAX = 2 };
 struct words {
     uint8_t commit, abort; /* to the target */
+    uint8_t drill;
     uint8_t ask, resumed, aborted;
 };
 
@@ -102,7 +107,8 @@ enum reach {
     WITNESS_BY_SOURCE = 1 << 1,
     WITNESS_BY_TARGET = 1 << 2,
     SITES_PARTED = 1 << 3,
-    VM_AUTOSTARTS = 1 << 4, /* not seen by anybody, but as good a place */
+    VM_AUTOSTARTS = 1 << 4, /* not seen by anybody, but as good a place; so is: */
+    IS_DRILL = 1 << 5,
     WITNESS_BY_BOTH = WITNESS_AGREED | WITNESS_BY_SOURCE | WITNESS_BY_TARGET,
 };
 
@@ -130,6 +136,7 @@ struct world {
     /* calls under way */
     uint8_t check_source, resume_source, start_source, withdraw;
     uint8_t resume_target, start_target, clean_target;
+    uint8_t run_clone, clone_runs;
     uint8_t death_unseen;     /* of the target's copy */
     uint8_t aborted_by_death; /* the VM ended, or its host did, where it had to run: none may run */
     uint8_t word;             /* the operator's, wherever it was given: 1 source, 2 target */
@@ -155,12 +162,15 @@ enum happening {
     H_TARGET_DURABLE,
     H_COMMIT_ARRIVES,
     H_ABORT_ARRIVES,
+    H_DRILL_ARRIVES,
     H_ASK_ARRIVES,
     H_RESUMED_ARRIVES,
     H_ABORTED_ARRIVES,
     H_LATE_WORDS_LOST,
     H_TARGET_RESUMES,
     H_TARGET_STARTS,
+    H_CLONE_RUNS,
+    H_DRILL_DONE,
     H_TARGET_SEES_DEATH,
     H_TARGET_CLEANED,
     H_TARGET_RPC_ENDS,
@@ -229,6 +239,9 @@ static const char *happening_name(enum happening h)
         [H_TARGET_DURABLE] = "target durable",
         [H_COMMIT_ARRIVES] = "commit arrives",
         [H_ABORT_ARRIVES] = "abort arrives",
+        [H_DRILL_ARRIVES] = "drill arrives",
+        [H_CLONE_RUNS] = "clone runs",
+        [H_DRILL_DONE] = "drill done",
         [H_ASK_ARRIVES] = "ask arrives",
         [H_RESUMED_ARRIVES] = "resumed arrives",
         [H_ABORTED_ARRIVES] = "aborted arrives",
@@ -364,8 +377,10 @@ static void act_source(struct world *w, unsigned actions)
         world_put(&w->source_puts, SJ_ABORT);
     if (actions & SOURCE_JOURNAL_RESTORE)
         world_put(&w->source_puts, SJ_RESTORE);
-    if (actions & SOURCE_STOP_MIGRATION)
+    if (actions & (SOURCE_STOP_MIGRATION | SOURCE_END_MIGRATION))
         end_rpc_at_source(w);
+    if (actions & SOURCE_SEND_DRILL && w->session)
+        world_say(&w->words.drill);
     if (actions & SOURCE_RESUME_DOMAIN)
         w->resume_source = 1;
     if (actions & SOURCE_START_DOMAIN)
@@ -411,6 +426,8 @@ static void act_target(struct world *w, unsigned actions)
         w->resume_target = 1;
     if (actions & TARGET_START_DOMAIN)
         w->start_target = 1;
+    if (actions & TARGET_RUN_CLONE || (actions & TARGET_PASS_FINISH && w->bug == BUG_CLONE_EARLY))
+        w->run_clone = 1;
     if (actions & TARGET_CLEAN_UP)
         w->clean_target = 1;
     if (actions & TARGET_SEND_RESUMED && w->session)
@@ -468,7 +485,8 @@ static void crash_target(struct world *w)
     end_session(w);
     w->target_up = w->target_notices = 0;
     memset(&w->target_puts, 0, sizeof(w->target_puts));
-    w->words.commit = w->words.abort = 0;
+    w->words.commit = w->words.abort = w->words.drill = 0;
+    w->run_clone = w->clone_runs = 0;
     w->resume_target = w->start_target = w->clean_target = w->death_unseen = 0;
     orphan_wishes(w, TARGET_WISHES);
     if (w->rpc_target)
@@ -485,13 +503,17 @@ static void restart_source(struct world *w)
 
     w->source_up = 1;
     if (w->source_journal >= SJ_COMMITTED) { /* finished: only answers */
+        bool drill = w->source.drill;
+
         memset(&w->source, 0, sizeof(w->source));
+        w->source.drill = drill;
         w->source.state = w->source_journal == SJ_COMMITTED ? SOURCE_COMMITTED : SOURCE_ABORTED;
         return;
     }
-    act_source(w, switchover_source_recover(&w->source, records[w->source_journal],
-                                            w->reach & WITNESS_AGREED,
-                                            w->rebooted && w->reach & VM_AUTOSTARTS));
+    act_source(
+        w, switchover_source_recover(&w->source, records[w->source_journal], w->source.drill,
+                                     w->reach & WITNESS_AGREED,
+                                     w->rebooted && w->reach & VM_AUTOSTARTS && !w->source.drill));
 }
 
 static void restart_target(struct world *w)
@@ -499,7 +521,7 @@ static void restart_target(struct world *w)
     w->target_up = 1;
     act_target(w, switchover_target_recover(&w->target,
                                             (enum switchover_target_state)w->target_journal,
-                                            w->reach & WITNESS_AGREED));
+                                            w->target.drill, w->reach & WITNESS_AGREED));
 }
 
 static int forget_reason(int copy)
@@ -532,8 +554,9 @@ static void reboot_host(struct world *w)
         crash_source(w);
     if (w->bug == BUG_AUTOSTART && w->source_journal < SJ_COMMITTED)
         run_source_copy(w);
-    if (w->reach & VM_AUTOSTARTS && w->source_journal == SJ_ABORTED)
-        run_source_copy(w); /* by libvirt: autostart is back before that record is durable */
+    if (w->reach & VM_AUTOSTARTS && (w->source_journal == SJ_ABORTED || w->reach & IS_DRILL))
+        run_source_copy(
+            w); /* by libvirt: autostart is back before that record is durable, or stayed */
 }
 
 /* --- one by one ---------------------------------------------------------------------------- */
@@ -605,7 +628,7 @@ static void source_notices(struct world *w)
         if (w->reply != REPLY_READ)
             fail_call(w);
     }
-    if (w->source.state == SOURCE_MOVING)
+    if (w->source.state == SOURCE_MOVING || w->source.state == SOURCE_DRILLING)
         source_event(w, SOURCE_ON_FAILURE);
 }
 
@@ -694,7 +717,9 @@ static int befall(struct world *w, enum happening h)
         fail_call(w);
         return 1;
     case H_CANCEL:
-        if (!w->source_up || w->source.state != SOURCE_MOVING || !spend(&w->budget.cancels))
+        if (!w->source_up ||
+            (w->source.state != SOURCE_MOVING && w->source.state != SOURCE_DRILLING) ||
+            !spend(&w->budget.cancels))
             return 0;
         source_event(w, SOURCE_ON_FAILURE);
         return 1;
@@ -727,7 +752,8 @@ static int befall(struct world *w, enum happening h)
         w->aborted_by_death = 1;
         return 1;
     case H_TARGET_COPY_DIES: /* before libvirt has answered FINISH3, that is H_FINISH_FAILS */
-        if (w->target_copy != COPY_PAUSED || w->reply == REPLY_NONE || !spend(&w->budget.deaths))
+        if ((w->target_copy != COPY_PAUSED && !(w->clone_runs && w->target_copy == COPY_RUNNING)) ||
+            w->reply == REPLY_NONE || !spend(&w->budget.deaths))
             return 0;
         w->target_copy = COPY_OFF;
         w->death_unseen = w->target_up;
@@ -772,6 +798,11 @@ static int converse(struct world *w, enum happening h)
             return 0;
         target_event(w, TARGET_ON_ABORT);
         return 1;
+    case H_DRILL_ARRIVES:
+        if (!hear(w, &w->words.drill, w->target_up))
+            return 0;
+        target_event(w, TARGET_ON_DRILL);
+        return 1;
     case H_ASK_ARRIVES:
         if (!hear(w, &w->words.ask, w->source_up))
             return 0;
@@ -811,8 +842,9 @@ static int converse(struct world *w, enum happening h)
         target_event(w, TARGET_ON_LINK_UP);
         return 1;
     case H_SOURCE_REPEATS: /* its timer, while it waits for the target's word */
-        if (!w->source_up || !w->session || w->words.commit || w->words.abort ||
-            (w->source.state != SOURCE_COMMITTING && w->source.state != SOURCE_ABORTING))
+        if (!w->source_up || !w->session || w->words.commit || w->words.abort || w->words.drill ||
+            (w->source.state != SOURCE_COMMITTING && w->source.state != SOURCE_ABORTING &&
+             w->source.state != SOURCE_DRILLING))
             return 0;
         source_event(w, SOURCE_ON_LINK_UP);
         return 1;
@@ -966,6 +998,22 @@ static int work(struct world *w, enum happening h)
         w->target_ran = 1;
         target_event(w, TARGET_ON_RESUMED);
         return 1;
+    case H_CLONE_RUNS:
+        if (!w->run_clone)
+            return 0;
+        w->run_clone = 0;
+        if (w->target_copy == COPY_PAUSED) {
+            w->target_copy = COPY_RUNNING;
+            w->clone_runs = 1;
+        } else {
+            target_event(w, TARGET_ON_DRILL_DONE);
+        }
+        return 1;
+    case H_DRILL_DONE:
+        if (!w->clone_runs || w->target.state != TARGET_DRILLING)
+            return 0;
+        target_event(w, TARGET_ON_DRILL_DONE);
+        return 1;
     case H_TARGET_SEES_DEATH: /* libvirt's event; nobody repeats it for a ferryd that was down */
         if (!w->death_unseen || !w->target_up)
             return 0;
@@ -975,7 +1023,7 @@ static int work(struct world *w, enum happening h)
     case H_TARGET_CLEANED:
         if (!w->clean_target)
             return 0;
-        w->clean_target = w->target_complete = 0;
+        w->clean_target = w->target_complete = w->run_clone = w->clone_runs = 0;
         w->target_copy = COPY_GONE;
         target_event(w, TARGET_ON_CLEANED);
         return 1;
@@ -1114,6 +1162,8 @@ static int happen(struct world *w, enum happening h)
     case H_TARGET_DURABLE:
     case H_TARGET_RESUMES:
     case H_TARGET_STARTS:
+    case H_CLONE_RUNS:
+    case H_DRILL_DONE:
     case H_TARGET_SEES_DEATH:
     case H_TARGET_CLEANED:
     case H_TARGET_RPC_ENDS:
@@ -1141,8 +1191,33 @@ static int happen(struct world *w, enum happening h)
 
 /* --- checks -------------------------------------------------------------------------------- */
 
+/* In a drill the source's copy is the VM, and the target's never becomes more than a clone. */
+static const char *drill_fault_of(const struct world *w)
+{
+    int counts = w->target.state == TARGET_COMMITTING || w->target.state == TARGET_RESUMING ||
+                 w->target.state == TARGET_RESUMED || w->target_journal == TARGET_COMMITTING ||
+                 w->target_journal == TARGET_RESUMED || w->words.resumed || w->target_ran;
+    int decided = w->source_journal != SJ_MOVING && w->source_journal != SJ_ABORT &&
+                  w->source_journal != SJ_ABORTED;
+
+    for (unsigned i = 0; i < w->source_puts.count; i++)
+        decided |= w->source_puts.record[i] != SJ_ABORT && w->source_puts.record[i] != SJ_ABORTED;
+    if (decided || w->withdraw || w->source_withdrawn || w->reply == REPLY_RELEASED ||
+        w->words.commit)
+        return "a drill gives the VM up";
+    if (counts)
+        return "a drill's clone counts as the VM";
+    if (w->target_copy == COPY_RUNNING && w->source_copy == COPY_STOPPED)
+        return "a clone runs while the VM stands still";
+    if (w->memory_lost)
+        return "a drill costs the VM's memory";
+    return NULL;
+}
+
 static const char *fault_of(const struct world *w)
 {
+    if (w->reach & IS_DRILL)
+        return drill_fault_of(w);
     if (w->source_copy == COPY_RUNNING && w->target_copy == COPY_RUNNING)
         return "two copies run";
     if (w->target_copy == COPY_RUNNING && w->source_ran)
@@ -1185,6 +1260,17 @@ static const char *quiet_fault_of(const struct world *w)
 
     if (witness_fault_of(w))
         return witness_fault_of(w);
+    if (w->reach & IS_DRILL) {
+        if (doubt)
+            return "a drill in doubt";
+        if (w->target_copy != COPY_GONE)
+            return "a drill leaves its clone behind";
+        if (w->source_copy != COPY_RUNNING && !w->aborted_by_death)
+            return "a drill leaves the VM standing";
+        return w->source_journal == SJ_ABORTED && w->target_journal == TARGET_ABORTED
+                   ? NULL
+                   : "a drill's quiet end with open journals";
+    }
     if (doubt) /* paused or off, until the operator's word */
         return NULL;
     if (w->reach & SITES_PARTED && w->source.state == SOURCE_COMMITTING &&
@@ -1242,6 +1328,8 @@ static struct world new_world(struct budget budget, unsigned reach, enum bug bug
         switchover_source_step(&w.source, SOURCE_ON_WITNESS_AGREED);
     }
     w.source_up = w.target_up = w.rpc_source = w.rpc_target = w.session = w.streams = 1;
+    w.target.drill = reach & IS_DRILL;
+    w.source.drill = reach & IS_DRILL && bug != BUG_DRILL_IS_MOVE;
     w.target_copy = COPY_PAUSED;
     w.target_journal = TARGET_RECEIVING;
     w.bug = (uint8_t)bug;
