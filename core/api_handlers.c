@@ -80,11 +80,16 @@ static int read_wishes(const json_t *body, struct move_wishes *ret)
     const json_t *hold = json_object_get(body, "hold"), *at = json_object_get(body, "at");
 
     const json_t *verify = json_object_get(body, "verify");
+    const json_t *drill = json_object_get(body, "drill");
 
-    if ((hold && !json_is_boolean(hold)) || (verify && !json_is_boolean(verify)) ||
-        (at && !json_is_string(at)))
+    if ((drill && !json_is_boolean(drill)) || (hold && !json_is_boolean(hold)) ||
+        (verify && !json_is_boolean(verify)) || (at && !json_is_string(at)))
         return -EINVAL;
     ret->verify = json_is_true(verify);
+    ret->drill = json_is_true(drill);
+    if (ret->drill && drill_from_json(body, &ret->rehearsal) < 0)
+        return -EINVAL;
+    ret->rehearsal.verdict = DRILL_OPEN;
     ret->hold = json_is_true(hold) || at;
     return at ? move_source_parse_time(json_string_value(at), clock_wall_ms(),
                                        &ret->switchover_at_ms)
@@ -109,8 +114,10 @@ static void post_move(struct service *s, const json_t *body, struct api_answer *
             out, 400, -EINVAL, "start a move",
             "\"bwlimit\" must be a rate: 200M (Mbit/s), 25MB (bytes a second), or off");
     } else if (read_wishes(body, &wishes) < 0) {
-        api_answer_error(out, 400, -EINVAL, "start a move",
-                         "\"hold\" and \"verify\" must be true or false, \"at\" a time as HH:MM");
+        api_answer_error(
+            out, 400, -EINVAL, "start a move",
+            "\"hold\", \"verify\" and \"drill\" must be true or false, \"at\" a time as HH:MM, "
+            "\"command\" a name");
     } else if (s->stopping) {
         api_answer_error(out, 409, -ESHUTDOWN, "start a move", "this ferryd is stopping");
     } else if (move_source_start(s, domain, to, &wishes, &m, &err) < 0) {
@@ -279,7 +286,7 @@ static void put_witness_metrics(FILE *f, const struct witness *w)
             (unsigned long long)stats.unanswered);
 }
 
-static void count_outcomes(struct service *s, unsigned counts[4])
+static void count_outcomes(struct service *s, unsigned counts[MOVE_OUTCOME_DRILLED + 1])
 {
     struct move *m;
 
@@ -303,7 +310,7 @@ char *api_metrics(struct service *s)
         "ferry_move_copy_slowed_seconds",
         "ferry_move_guest_slowed_seconds",
     };
-    unsigned counts[4] = {0};
+    unsigned counts[MOVE_OUTCOME_DRILLED + 1] = {0};
     char *text = NULL, *links;
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
@@ -313,7 +320,7 @@ char *api_metrics(struct service *s)
         return NULL;
     count_outcomes(s, counts);
     fprintf(f, "# TYPE ferry_moves gauge\n");
-    for (int o = MOVE_RUNNING; o <= MOVE_OUTCOME_IN_DOUBT; o++)
+    for (int o = MOVE_RUNNING; o <= MOVE_OUTCOME_DRILLED; o++)
         fprintf(f, "ferry_moves{outcome=\"%s\"} %u\n", move_outcome_name((enum move_outcome)o),
                 counts[o]);
     fprintf(f, "# TYPE ferry_log_memory_bytes gauge\nferry_log_memory_bytes %llu\n",

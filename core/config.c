@@ -69,6 +69,8 @@ static void set_defaults(struct config *c)
         .spool_bytes = UINT64_C(8) << 30,
         .stall_limit_s = 10, /* a third of what a guest's SCSI or IDE driver waits */
         .old_disks = OLD_DISKS_KEEP,
+        .drill_commands = "/etc/ferry/drill.d",
+        .drill_timeout_s = 600,
         .downtime_ms = 30,
         .downtime_max_ms = 500,
         .converge = CONVERGE_STUN,

@@ -333,6 +333,15 @@ static int set_memory(struct config *c, const char *key, const char *value)
     return -1;
 }
 
+static int set_drill(struct config *c, const char *key, const char *value)
+{
+    if (strcmp(key, "commands") == 0)
+        return set_path(c->drill_commands, value);
+    if (strcmp(key, "timeout_s") == 0)
+        return set_number(&c->drill_timeout_s, value, 1, 24 * 3600);
+    return -1;
+}
+
 static bool set_endpoints(struct witness_config *c, const char *value)
 {
     char copy[LIMIT_WITNESS_ENDPOINTS * WITNESS_URL_BYTES], *save = NULL;
@@ -442,6 +451,8 @@ int config_set(struct config *c, const char *section, const char *key, const cha
         return set_storage(c, key, value);
     if (strcmp(section, "memory") == 0)
         return set_memory(c, key, value);
+    if (strcmp(section, "drill") == 0)
+        return set_drill(c, key, value);
     if (strcmp(section, "witness") == 0)
         return set_witness(&c->witness, key, value);
     if (strncmp(section, "peer ", 5) == 0) {

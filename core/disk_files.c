@@ -197,26 +197,38 @@ int disk_files_create(const struct config *config, const struct domain_info *inf
 
 /* --- the end of a move --------------------------------------------------------------------- */
 
-void disk_files_remove(const struct domain_info *info, const char *move_id)
+static void old_of(const char *path, char ret[PATH_MAX])
+{
+    snprintf(ret, PATH_MAX, "%.*s.ferry-old", PATH_MAX - 64, path);
+}
+
+static void clear(const struct domain_info *info, const char *move_id, bool keep)
 {
     for (unsigned i = 0; i < info->disk_count; i++) {
         const char *path = info->disks[i].path;
-        char marker[PATH_MAX];
+        char marker[PATH_MAX], old[PATH_MAX];
         struct stat ours, there;
 
         marker_of(path, move_id, marker);
+        old_of(path, old);
         if (lstat(marker, &ours) < 0)
             continue;
-        if (lstat(path, &there) == 0 && there.st_ino == ours.st_ino && there.st_dev == ours.st_dev)
+        if (lstat(path, &there) == 0 && there.st_ino == ours.st_ino &&
+            there.st_dev == ours.st_dev && (!keep || rename(path, old) < 0))
             unlink(path);
         unlink(marker);
         sync_folder(path);
     }
 }
 
-static void old_of(const char *path, char ret[PATH_MAX])
+void disk_files_remove(const struct domain_info *info, const char *move_id)
 {
-    snprintf(ret, PATH_MAX, "%.*s.ferry-old", PATH_MAX - 64, path);
+    clear(info, move_id, false);
+}
+
+void disk_files_keep(const struct domain_info *info, const char *move_id)
+{
+    clear(info, move_id, true);
 }
 
 void disk_files_adopt(const struct domain_info *info, const char *move_id)

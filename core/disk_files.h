@@ -28,6 +28,9 @@ int disk_files_create(const struct config *config, const struct domain_info *inf
                       const char *move_id, struct error *err);
 /* Removes what disk_files_create() made for this move, if it is still there. */
 void disk_files_remove(const struct domain_info *info, const char *move_id);
+/* Puts them aside instead, complete or nearly so, as PATH.ferry-old (replacing an older one): what they hold need not
+ * be sent again. */
+void disk_files_keep(const struct domain_info *info, const char *move_id);
 /* The move is committed: the files are the VM's; their markers, and copies kept from an earlier stay of
  * the VM here, go. */
 void disk_files_adopt(const struct domain_info *info, const char *move_id);

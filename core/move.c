@@ -14,9 +14,9 @@
 
 const char *move_phase_name(enum move_phase phase)
 {
-    static const char *const names[MOVE_PHASES] = {"preparing", "copying", "mirroring",
-                                                   "memory",    "stopped", "prepared",
-                                                   "committed", "resumed", "done"};
+    static const char *const names[MOVE_PHASES] = {
+        "preparing", "copying",  "mirroring", "memory",  "stopped",
+        "prepared",  "drilling", "committed", "resumed", "done"};
 
     return phase < MOVE_PHASES ? names[phase] : "?";
 }
@@ -32,6 +32,8 @@ const char *move_outcome_name(enum move_outcome outcome)
         return "aborted";
     case MOVE_OUTCOME_IN_DOUBT:
         return "in-doubt";
+    case MOVE_OUTCOME_DRILLED:
+        return "drilled";
     }
     return "?";
 }

@@ -6,6 +6,7 @@
  * light, as history; its heavy half (`role`) is freed then.
  *
  *   phases:  preparing > copying > mirroring > memory > stopped > prepared > committed > resumed > done
+ *   of a drill:                                               ... > prepared > drilling > done
  */
 #ifndef FERRY_CORE_MOVE_H
 #define FERRY_CORE_MOVE_H
@@ -14,6 +15,7 @@
 
 #include "core/base/boot.h"
 #include "core/downtime.h"
+#include "core/drill.h"
 #include "core/move_right.h"
 #include "core/prediction.h"
 #include "core/ram_pipe.h"
@@ -29,6 +31,7 @@ enum move_phase {
     MOVE_MEMORY,    /* RAM rounds */
     MOVE_STOPPED,   /* the guest has stopped at the source: downtime runs */
     MOVE_PREPARED,  /* the target has everything and promised */
+    MOVE_DRILLING,  /* of a drill: the VM runs on at the source, its clone at the target */
     MOVE_COMMITTED, /* the source has decided */
     MOVE_RESUMED,   /* the target runs */
     MOVE_DONE,      /* nothing left to do */
@@ -39,7 +42,8 @@ enum move_outcome {
     MOVE_RUNNING,
     MOVE_OUTCOME_COMMITTED,
     MOVE_OUTCOME_ABORTED,
-    MOVE_OUTCOME_IN_DOUBT
+    MOVE_OUTCOME_IN_DOUBT,
+    MOVE_OUTCOME_DRILLED, /* a drill came to its verdict; the VM is where it was */
 };
 
 struct move_progress {
@@ -91,6 +95,7 @@ struct move {
     enum move_outcome outcome;
     int64_t switchover_at_ms; /* wall clock at which it is released; 0 = by word only */
     struct shaper shaper;     /* a limit of its own; the source's streams keep to it */
+    struct drill rehearsal;   /* of a drill */
     struct error reason;
     struct move_right right; /* the witness's word */
     struct move_progress progress;

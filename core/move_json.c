@@ -250,6 +250,8 @@ json_t *move_to_json(struct move *m)
     if (m->downtime_known)
         json_object_set_new(view, "downtime_parts_ms", downtime_to_json(&m->downtime));
     json_object_set_new(view, "held", json_boolean(m->held));
+    if (m->drill)
+        json_object_set_new(view, "drill", drill_to_json(&m->rehearsal));
     if (m->right.agreed)
         json_object_set_new(view, "witness", move_right_to_json(m));
     if (m->switchover_at_ms)
@@ -279,6 +281,8 @@ json_t *move_to_document(struct move *m)
                   m->autostart, "witness", m->right.agreed, "boot_id", m->boot_id, "outcome",
                   move_outcome_name(m->outcome), "view", move_to_json(m));
 
+    if (m->drill)
+        json_object_set_new(document, "drill", drill_to_json(&m->rehearsal));
     if (m->stun_undo && !m->finished)
         json_object_set(document, "stun_undo", m->stun_undo);
     return document;
@@ -286,7 +290,7 @@ json_t *move_to_document(struct move *m)
 
 static enum move_outcome outcome_from_name(const char *name)
 {
-    for (int o = MOVE_RUNNING; o <= MOVE_OUTCOME_IN_DOUBT; o++) {
+    for (int o = MOVE_RUNNING; o <= MOVE_OUTCOME_DRILLED; o++) {
         if (name && strcmp(name, move_outcome_name((enum move_outcome)o)) == 0)
             return (enum move_outcome)o;
     }
@@ -310,6 +314,7 @@ int move_from_document(struct move *m, const char *text, struct error *err)
         m->right.agreed = json_is_true(json_object_get(document, "witness"));
         m->outcome = outcome_from_name(json_string_value(json_object_get(document, "outcome")));
         m->past = json_incref(json_object_get(document, "view"));
+        m->drill = drill_from_json(json_object_get(document, "drill"), &m->rehearsal) == 0;
         m->stun_undo = json_incref(json_object_get(document, "stun_undo"));
     } else {
         error_set(

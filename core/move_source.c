@@ -210,9 +210,38 @@ static void show_outcome(struct move_source *ms, unsigned actions)
         move_source_set_outcome(m, MOVE_RUNNING);
     }
     if (ms->sw.state == SOURCE_ABORTED && (actions & SOURCE_JOURNAL_DONE)) {
-        move_source_set_outcome(m, MOVE_OUTCOME_ABORTED);
+        move_source_set_outcome(m, m->rehearsal.verdict == DRILL_OPEN ? MOVE_OUTCOME_ABORTED
+                                                                      : MOVE_OUTCOME_DRILLED);
         source_domain_rearm(ms);
     }
+}
+
+static void close_channels(void *arg)
+{
+    struct move *m = arg;
+
+    m->pending--;
+    if (m->source)
+        source_channels_close(m->source);
+}
+
+/* Not from inside the channel that brought the reply. libvirt finds its connection gone and lets the VM go on. */
+static void end_migration(struct move_source *ms)
+{
+    failpoint("before-drill-end");
+    ms->move->pending++;
+    service_defer(ms->service, close_channels, ms->move);
+}
+
+static void send_drill(struct move_source *ms)
+{
+    struct move *m = ms->move;
+
+    if (m->phase < MOVE_DRILLING && m->phase_ns[MOVE_STOPPED])
+        m->downtime_ms = (int64_t)((clock_now_ns() - m->phase_ns[MOVE_STOPPED]) / NS_PER_MS);
+    move_set_phase(m, MOVE_DRILLING);
+    failpoint("before-drill");
+    send_word(ms, "drill");
 }
 
 static void act(struct move_source *ms, unsigned actions)
@@ -231,6 +260,10 @@ static void act(struct move_source *ms, unsigned actions)
     }
     if (ms->sw.state != SOURCE_MOVING)
         source_stun_end(ms);
+    if (actions & SOURCE_END_MIGRATION)
+        end_migration(ms);
+    if (actions & SOURCE_SEND_DRILL)
+        send_drill(ms);
     if (actions & SOURCE_STOP_MIGRATION)
         source_domain_stop_migration(ms);
     if (actions & SOURCE_RESUME_DOMAIN)
@@ -259,7 +292,7 @@ static void act(struct move_source *ms, unsigned actions)
 static void ask_again(struct move_source *ms, uint64_t now_ns)
 {
     bool up = ms->ls && link_session_is_up(ms->ls);
-    bool waiting = ms->sw.state == SOURCE_COMMITTING ||
+    bool waiting = ms->sw.state == SOURCE_COMMITTING || ms->sw.state == SOURCE_DRILLING ||
                    (ms->sw.state == SOURCE_ABORTING && !ms->sw.target_settled);
 
     if (!waiting) {
@@ -286,6 +319,12 @@ static void report_settled(struct move_source *ms, uint64_t now_ns)
         ms->settled_ns = now_ns;
     if (!ms->ls || now_ns - ms->settled_ns > 10 * NS_PER_S)
         move_source_set_outcome(ms->move, MOVE_OUTCOME_ABORTED);
+}
+
+/* Nothing is decided: it can be given up at once. */
+static bool is_undecided(const struct move_source *ms)
+{
+    return ms->sw.state == SOURCE_MOVING || ms->sw.state == SOURCE_DRILLING;
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -374,13 +413,15 @@ int move_source_recover(struct move *m, const char *state, struct error *err)
     if (record == SOURCE_RECORD_MOVING && !error_is_set(&m->reason))
         error_set(&m->reason, -EOWNERDEAD, "move the VM", "start the move again",
                   "ferryd was stopped or killed during it");
-    m->source->disarmed = m->persistent && m->autostart; /* perhaps: arming it again is harmless */
+    m->source->disarmed =
+        m->persistent && m->autostart && !m->drill; /* perhaps: arming it again is harmless */
     m->source->prepare_sent = true; /* perhaps: telling a target that never heard is harmless */
     source_stun_recover(m);
     if (move_paths_of(m->service->config, m, &m->source->paths, NULL) == 0)
         move_paths_remove(&m->source->paths);
     /* A record of before the decision may be older than the agreement: keeping the right is never wrong. */
-    m->source->armed = m->service->witness && (m->right.agreed || record == SOURCE_RECORD_MOVING);
+    m->source->armed =
+        m->service->witness && !m->drill && (m->right.agreed || record == SOURCE_RECORD_MOVING);
     act(m->source, switchover_source_recover(&m->source->sw, record, m->drill, m->source->armed,
                                              m->source->disarmed && host_was_restarted(m)));
     return 0;
@@ -392,7 +433,7 @@ int move_source_cancel(struct move *m, struct error *err)
 {
     struct error why = {0};
 
-    if (m->finished || !m->source || m->source->sw.state != SOURCE_MOVING)
+    if (m->finished || !m->source || !is_undecided(m->source))
         return error_set(err, -EBUSY, "cancel the move", "see `ferry show`",
                          m->finished ? "it has ended" : "too late: it is being decided or undone");
     error_set(&why, -ECANCELED, "move the VM", NULL, "cancelled by the operator");
@@ -455,7 +496,7 @@ void move_source_on_session_closed(struct move *m, struct link_session *ls, cons
         move_source_refuse(ms, &lost);
         return;
     }
-    if (ms->sw.state == SOURCE_MOVING)
+    if (is_undecided(ms))
         move_source_fail(ms, &lost);
     source_channels_close(ms); /* its streams end with the session */
     if (ms->sw.state == SOURCE_COMMITTING) {
@@ -487,7 +528,7 @@ void move_source_shutdown(struct move *m)
 {
     struct error why = {0};
 
-    if (!m->source || m->source->sw.state != SOURCE_MOVING)
+    if (!m->source || !is_undecided(m->source))
         return;
     error_set(&why, -ESHUTDOWN, "move the VM", "start the move again", "this ferryd was stopped");
     move_source_fail(m->source, &why);

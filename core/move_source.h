@@ -17,6 +17,8 @@
 
 /* What the operator wants of a move beside where it goes. */
 struct move_wishes {
+    bool drill; /* it is to end as a drill, with these: */
+    struct drill rehearsal;
     bool verify;              /* compare the disks before the decision */
     bool hold;                /* stop one step before the switchover */
     int64_t switchover_at_ms; /* and go on at this wall clock time; 0 = by word only */

@@ -268,6 +268,15 @@ static void act(struct move_target *mt, unsigned actions)
         move_target_send_word(mt, "prepared");
         target_channels_pass_finish(mt);
     }
+    if (mt->sw.state != TARGET_DRILLING)
+        target_drill_stop(mt);
+    if (actions & TARGET_RUN_CLONE) {
+        move_set_phase(m, MOVE_DRILLING);
+        target_drill_run(mt);
+    }
+    if (actions & TARGET_SEND_DRILLED)
+        move_target_send(
+            mt, json_pack("{s:s, s:o}", "type", "drilled", "drill", drill_to_json(&m->rehearsal)));
     if (actions & TARGET_RESUME_DOMAIN)
         resume_domain(mt);
     if (actions & TARGET_START_DOMAIN)
@@ -286,7 +295,8 @@ static void act(struct move_target *mt, unsigned actions)
         if (mt->sw.state == TARGET_RESUMED)
             target_files_adopt(mt);
         else
-            move_target_finish(mt, MOVE_OUTCOME_ABORTED);
+            move_target_finish(mt, m->rehearsal.verdict == DRILL_OPEN ? MOVE_OUTCOME_ABORTED
+                                                                      : MOVE_OUTCOME_DRILLED);
     }
     if (mt->sw.in_doubt && m->outcome != MOVE_OUTCOME_IN_DOUBT) {
         log_warning(
@@ -316,6 +326,7 @@ static void on_tick(uv_timer_t *timer)
         service_defer(mt->service, dispose, mt->move);
         return;
     }
+    target_drill_tick(mt, now_ns);
     target_channels_tick(mt);
 }
 
@@ -380,7 +391,8 @@ static int check_prepare(struct move_target *mt, const char *peer, const json_t 
 {
     struct move *m = mt->move;
     struct domain_info info;
-    int r = check_target_permission(mt->service, peer, false, err);
+    const json_t *drill = json_object_get(msg, "drill");
+    int r = check_target_permission(mt->service, peer, drill != NULL, err);
 
     if (r < 0)
         return r;
@@ -403,7 +415,8 @@ static int check_prepare(struct move_target *mt, const char *peer, const json_t 
         memory_codec_answer(mt->service->config, json_object_get(msg, "memory_codec"), &mt->codec);
     for (unsigned i = 0; i < info.disk_count; i++)
         m->progress.disk_total += info.disks[i].size_bytes;
-    return move_paths_of(mt->service->config, m, &mt->paths, err);
+    r = target_drill_accept(mt, drill, err);
+    return r < 0 ? r : move_paths_of(mt->service->config, m, &mt->paths, err);
 }
 
 void move_target_on_prepare(struct service *s, const char *peer, struct link_session *ls,
@@ -494,6 +507,8 @@ void move_target_on_message(struct move *m, struct link_session *ls, const char 
         move_target_step(mt, TARGET_ON_COMMIT);
     else if (strcmp(type, "abort") == 0)
         move_target_step(mt, TARGET_ON_ABORT);
+    else if (strcmp(type, "drill") == 0)
+        move_target_step(mt, TARGET_ON_DRILL);
     else if (strcmp(type, "unknown-move") == 0)
         log_warning(
             "move %s (%s): %s does not know this move; it stays in doubt until `ferry resolve`",
@@ -527,7 +542,8 @@ void move_target_on_stopped(struct move *m)
 {
     struct error why = {0};
 
-    if (!m->target || m->target->sw.state != TARGET_PREPARED)
+    if (!m->target ||
+        (m->target->sw.state != TARGET_PREPARED && m->target->sw.state != TARGET_DRILLING))
         return; /* before, libvirt's connection ends, too; later, resuming it fails */
     error_set(&why, -ESRCH, "keep the prepared copy",
               "see /var/log/libvirt/qemu/ there, and start the move again",
@@ -546,5 +562,7 @@ void move_target_shutdown(struct move *m)
         return;
     error_set(&why, -ESHUTDOWN, "receive the VM", "start the move again",
               "the target's ferryd was stopped");
+    if (m->drill)
+        move_target_step(m->target, TARGET_ON_ABORT);
     move_target_fail(m->target, &why);
 }

@@ -4,6 +4,7 @@
 #define FERRY_CORE_MOVE_TARGET_PRIVATE_H
 
 #include "core/disk_target.h"
+#include "core/drill_command.h"
 #include "core/memory_codec.h"
 #include "core/move.h"
 #include "core/relay.h"
@@ -19,6 +20,8 @@ struct move_target {
     bool creating;           /* disk files are being made */
     bool dispose_wanted;
     uint64_t clean_at_ns, resume_at_ns, ask_at_ns, dispose_at_ns; /* 0 = not due */
+    uint64_t probe_at_ns;                                         /* the clone; 0 = not due */
+    struct drill_command *command;                                /* of a drill, while it runs */
     uv_timer_t tick;
     unsigned ticks;
     struct downtime_target moments;
@@ -50,6 +53,15 @@ void move_target_send(struct move_target *mt, json_t *msg);
 void move_target_send_word(struct move_target *mt, const char *type);
 void move_target_refuse(struct move_target *mt, const struct error *why);
 void move_target_finish(struct move_target *mt, enum move_outcome outcome);
+
+/* target_drill.c: a drill's wishes, from PREPARE (NULL: it is none), and what is answered to them. */
+int target_drill_accept(struct move_target *mt, const json_t *wishes, struct error *err);
+json_t *target_drill_answer(const struct move_target *mt);
+/* Runs the clone until its verdict, TARGET_ON_DRILL_DONE. */
+void target_drill_run(struct move_target *mt);
+void target_drill_tick(struct move_target *mt, uint64_t now_ns);
+/* Ends what belongs to the clone here, not the clone itself. */
+void target_drill_stop(struct move_target *mt);
 
 /* target_files.c: makes the disks, then READY or a refusal. */
 void target_files_create(struct move_target *mt);

@@ -65,7 +65,7 @@ void service_trim_memory(void)
 /* Words of a target's go to our source half, and the other way round. */
 static enum journal_role role_for(const char *type)
 {
-    static const char *const to_target[] = {"commit", "abort", "unknown-move"};
+    static const char *const to_target[] = {"commit", "abort", "drill", "unknown-move"};
 
     for (size_t i = 0; i < ARRAY_SIZE(to_target); i++) {
         if (strcmp(type, to_target[i]) == 0)

@@ -277,7 +277,7 @@ static void on_migrated(void *user, const struct error *err)
 static void start_migration(struct move_source *ms)
 {
     struct virt_migration m = {
-        .persistent = ms->move->persistent,
+        .persistent = ms->move->persistent && !ms->move->drill, /* a clone is never defined */
         .auto_converge = ms->service->config->converge == CONVERGE_AUTO_CONVERGE,
     };
 
@@ -286,6 +286,8 @@ static void start_migration(struct move_source *ms)
     if (ms->service->config->monitor)
         m.speed_mib_s = source_disks_first_speed_mib_s(ms);
 
+    if (ms->move->drill)
+        drill_clone_name(ms->move->info.name, ms->move->id, m.target_name);
     m.rewritten = ms->rewritten;
     m.rewrite = ms->rewrite;
     snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);

@@ -20,9 +20,10 @@ enum { REARM_TRIES = 10 };
 /* A host that has just started may lack a disk or a network yet. */
 enum { START_TRIES = 20, START_PAUSE_S = 3 };
 
+/* Of a drill it stays: the copy here never gets old. */
 static bool is_armed_domain(const struct move *m)
 {
-    return m->persistent && m->autostart;
+    return m->persistent && m->autostart && !m->drill;
 }
 
 /* --- autostart ----------------------------------------------------------------------------- */

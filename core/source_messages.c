@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/base/clock.h"
+#include "core/base/failpoint.h"
 #include "core/base/log.h"
 #include "core/check_source.h"
 #include "core/move_source.h"
@@ -73,6 +74,39 @@ static void predict(struct move_source *ms)
     prediction_make(&in, &m->prediction);
 }
 
+/* The target's terms of a drill: where its clone may hang. */
+static int take_drill_terms(struct move_source *ms, const json_t *msg, struct error *err)
+{
+    const json_t *terms = json_object_get(msg, "drill");
+    const char *network = json_string_value(json_object_get(terms, "network"));
+    struct drill *d = &ms->move->rehearsal;
+
+    if (!network || strlen(network) >= sizeof(d->network))
+        return error_set(err, -ENOTSUP, "start the drill", "install this release of ferry there",
+                         "%s knows no drills", ms->move->peer);
+    snprintf(d->network, sizeof(d->network), "%s", network);
+    snprintf(ms->rewrite.drill_network, sizeof(ms->rewrite.drill_network), "%s", network);
+    snprintf(ms->rewrite.move_id, sizeof(ms->rewrite.move_id), "%s", ms->move->id);
+    ms->rewrite.drill = ms->rewritten = true;
+    return 0;
+}
+
+/* The clone's end. Wishes and terms stay what they were here. */
+static void on_drilled(struct move_source *ms, const json_t *msg)
+{
+    struct drill *d = &ms->move->rehearsal, said;
+
+    if (ms->sw.state != SOURCE_DRILLING ||
+        drill_from_json(json_object_get(msg, "drill"), &said) < 0)
+        return;
+    d->verdict = said.verdict;
+    d->exit_status = said.exit_status;
+    memcpy(d->agent, said.agent, sizeof(d->agent));
+    memcpy(d->output, said.output, sizeof(d->output));
+    memcpy(d->why, said.why, sizeof(d->why));
+    failpoint("after-drilled");
+}
+
 static void on_ready(struct move_source *ms, const json_t *msg)
 {
     struct error err = {0};
@@ -83,6 +117,10 @@ static void on_ready(struct move_source *ms, const json_t *msg)
                        json_object_get(msg, "memory_codec"), &ms->codec);
     source_right_agree(ms, msg);
     predict(ms);
+    if (ms->move->drill && take_drill_terms(ms, msg, &err) < 0) {
+        move_source_fail(ms, &err);
+        return;
+    }
     if (source_channels_open(ms, &err) < 0)
         move_source_fail(ms, &err);
 }
@@ -109,6 +147,8 @@ void move_source_on_message(struct move *m, struct link_session *ls, const char 
         move_source_refuse(ms, &why);
     } else if (strcmp(type, "failed") == 0) {
         on_target_failed(ms, msg);
+    } else if (strcmp(type, "drilled") == 0) {
+        on_drilled(ms, msg);
     } else if (strcmp(type, "prepared") == 0) {
         move_set_phase(m, MOVE_PREPARED);
         move_source_step(ms, SOURCE_ON_TARGET_PREPARED);

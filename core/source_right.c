@@ -28,7 +28,7 @@ void source_right_arm(struct move_source *ms, const struct error *err)
     struct move *m = ms->move;
     struct witness_ask *ask; /* never cancelled: `pending` waits for it */
 
-    if (err->code || ms->sw.state != SOURCE_MOVING || !m->service->witness ||
+    if (err->code || ms->sw.state != SOURCE_MOVING || !m->service->witness || m->drill ||
         witness_ask(m->service->witness, m->id, RIGHT_WISH_ARM, on_armed, m, &ask) < 0) {
         move_source_prepare(ms, err);
         return;

@@ -20,10 +20,12 @@ void move_source_prepare(struct move_source *ms, const struct error *err)
     }
     ms->prepare_sent = true;
     peering_send(ms->ls,
-                 json_pack("{s:s, s:s, s:o, s:o*, s:b, s:b, s:b, s:o*}", "type", "prepare", "move",
-                           m->id, "info", domain_info_to_json(&m->info), "platform",
-                           TAKE_PTR(ms->platform), "persistent", m->persistent, "autostart",
-                           m->autostart, "witness", m->right.agreed, "memory_codec",
+                 json_pack("{s:s, s:s, s:o, s:o*, s:o*, s:b, s:b, s:b, s:o*}", "type", "prepare",
+                           "move", m->id, "info", domain_info_to_json(&m->info), "platform",
+                           TAKE_PTR(ms->platform), "drill",
+                           m->drill ? drill_to_json(&m->rehearsal) : NULL, "persistent",
+                           m->persistent, "autostart", m->autostart, "witness", m->right.agreed,
+                           "memory_codec",
                            memory_codec_offer(ms->service->config, m->progress.memory_total)));
 }
 
@@ -79,7 +81,7 @@ static int preflight(struct move_source *ms, const struct virt_description *d, s
 {
     const struct config_peer *peer;
     struct move *m = ms->move;
-    int r = move_source_may_use(ms->service, m->peer, false, &peer, err);
+    int r = move_source_may_use(ms->service, m->peer, m->drill, &peer, err);
 
     if (r < 0)
         return r;
@@ -129,6 +131,8 @@ int move_source_start(struct service *s, const char *domain, const char *peer,
         return r;
     snprintf((*ret)->info.name, sizeof((*ret)->info.name), "%s", domain);
     if (wishes) {
+        (*ret)->drill = wishes->drill;
+        (*ret)->rehearsal = wishes->rehearsal;
         (*ret)->hold = wishes->hold;
         (*ret)->verify = wishes->verify;
         (*ret)->switchover_at_ms = wishes->switchover_at_ms;
@@ -138,6 +142,7 @@ int move_source_start(struct service *s, const char *domain, const char *peer,
         (*ret)->finished = true;
         return r;
     }
+    (*ret)->source->sw.drill = (*ret)->drill;
     (*ret)->pending++;
     virt_describe(s->virt, domain, on_described, (*ret)->source);
     return 0;

@@ -16,6 +16,7 @@ struct files_job {
     struct move *move;
     struct domain_info info;
     struct config config;
+    bool keep; /* a drill's disks, which were complete */
     struct error err;
 };
 
@@ -29,6 +30,8 @@ static struct files_job *files_job_new(struct move_target *mt, void (*run)(struc
     f->job = (struct worker_job){.run = run, .done = done};
     f->move = mt->move;
     f->info = mt->move->info;
+    f->keep = mt->move->drill && mt->move->rehearsal.keep_disk &&
+              mt->move->rehearsal.verdict != DRILL_OPEN;
     f->config = *mt->service->config;
     mt->move->pending++;
     return f;
@@ -46,7 +49,10 @@ static void run_remove(struct worker_job *job)
 {
     struct files_job *f = container_of(job, struct files_job, job);
 
-    disk_files_remove(&f->info, f->move->id);
+    if (f->keep)
+        disk_files_keep(&f->info, f->move->id);
+    else
+        disk_files_remove(&f->info, f->move->id);
 }
 
 static void done_remove(struct worker_job *job)
@@ -78,6 +84,7 @@ void target_files_clean_up(void *arg)
 {
     struct move *m = arg;
     struct move_target *mt = m->target;
+    char clone[DOMAIN_NAME_BYTES];
 
     if (!mt || mt->creating) { /* files are being made: they are removed when that returns */
         if (mt)
@@ -87,7 +94,8 @@ void target_files_clean_up(void *arg)
     mt->clean_at_ns = 0;
     target_channels_close(mt);
     m->pending++;
-    virt_destroy(mt->service->virt, m->info.uuid, on_domain_removed, mt);
+    drill_clone_name(m->info.name, m->id, clone);
+    virt_destroy(mt->service->virt, m->drill ? clone : m->info.uuid, on_domain_removed, mt);
 }
 
 static void run_adopt(struct worker_job *job)
@@ -140,9 +148,9 @@ static void done_create(struct worker_job *job)
     if (mt->sw.state == TARGET_RECEIVING) {
         if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
             target_channels_open(mt, &f->err) == 0)
-            move_target_send(mt, json_pack("{s:s, s:b, s:o*}", "type", "ready", "witness",
-                                           mt->move->right.agreed, "memory_codec",
-                                           TAKE_PTR(mt->codec_answer)));
+            move_target_send(mt, json_pack("{s:s, s:b, s:o*, s:o*}", "type", "ready", "witness",
+                                           mt->move->right.agreed, "drill", target_drill_answer(mt),
+                                           "memory_codec", TAKE_PTR(mt->codec_answer)));
         if (f->err.code) {
             disk_files_remove(&f->info, f->move->id);
             move_target_refuse(mt, &f->err);

@@ -127,6 +127,11 @@ void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt
 /* Success, too, when it runs or has run and was shut down by its guest. -ENOENT: no such domain; -ESRCH:
  * it is off for another reason. */
 void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* Resumes a drill's clone, if it is marked as that drill's, isolated, and not defined. */
+void virt_run_clone(struct virt *v, const char *name, const char *move_id, const char *network,
+                    virt_done_fn done, void *user);
+/* Fails when the clone does not run; the reply says what the guest's agent does: "answers", "silent", "none". */
+void virt_probe_clone(struct virt *v, const char *name, virt_reply_fn done, void *user);
 /* Boots a defined domain that is off. */
 void virt_start(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 /* Whether it starts with the host. */

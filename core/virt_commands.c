@@ -78,6 +78,58 @@ void virt_resume(struct virt *v, const char *uuid, virt_done_fn done, void *user
     virt_post(v, uuid, "resume the VM", false, 0, work_resume, done, user);
 }
 
+static void work_run_clone(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    _cleanup_(freep) char *xml = virDomainGetXMLDesc(dom, 0);
+
+    (void)conn;
+    if (!xml) {
+        virt_fault(c);
+    } else if (virDomainIsPersistent(dom) != 0) {
+        error_set(&c->err, -EPERM, c->what, NULL, "it is defined: only the VM itself may be");
+    } else if (domain_check_clone(xml, c->move_id, c->network, &c->err) == 0 &&
+               virDomainResume(dom) < 0) {
+        virt_fault(c);
+    }
+}
+
+void virt_run_clone(struct virt *v, const char *name, const char *move_id, const char *network,
+                    virt_done_fn done, void *user)
+{
+    struct call *c = virt_call_new(v, name, "run the clone", work_run_clone, user);
+
+    snprintf(c->move_id, sizeof(c->move_id), "%s", move_id);
+    snprintf(c->network, sizeof(c->network), "%s", network);
+    c->callback.done = done;
+    worker_post(v->worker, &c->job);
+}
+
+enum { AGENT_TIMEOUT_S = 2 };
+
+static void work_probe_clone(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    int state = 0, reason = 0;
+    char *reply;
+
+    (void)conn;
+    if (virDomainGetState(dom, &state, &reason, 0) < 0) {
+        virt_fault(c);
+        return;
+    }
+    if (state != VIR_DOMAIN_RUNNING && state != VIR_DOMAIN_BLOCKED) {
+        error_set(&c->err, -ESRCH, c->what, "see /var/log/libvirt/qemu/ at the target",
+                  "the clone did not run for long: libvirt's state %d, reason %d", state, reason);
+        return;
+    }
+    reply = virDomainQemuAgentCommand(dom, "{\"execute\":\"guest-ping\"}", AGENT_TIMEOUT_S, 0);
+    c->text = strdup(reply                                                 ? "answers"
+                     : virGetLastErrorCode() == VIR_ERR_AGENT_UNRESPONSIVE ? "silent"
+                     : virGetLastErrorCode() == VIR_ERR_OPERATION_TIMEOUT  ? "silent"
+                                                                           : "none");
+    virResetLastError();
+    free(reply);
+}
+
 static void work_start(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
     (void)conn;
@@ -160,6 +212,15 @@ static void done_qmp(struct worker_job *job)
 
     c->callback.reply(c->user, &c->err, c->text ? c->text : "");
     virt_call_free(c);
+}
+
+void virt_probe_clone(struct virt *v, const char *name, virt_reply_fn done, void *user)
+{
+    struct call *c = virt_call_new(v, name, "look at the clone", work_probe_clone, user);
+
+    c->job.done = done_qmp;
+    c->callback.reply = done;
+    worker_post(v->worker, &c->job);
 }
 
 void virt_qmp(struct virt *v, const char *uuid, const char *command, virt_reply_fn done, void *user)

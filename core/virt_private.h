@@ -42,6 +42,7 @@ struct call {
     unsigned number;
     char *text; /* owned: a QMP command, then its reply */
     enum virt_domain_state state;
+    char move_id[64], network[64];        /* of a clone */
     struct virt_description *description; /* owned */
     struct virt_job_stats stats;
     struct virt_load load;

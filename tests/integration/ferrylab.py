@@ -41,7 +41,7 @@ TEST_LIMIT_S = 560
 # Longer than anything a sound ferry does here, on a machine that has other work, too.
 PATIENCE_S = 90
 
-PHASES = ("preparing", "copying", "mirroring", "memory", "stopped", "prepared", "committed", "resumed", "done")
+PHASES = ("preparing", "copying", "mirroring", "memory", "stopped", "prepared", "drilling", "committed", "resumed", "done")
 LINE = {"rtt": 0.2, "rate": 1000, "queue": 50, "loss": 0}
 GUEST = {"memory": 256, "disk": 256, "files": 60, "dirty": 4, "dirty_set": 16, "iops": 50}
 

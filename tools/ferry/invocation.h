@@ -20,7 +20,8 @@ struct invocation {
     struct client *client;
     bool json;
     bool all, detach, hold, probe, verify;
-    const char *to, *run_at, *at, *bwlimit;
+    bool drill, keep_disk;
+    const char *to, *run_at, *at, *bwlimit, *run;
     const char *argument; /* DOMAIN, ID or SITE */
     const char *rate;     /* the second argument of bwlimit */
 };

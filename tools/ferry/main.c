@@ -27,7 +27,7 @@ struct command {
     int (*run)(struct invocation *in);
 };
 
-static const struct command commands[13]; /* below, with its end marker */
+static const struct command commands[14]; /* below, with its end marker */
 
 static void print_help(FILE *to)
 {
@@ -100,8 +100,12 @@ static int status_of(const json_t *move)
 {
     const char *outcome = invocation_member(move, "outcome");
 
+    const char *verdict = invocation_member(json_object_get(move, "drill"), "verdict");
+
     if (strcmp(outcome, "committed") == 0)
         return 0;
+    if (strcmp(outcome, "drilled") == 0)
+        return strcmp(verdict, "passed") == 0 ? 0 : EXIT_FAILED;
     if (strcmp(outcome, "in-doubt") == 0)
         return EXIT_IN_DOUBT;
     return json_is_true(json_object_get(move, "refused")) ? EXIT_REFUSED : EXIT_FAILED;
@@ -154,13 +158,14 @@ static int run_move(struct invocation *in)
     int status;
 
     if (!in->to) {
-        fprintf(stderr, "ferry: move needs --to SITE\n");
+        fprintf(stderr, "ferry: %s needs --to SITE\n", in->drill ? "drill" : "move");
         return EXIT_USAGE;
     }
     if (client_call(in->client, "/v1/moves", true,
-                    json_pack("{s:s, s:s, s:b, s:b, s:s*, s:s*}", "domain", in->argument, "to",
-                              in->to, "hold", in->hold, "verify", in->verify, "at", in->at,
-                              "bwlimit", in->bwlimit),
+                    json_pack("{s:s, s:s, s:b, s:b, s:s*, s:s*, s:b, s:b, s:s*}", "domain",
+                              in->argument, "to", in->to, "hold", in->hold, "verify", in->verify,
+                              "at", in->at, "bwlimit", in->bwlimit, "drill", in->drill, "keep_disk",
+                              in->keep_disk, "command", in->run),
                     &answer, &err) < 0)
         return invocation_fail(in, &err);
     snprintf(id, sizeof(id), "%s", invocation_member(answer, "id"));
@@ -183,6 +188,12 @@ static int run_move(struct invocation *in)
     status = status_of(move);
     json_decref(move);
     return status;
+}
+
+static int run_drill(struct invocation *in)
+{
+    in->drill = true;
+    return run_move(in);
 }
 
 static int run_list(struct invocation *in)
@@ -327,6 +338,9 @@ static int run_identity(struct invocation *in)
 static const struct command commands[] = {
     {"move", "move DOMAIN --to SITE [--bwlimit RATE] [--verify] [--detach] [--hold | --at HH:MM]",
      "move a running VM", ARGUMENT_NEEDED, run_move},
+    {"drill", "drill DOMAIN --to SITE [--run COMMAND] [--keep-disk] [--bwlimit RATE] [--detach]",
+     "rehearse a move: the VM stays, an isolated clone runs there, and goes", ARGUMENT_NEEDED,
+     run_drill},
     {"check", "check DOMAIN --to SITE", "what a move would meet; changes nothing", ARGUMENT_NEEDED,
      run_check},
     {"list", "list [--all]", "moves running now, and past ones", ARGUMENT_NONE, run_list},
@@ -384,6 +398,7 @@ int main(int argc, char **argv)
         {"hold", no_argument, NULL, 'H'},          {"verify", no_argument, NULL, 'V'},
         {"at", required_argument, NULL, 'A'},      {"all", no_argument, NULL, 'a'},
         {"bwlimit", required_argument, NULL, 'b'}, {"probe", no_argument, NULL, 'p'},
+        {"run", required_argument, NULL, 'R'},     {"keep-disk", no_argument, NULL, 'k'},
         {"run-at", required_argument, NULL, 'r'},  {"version", no_argument, NULL, 'v'},
         {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
     };
@@ -422,6 +437,12 @@ int main(int argc, char **argv)
             break;
         case 'p':
             in.probe = true;
+            break;
+        case 'R':
+            in.run = optarg;
+            break;
+        case 'k':
+            in.keep_disk = true;
             break;
         case 'r':
             in.run_at = optarg;

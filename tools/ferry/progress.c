@@ -190,6 +190,21 @@ static void print_prediction(const json_t *move)
                size(number(p, NULL, "bytes"), a), text(p, "verdict"));
 }
 
+static void print_drill(const json_t *drill)
+{
+    const char *why = text(drill, "why"), *output = text(drill, "output");
+
+    printf("  drill:  %s%s%s", text(drill, "verdict"), why[0] ? ": " : "", why);
+    if (text(drill, "agent")[0])
+        printf("; the guest's agent: %s", text(drill, "agent"));
+    if (json_is_true(json_object_get(drill, "keep_disk")))
+        printf("; its disks are kept there as FILE.ferry-old");
+    printf("\n");
+    if (output[0])
+        printf("--- what %s printed\n%s%s---\n", text(drill, "command"), output,
+               output[strlen(output) - 1] == '\n' ? "" : "\n");
+}
+
 void progress_report(const json_t *move)
 {
     const char *outcome = text(move, "outcome");
@@ -202,7 +217,9 @@ void progress_report(const json_t *move)
     printf("  (move %s)\n", text(move, "id"));
     if (json_is_true(json_object_get(move, "held")))
         print_hold(move);
-    if (strcmp(outcome, "committed") != 0 && strcmp(outcome, "running") != 0) {
+    if (strcmp(outcome, "drilled") == 0) {
+        print_drill(json_object_get(move, "drill"));
+    } else if (strcmp(outcome, "committed") != 0 && strcmp(outcome, "running") != 0) {
         printf("  why:    %s\n", text(move, "reason"));
         print_witness(json_object_get(move, "witness"));
         if (strcmp(outcome, "aborted") == 0)
