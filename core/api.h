@@ -7,7 +7,8 @@
  *   GET  /v1/moves                    all moves this ferryd remembers
  *   GET  /v1/moves/ID                 one of them
  *   POST /v1/moves                    {"domain", "to", "hold": true, "at": "HH:MM"}: starts one, answers
- *                                     {"id"}; the last two are optional
+ *                                     {"id"}; the last two are optional, and so are, for a drill,
+ *                                     "drill": true, "command": NAME, "keep_disk": true
  *   POST /v1/moves/ID/cancel
  *   POST /v1/moves/ID/switchover      lets a held move go on
  *   POST /v1/moves/ID/resolve         {"run_at": "source" | "target"}

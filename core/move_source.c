@@ -111,7 +111,7 @@ void move_source_set_outcome(struct move *m, enum move_outcome outcome)
     m->outcome = outcome;
     if (!m->ended_ns && outcome != MOVE_OUTCOME_IN_DOUBT && outcome != MOVE_RUNNING)
         m->ended_ns = clock_now_ns();
-    if (outcome == MOVE_OUTCOME_COMMITTED)
+    if (outcome == MOVE_OUTCOME_COMMITTED || outcome == MOVE_OUTCOME_DRILLED)
         error_clear(&m->reason); /* what was in the way is overcome */
     log_info("move %s (%s): %s", m->id, m->info.name, move_outcome_name(outcome));
 }

@@ -17,6 +17,13 @@
 enum { TICK_MS = 100, ASK_AGAIN_MS = 2000, ASK_FIRST_MS = 10000 };
 
 static void act(struct move_target *mt, unsigned actions);
+
+/* With a drill's verdict: its own word may have been lost. */
+static json_t *aborted_word(const struct move *m)
+{
+    return json_pack("{s:s, s:o*}", "type", "aborted", "drill",
+                     m->drill ? drill_to_json(&m->rehearsal) : NULL);
+}
 static void on_tick(uv_timer_t *timer);
 
 static void on_right(struct move *m, enum right now)
@@ -290,7 +297,7 @@ static void act(struct move_target *mt, unsigned actions)
     if (actions & TARGET_CLEAN_UP)
         service_defer(mt->service, target_files_clean_up, m);
     if (actions & TARGET_SEND_ABORTED)
-        move_target_send_word(mt, "aborted");
+        move_target_send(mt, aborted_word(m));
     if (actions & TARGET_JOURNAL_DONE) {
         if (mt->sw.state == TARGET_RESUMED)
             target_files_adopt(mt);
@@ -492,9 +499,11 @@ void move_target_on_message(struct move *m, struct link_session *ls, const char 
 
     (void)msg;
     if (!mt) { /* finished: the recorded end again, for a source that missed it */
-        peering_send(ls, json_pack("{s:s, s:s}", "type",
-                                   m->outcome == MOVE_OUTCOME_COMMITTED ? "resumed" : "aborted",
-                                   "move", m->id));
+        json_t *end = m->outcome == MOVE_OUTCOME_COMMITTED ? json_pack("{s:s}", "type", "resumed")
+                                                           : aborted_word(m);
+
+        json_object_set_new(end, "move", json_string(m->id));
+        peering_send(ls, end);
         return;
     }
     if (mt->ls != ls) { /* the source is back, on a new session: answers go there */

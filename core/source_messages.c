@@ -91,20 +91,18 @@ static int take_drill_terms(struct move_source *ms, const json_t *msg, struct er
     return 0;
 }
 
-/* The clone's end. Wishes and terms stay what they were here. */
+/* The clone's end, said twice. Wishes and terms stay what they were here. */
 static void on_drilled(struct move_source *ms, const json_t *msg)
 {
     struct drill *d = &ms->move->rehearsal, said;
 
-    if (ms->sw.state != SOURCE_DRILLING ||
-        drill_from_json(json_object_get(msg, "drill"), &said) < 0)
+    if (!ms->move->drill || drill_from_json(json_object_get(msg, "drill"), &said) < 0)
         return;
     d->verdict = said.verdict;
     d->exit_status = said.exit_status;
     memcpy(d->agent, said.agent, sizeof(d->agent));
     memcpy(d->output, said.output, sizeof(d->output));
     memcpy(d->why, said.why, sizeof(d->why));
-    failpoint("after-drilled");
 }
 
 static void on_ready(struct move_source *ms, const json_t *msg)
@@ -149,12 +147,14 @@ void move_source_on_message(struct move *m, struct link_session *ls, const char 
         on_target_failed(ms, msg);
     } else if (strcmp(type, "drilled") == 0) {
         on_drilled(ms, msg);
+        failpoint("after-drilled");
     } else if (strcmp(type, "prepared") == 0) {
         move_set_phase(m, MOVE_PREPARED);
         move_source_step(ms, SOURCE_ON_TARGET_PREPARED);
     } else if (strcmp(type, "resumed") == 0) {
         on_target_resumed(ms, msg);
     } else if (strcmp(type, "aborted") == 0) {
+        on_drilled(ms, msg);
         move_source_step(ms, SOURCE_ON_TARGET_ABORTED);
     } else if (strcmp(type, "unknown") == 0) {
         move_source_step(ms, SOURCE_ON_TARGET_UNKNOWN);

@@ -27,7 +27,7 @@ import uuid
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tools"))
-from lablib import options, process  # noqa: E402
+from lablib import options, process, witness  # noqa: E402
 from lablib.base import LabError, built, tail, wait_until  # noqa: E402
 from lablib.guest import IMAGES, Guest  # noqa: E402
 from lablib.lab import Lab  # noqa: E402
@@ -122,13 +122,13 @@ class Result:
 
 
 class Move:
-    """A `ferry --json move` under way."""
+    """A `ferry --json move` (or drill) under way."""
 
-    def __init__(self, bed, name, source, target, *words):
+    def __init__(self, bed, name, source, target, *words, command="move"):
         self.bed, self.name, self.source, self.target = bed, name, source, target
         self.before = {m["id"] for m in bed.moves(source)}
         self.child = subprocess.Popen(
-            bed.site(source).enter([built("tools/ferry/ferry"), "--json", "move", name, "--to", target, *words]),
+            bed.site(source).enter([built("tools/ferry/ferry"), "--json", command, name, "--to", target, *words]),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._id = None
 
