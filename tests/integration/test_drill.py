@@ -56,8 +56,7 @@ def expect_untouched(bed, guest, old=()):
     bed.site("site-b").path(witness.heartbeat_path(guest.name)).unlink(missing_ok=True)
 
 
-def expect_drilled(bed, guest, drill, status=0, verdict="passed", old=()):
-    result = drill.end()
+def expect_drilled(bed, guest, result, status=0, verdict="passed", old=()):
     expect_equal(result.status, status, f"exit status of the drill ({result})")
     report = result.document()
     expect_equal((report["outcome"], report["drill"]["verdict"]), ("drilled", verdict), "outcome and verdict")
@@ -92,7 +91,7 @@ def whole(bed):
     expect_equal(found["boot_id"], guest.record()["boot_id"], "the clone's boot: memory and all")
     until(lambda: guest.ask("stats")["acknowledged"] > acknowledged, "the VM does not go on beside its clone")
     run_at(bed, "go").write_text("0")
-    report = expect_drilled(bed, guest, drill)
+    report = expect_drilled(bed, guest, drill.end())
     expect(report["downtime_ms"] >= 0, f"how long the VM stood still is not said: {report['downtime_ms']}")
     expect_words(report["drill"]["output"], [f"FERRY_DRILL_CLONE={clone}", f"FERRY_DRILL_ID={drill.id}"], "the output")
     expect_equal(bed.virsh("site-a", "dumpxml", guest.name, "--inactive"), before, "the VM's definition")
@@ -102,13 +101,14 @@ def verdicts(bed):
     """Without a command it is enough that the clone runs; one that fails is the verdict; a disk can be kept"""
     guest = bed.guest(**LIKE)
     command(bed, "bad", "#!/bin/sh\necho no good\nexit 7\n")
-    report = expect_drilled(bed, guest, Drill(bed, guest, "--run", "bad", "--keep-disk"), 1, "failed",
+    result = bed.ferry("site-a", "drill", guest.name, "--to", "site-b", "--run", "bad", "--keep-disk")
+    report = expect_drilled(bed, guest, result, 1, "failed",
                             {pathlib.Path(path).name for path in guest.record()["disks"]})
     expect_equal(report["drill"]["exit_status"], 7, "the command's exit status")
     expect_words(report["drill"]["output"], ["no good"], "the output")
     for path in bed.site("site-b").path(ferrylab.IMAGES).glob("*.ferry-old"):
         path.unlink()
-    expect_drilled(bed, guest, Drill(bed, guest))
+    expect_drilled(bed, guest, Drill(bed, guest).end())
 
 
 def refused(bed):
