@@ -100,8 +100,8 @@ def whole(bed):
 def verdicts(bed):
     """Without a command it is enough that the clone runs; one that fails is the verdict; a disk can be kept"""
     guest = bed.guest(**LIKE)
-    command(bed, "bad", "#!/bin/sh\necho no good\nexit 7\n")
-    result = bed.ferry("site-a", "drill", guest.name, "--to", "site-b", "--run", "bad", "--keep-disk")
+    command(bed, "look", "#!/bin/sh\necho no good\nexit 7\n")
+    result = bed.ferry("site-a", "drill", guest.name, "--to", "site-b", "--run", "look", "--keep-disk")
     report = expect_drilled(bed, guest, result, 1, "failed",
                             {pathlib.Path(path).name for path in guest.record()["disks"]})
     expect_equal(report["drill"]["exit_status"], 7, "the command's exit status")
