@@ -16,6 +16,9 @@
  *   POST /v1/checks                   {"domain", "to"}: starts a check, answers {"id"}
  *   GET  /v1/checks/ID                {"done", "failed", "lines": [{"name", "site", "verdict", "text", "mend"}],
  *                                     "prediction"}
+ *   POST /v1/evacuation               {"to": [SITE], "jobs": N, "first": [VM], "dry_run": true}: starts one
+ *   GET  /v1/evacuation               the last one: state, eta_s, and each VM with its state and reason
+ *   POST /v1/evacuation/stop, /resume
  *   GET  /v1/links/SITE               the link to a peer, and its last probe
  *   POST /v1/links/SITE/probe         {"seconds": N}: measures it both ways; look again for the result
  *   POST /v1/links/SITE/bwlimit       {"rate": "200M" | "off" | "timetable"}

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/api_check.h"
+#include "core/api_evacuation.h"
 #include "core/api_link.h"
 #include "core/base/clock.h"
 #include "core/base/macros.h"
@@ -208,6 +209,8 @@ void api_handle(struct service *s, const char *method, const char *url, const js
         post_move(s, body, out);
     else if (strncmp(url, "/v1/checks", 10) == 0 && (!url[10] || url[10] == '/'))
         api_handle_check(s, method, url + 10, body, out);
+    else if (strncmp(url, "/v1/evacuation", 14) == 0 && (!url[14] || url[14] == '/'))
+        api_handle_evacuation(s, method, url + 14, body, out);
     else if (strncmp(url, "/v1/links/", 10) == 0)
         api_handle_link(s, method, url + 10, body, out);
     else if (strncmp(url, "/v1/moves/", 10) == 0)

@@ -6,6 +6,7 @@
 
 #include "core/base/clock.h"
 #include "core/disk_files.h"
+#include "core/evacuation.h"
 #include "core/move.h"
 #include "core/platform_json.h"
 
@@ -21,6 +22,7 @@ struct look {
     struct service *service;
     struct domain_info info;
     struct config config;
+    uint64_t promised_bytes; /* to others that are coming */
     struct check_report report;
     check_target_done done;
     void *user;
@@ -30,7 +32,7 @@ static void run_look(struct worker_job *job)
 {
     struct look *k = container_of(job, struct look, job);
 
-    disk_files_check(&k->config, &k->info, &k->report);
+    disk_files_check(&k->config, &k->info, k->promised_bytes, &k->report);
 }
 
 static void done_look(struct worker_job *job)
@@ -51,6 +53,25 @@ static void on_host(void *user, const struct error *err, const struct check_repo
     worker_post(k->service->files, &k->job);
 }
 
+/* What moves under way have yet to write here: room that is free and taken. */
+static uint64_t promised_to_others(struct service *s, const struct domain_info *info)
+{
+    uint64_t promised = 0;
+    struct move *m;
+
+    TAILQ_FOREACH(m, &s->moves, entry)
+    {
+        uint64_t coming = 0;
+
+        if (m->role != JOURNAL_TARGET || m->finished || strcmp(m->info.uuid, info->uuid) == 0)
+            continue;
+        for (unsigned i = 0; i < m->info.disk_count; i++)
+            coming += m->info.disks[i].allocated_bytes;
+        promised += coming - MIN(coming, m->progress.disk_payload);
+    }
+    return promised;
+}
+
 void check_target_look(struct service *s, const struct domain_info *info,
                        const struct virt_host_question *question, check_target_done done,
                        void *user)
@@ -64,6 +85,7 @@ void check_target_look(struct service *s, const struct domain_info *info,
     k->service = s;
     k->info = *info;
     k->config = *s->config;
+    k->promised_bytes = promised_to_others(s, info);
     k->done = done;
     k->user = user;
     *q = *question;
@@ -78,6 +100,9 @@ int check_target_permission(const struct service *s, const char *peer, bool dril
 {
     const struct config_peer *cp = config_peer_by_name(s->config, peer);
 
+    if (evacuation_is_under_way(s))
+        return error_set(err, -EBUSY, "receive the VM", "choose another target",
+                         "%s is being evacuated", s->config->name);
     if (!cp || !(cp->permissions & PEER_MAY_MOVE_HERE))
         return error_set(err, -EPERM, "receive the VM",
                          "add move-here to allow = in its [peer] section there",

@@ -75,10 +75,10 @@ static int check_place(const struct config *config, const struct domain_disk *di
 }
 
 static int check_space(const struct config *config, const struct domain_info *info,
-                       struct error *err)
+                       uint64_t promised_bytes, struct error *err)
 {
     for (unsigned i = 0; i < info->disk_count; i++) {
-        uint64_t needed = SPACE_RESERVE_BYTES;
+        uint64_t needed = SPACE_RESERVE_BYTES + promised_bytes;
         char folder[PATH_MAX];
         struct statvfs fs, other;
 
@@ -113,7 +113,7 @@ static int check_vacant(const struct config *config, const struct domain_disk *d
 }
 
 void disk_files_check(const struct config *config, const struct domain_info *info,
-                      struct check_report *report)
+                      uint64_t promised_bytes, struct check_report *report)
 {
     struct error err = {0};
 
@@ -125,7 +125,7 @@ void disk_files_check(const struct config *config, const struct domain_info *inf
     check_pass_unless_said(report, "storage", "%u disks can be made", info->disk_count);
     if (error_is_set(&err))
         return; /* without their places there is no telling of space */
-    if (check_space(config, info, &err) < 0)
+    if (check_space(config, info, promised_bytes, &err) < 0)
         check_fail(report, "space", &err);
     check_pass_unless_said(report, "space", "the disks fit");
 }
@@ -175,7 +175,7 @@ int disk_files_create(const struct config *config, const struct domain_info *inf
     struct error why;
     int r = 0;
 
-    disk_files_check(config, info, &report);
+    disk_files_check(config, info, 0, &report);
     if (check_first_failure(&report, &why)) {
         r = why.code;
         if (err)

@@ -16,9 +16,10 @@
 #include "core/config.h"
 #include "core/domain_xml.h"
 
-/* Whether they could be made, as lines "storage" and "space"; makes nothing. */
+/* Whether they could be made, as lines "storage" and "space"; makes nothing. @promised_bytes: what moves under way
+ * have yet to write, wherever that is. */
 void disk_files_check(const struct config *config, const struct domain_info *info,
-                      struct check_report *report);
+                      uint64_t promised_bytes, struct check_report *report);
 /*
  * Makes all disks of @info, empty, with exactly their sizes. Checks first that each path lies in one of
  * the configured folders, that nothing is there, and that the data would fit. On failure nothing is

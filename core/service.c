@@ -14,6 +14,7 @@
 #include "core/check_target.h"
 #include "core/base/limits.h"
 #include "core/base/log.h"
+#include "core/evacuation.h"
 #include "core/move.h"
 #include "core/move_source.h"
 #include "core/move_target.h"
@@ -384,6 +385,7 @@ static void close_parts(struct service *s)
     status_page_stop(TAKE_PTR(s->status_page));
     api_stop(s->api);
     check_free_all(s);
+    evacuation_free(s);
     link_probes_free(TAKE_PTR(s->probes));
     peering_shutdown(s->peering);
     witness_free(TAKE_PTR(s->witness));
@@ -402,7 +404,7 @@ static void on_stop_tick(uv_timer_t *timer)
 
     TAILQ_FOREACH(m, &s->moves, entry)
     busy = busy || m->source || m->target;
-    busy = busy || check_any_running(s) || !TAILQ_EMPTY(&s->questions);
+    busy = busy || check_any_running(s) || evacuation_is_busy(s) || !TAILQ_EMPTY(&s->questions);
     if (busy && s->stop_ticks++ < 100)
         return;
     if (busy) {

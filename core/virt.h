@@ -107,6 +107,8 @@ typedef void (*virt_load_fn)(void *user, const struct error *err, const struct v
 typedef void (*virt_host_fn)(void *user, const struct error *err,
                              const struct check_report *report);
 
+/* The names of what runs here, a line each. */
+void virt_list_running(struct virt *v, virt_reply_fn done, void *user);
 /* By name, or by UUID. -ESRCH: it is not running. */
 void virt_describe(struct virt *v, const char *domain, virt_described_fn done, void *user);
 /* Begins to sample the guest's dirty rate, for a second; not during a migration. */

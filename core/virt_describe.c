@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <libvirt/virterror.h>
@@ -147,6 +148,45 @@ void virt_describe(struct virt *v, const char *domain, virt_described_fn done, v
 
     c->job.done = done_describe;
     c->callback.described = done;
+    worker_post(v->worker, &c->job);
+}
+
+/* --- all of them --------------------------------------------------------------------------- */
+
+static void work_list(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    virDomainPtr *domains = NULL;
+    int n = virConnectListAllDomains(conn, &domains, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+    size_t len = 0;
+    FILE *f = open_memstream(&c->text, &len);
+
+    (void)dom;
+    if (n < 0)
+        virt_fault(c);
+    for (int i = 0; i < n; i++) {
+        if (f)
+            fprintf(f, "%s\n", virDomainGetName(domains[i]));
+        virDomainFree(domains[i]);
+    }
+    free(domains);
+    if (f)
+        fclose(f);
+}
+
+static void done_list(struct worker_job *job)
+{
+    struct call *c = container_of(job, struct call, job);
+
+    c->callback.reply(c->user, &c->err, c->text ? c->text : "");
+    virt_call_free(c);
+}
+
+void virt_list_running(struct virt *v, virt_reply_fn done, void *user)
+{
+    struct call *c = virt_call_new(v, "", "list the VMs", work_list, user);
+
+    c->job.done = done_list;
+    c->callback.reply = done;
     worker_post(v->worker, &c->job);
 }
 

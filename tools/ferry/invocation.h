@@ -20,8 +20,8 @@ struct invocation {
     struct client *client;
     bool json;
     bool all, detach, hold, probe, verify;
-    bool drill, keep_disk;
-    const char *to, *run_at, *at, *bwlimit, *run;
+    bool drill, keep_disk, dry_run, stop, resume, show;
+    const char *to, *run_at, *at, *bwlimit, *run, *jobs, *first;
     const char *argument; /* DOMAIN, ID or SITE */
     const char *rate;     /* the second argument of bwlimit */
 };
@@ -35,6 +35,9 @@ const char *invocation_member(const json_t *j, const char *key);
 
 /* check.c */
 int run_check(struct invocation *in);
+
+/* evacuate.c */
+int run_evacuate(struct invocation *in);
 
 /* link.c */
 int run_link(struct invocation *in);

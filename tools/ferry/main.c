@@ -27,7 +27,7 @@ struct command {
     int (*run)(struct invocation *in);
 };
 
-static const struct command commands[14]; /* below, with its end marker */
+static const struct command commands[15]; /* below, with its end marker */
 
 static void print_help(FILE *to)
 {
@@ -341,6 +341,10 @@ static const struct command commands[] = {
     {"drill", "drill DOMAIN --to SITE [--run COMMAND] [--keep-disk] [--bwlimit RATE] [--detach]",
      "rehearse a move: the VM stays, an isolated clone runs there, and goes", ARGUMENT_NEEDED,
      run_drill},
+    {"evacuate",
+     "evacuate --to SITE[,SITE] [--jobs N] [--first VM[,VM]] [--dry-run] | --show | --stop | "
+     "--resume",
+     "move all VMs of this host", ARGUMENT_NONE, run_evacuate},
     {"check", "check DOMAIN --to SITE", "what a move would meet; changes nothing", ARGUMENT_NEEDED,
      run_check},
     {"list", "list [--all]", "moves running now, and past ones", ARGUMENT_NONE, run_list},
@@ -399,6 +403,9 @@ int main(int argc, char **argv)
         {"at", required_argument, NULL, 'A'},      {"all", no_argument, NULL, 'a'},
         {"bwlimit", required_argument, NULL, 'b'}, {"probe", no_argument, NULL, 'p'},
         {"run", required_argument, NULL, 'R'},     {"keep-disk", no_argument, NULL, 'k'},
+        {"dry-run", no_argument, NULL, 'n'},       {"jobs", required_argument, NULL, 'J'},
+        {"first", required_argument, NULL, 'F'},   {"stop", no_argument, NULL, 'S'},
+        {"resume", no_argument, NULL, 'E'},        {"show", no_argument, NULL, 'W'},
         {"run-at", required_argument, NULL, 'r'},  {"version", no_argument, NULL, 'v'},
         {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
     };
@@ -443,6 +450,24 @@ int main(int argc, char **argv)
             break;
         case 'k':
             in.keep_disk = true;
+            break;
+        case 'n':
+            in.dry_run = true;
+            break;
+        case 'J':
+            in.jobs = optarg;
+            break;
+        case 'F':
+            in.first = optarg;
+            break;
+        case 'S':
+            in.stop = true;
+            break;
+        case 'E':
+            in.resume = true;
+            break;
+        case 'W':
+            in.show = true;
             break;
         case 'r':
             in.run_at = optarg;

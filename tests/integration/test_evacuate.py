@@ -1,0 +1,91 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Goal: an evacuation says its plan, moves the VMs of a host several at a time, takes none meanwhile, says why those
+stay that no site takes, can be stopped and resumed, and loses nothing."""
+
+import subprocess
+import sys
+
+import ferrylab
+from ferrylab import (IMAGES, PATIENCE_S, Result, built, expect, expect_equal, expect_well, expect_words, small_images,
+                      until)
+
+LIKE = {"memory": 128, "files": 40, "disk": 64, "dirty": 0, "dirty_set": 8, "iops": 5}
+NAMES = [f"vm{n}" for n in range(1, 7)]
+# Three of the VMs and what the target keeps free; not four.
+ROOM_MIB = 215
+
+
+def start(bed, *words):
+    return subprocess.Popen(bed.site("site-a").enter([built("tools/ferry/ferry"), "--json", "evacuate", *words]),
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(child):
+    out, err = child.communicate(timeout=3 * PATIENCE_S)
+    return Result(child.returncode, out, err)
+
+
+def view(bed):
+    return bed.api("site-a", "GET", "/v1/evacuation")[1]
+
+
+def moved(bed):
+    return [vm["domain"] for vm in view(bed)["vms"] if vm["state"] == "moved"]
+
+
+def plan(bed):
+    """The plan alone: every VM with its predicted time, and nothing moves"""
+    for name in NAMES:
+        bed.guest(name, **LIKE)
+    result = bed.ferry("site-a", "evacuate", "--to", "site-b", "--jobs", "3", "--first", "vm2", "--dry-run")
+    found = result.document()
+    expect_equal((result.status, found["state"]), (0, "planned"), f"exit status and state ({result})")
+    expect_equal(sorted(vm["domain"] for vm in found["vms"]), NAMES, "the VMs of the plan")
+    expect(all(vm["predicted_ms"] > 0 for vm in found["vms"]) and found["eta_s"] > 0, f"no predicted times: {found}")
+    expect_equal((bed.moves("site-a"), bed.domains("site-b")), ([], {}), "what a plan has moved")
+    expect_equal(found["vms"][0]["domain"], "vm2", "what goes first")
+    words = bed.ferry("site-a", "evacuate", "--show", as_json=False)
+    expect_words(words.out, ["The plan, 3 at a time", "vm6"], "the plan for people")
+    expect(bed.ferry("site-a", "evacuate", "--to", "nowhere").status != 0, "an evacuation to nowhere")
+    expect_equal(bed.ferry("site-a", "evacuate").status, 2, "exit status without --to")
+
+
+def full_target(bed):
+    """The target is full after three of six: three remain and it says why; then there is room, and it is resumed"""
+    guests = [bed.guest(name, **LIKE) for name in NAMES]
+    for name in NAMES:
+        bed.made[name] = None
+    with small_images(bed, "site-b", ROOM_MIB):
+        child = start(bed, "--to", "site-b", "--jobs", "2", "--first", "vm4")
+        until(lambda: moved(bed), lambda: f"nothing moves: {view(bed)}")
+        expect(moved(bed)[0] == "vm4", f"not first: {moved(bed)}")
+        back = bed.ferry("site-b", "move", "vm4", "--to", "site-a")
+        expect_equal(back.status, 3, f"exit status of a move to a host that is evacuated ({back})")
+        expect_words(back.document()["reason"], ["evacuated"], "the reason")
+        result = end(child)
+        report = result.document()
+        expect_equal((result.status, report["state"], report["moved"], report["stay"]), (1, "done", 3, 3),
+                     f"the end ({report})")
+        for vm in report["vms"]:
+            at = "site-b" if vm["state"] == "moved" else "site-a"
+            expect_equal(ferrylab.Guest(bed.lab, vm["domain"]).states(), {at: "running"}, f"where {vm['domain']} runs")
+            if vm["state"] == "stays":
+                expect_words(vm["reason"], ["site-b", "MiB", "free"], "why it stays")
+
+        bed.site("site-b").run(["mount", "-o", "remount,size=600m", IMAGES], "make room")
+        child = start(bed, "--resume")
+        until(lambda: view(bed)["state"] == "running", lambda: f"it does not go on: {view(bed)}")
+        stopped = bed.ferry("site-a", "evacuate", "--stop").document()
+        expect_equal((stopped["state"], stopped["waiting"] > 0), ("stopped", True), f"after --stop ({stopped})")
+        expect_equal(end(child).status, 1, "exit status of what was stopped")
+        expect_equal(bed.ferry("site-a", "evacuate", "--show").document()["state"], "stopped", "the state shown")
+        result = end(start(bed, "--resume"))
+        expect_equal((result.status, result.document()["moved"]), (0, 6), f"the end ({result})")
+        for guest in guests:
+            expect_well(guest, "site-b")
+            guest.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(ferrylab.run("evacuate", [plan, full_target]))
