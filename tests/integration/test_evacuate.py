@@ -80,7 +80,7 @@ def full_target(bed):
         expect_equal((stopped["state"], stopped["waiting"] > 0), ("stopped", True), f"after --stop ({stopped})")
         expect_equal(end(child).status, 1, "exit status of what was stopped")
         expect_equal(bed.ferry("site-a", "evacuate", "--show").document()["state"], "stopped", "the state shown")
-        result = end(start(bed, "--resume"))
+        result = bed.ferry("site-a", "evacuate", "--resume")
         expect_equal((result.status, result.document()["moved"]), (0, 6), f"the end ({result})")
         for guest in guests:
             expect_well(guest, "site-b")
