@@ -67,7 +67,8 @@ struct move_progress {
     uint64_t link_wire; /* of the session since the move began */
     unsigned outages;
     uint64_t latency_p50_us, latency_p99_us, latency_max_us, guest_writes;
-    uint64_t rate; /* bytes/s over the last seconds */
+    uint64_t rate;         /* on the link, bytes/s over the last seconds */
+    uint64_t payload_rate; /* of disks and memory, taken from QEMU; ditto */
 };
 
 struct move {

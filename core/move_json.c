@@ -2,7 +2,7 @@
 /*
  * Moves as JSON: the view that the control API gives, the journal's document, what crosses to the peer.
  *
- * The view of a move, running or past, is one object; docs/operations.md lists its members.
+ * The view of a move, running or past, is one object; docs/json.md lists its members.
  */
 #include "core/move.h"
 
@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/base/clock.h"
+#include "core/eta.h"
 #include "core/memory_codec.h"
 
 /* --- small values -------------------------------------------------------------------------- */
@@ -138,16 +139,35 @@ static json_t *phases_to_json(const struct move *m)
     return phases;
 }
 
-/* Seconds left over disk and memory together, at the rate of the last seconds; -1 = cannot tell yet. */
+/* Seconds left; -1 = cannot tell. */
 static json_int_t eta_s(const struct move *m)
 {
     const struct move_progress *p = &m->progress;
-    uint64_t left = p->disk_total - MIN(p->disk_done, p->disk_total) + p->log_fill;
+    uint64_t over_ms = (clock_now_ns() - m->phase_ns[MOVE_PREPARING]) / NS_PER_MS;
+    struct eta_input in = {
+        .held = m->held,
+        .memory_now = m->phase >= MOVE_MEMORY,
+        .disk_done_bytes = p->disk_done,
+        .disk_total_bytes = p->disk_total,
+        .log_bytes = p->log_fill,
+        .memory_left_bytes = m->phase >= MOVE_MEMORY ? p->memory_remaining
+                             : m->resident_bytes     ? m->resident_bytes
+                                                     : p->memory_total,
+        .dirty_bytes_s = p->dirty_rate,
+        .payload_bytes_s = p->payload_rate,
+        .rtt_us = p->rtt_us,
+    };
 
     if (m->phase >= MOVE_STOPPED || m->finished)
         return 0;
-    left += m->phase >= MOVE_MEMORY ? p->memory_remaining : p->memory_total;
-    return p->rate > 0 ? (json_int_t)(left / p->rate) : -1;
+    if (m->phase == MOVE_PREPARING) /* nothing is seen yet but what was expected */
+        return m->prediction.known
+                   ? (json_int_t)((m->prediction.total_ms - MIN(m->prediction.total_ms, over_ms)) /
+                                  1000)
+                   : -1;
+    for (unsigned i = 0; i < m->info.disk_count; i++)
+        in.disk_data_bytes += m->info.disks[i].allocated_bytes;
+    return eta_ms(&in) < 0 ? -1 : (json_int_t)(eta_ms(&in) / 1000);
 }
 
 static json_t *stun_to_json(const struct stun_report *s)

@@ -62,12 +62,13 @@ struct move_source {
     bool finish_waits; /* the FINISH3 reply is here, the disks' word not yet */
     bool memory_waits; /* for the log to drain, and the disks to be compared */
     unsigned ticks;
-    uint64_t bulk_speed;                  /* as last set */
-    uint64_t held_count;                  /* acknowledgements held, as of the last tick */
-    uint64_t drained_bytes;               /* what the log may hold when the memory is sent */
-    uint64_t downtime_limit_ms;           /* QEMU's, as last set */
-    uint64_t wire_base;                   /* the session's bytes when this move began */
-    uint64_t rate_bytes[16], rate_ns[16]; /* ring of samples for `rate` */
+    uint64_t bulk_speed;        /* as last set */
+    uint64_t held_count;        /* acknowledgements held, as of the last tick */
+    uint64_t drained_bytes;     /* what the log may hold when the memory is sent */
+    uint64_t downtime_limit_ms; /* QEMU's, as last set */
+    uint64_t wire_base;         /* the session's bytes when this move began */
+    /* ring of samples for `rate` and `payload_rate` */
+    uint64_t rate_bytes[16], payload_bytes[16], rate_ns[16];
 };
 
 /* move_source.c */

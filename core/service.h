@@ -49,7 +49,7 @@ struct service {
     struct move_list moves;               /* newest last: running ones and the remembered past */
     struct check_list checks;             /* of VMs here: running ones and the last few */
     struct check_question_list questions; /* peers' */
-    struct evacuation *evacuation; /* the last one; NULL: none */
+    struct evacuation *evacuation;        /* the last one; NULL: none */
     uid_t qemu_uid;
     gid_t qemu_gid;
     bool stopping;

@@ -382,6 +382,11 @@ static void on_job_stats(void *user, const struct error *err, const struct virt_
     move_source_call_returned(ms);
 }
 
+static uint64_t rate_since(uint64_t before_bytes, uint64_t now_bytes, uint64_t span_ns)
+{
+    return (now_bytes - MIN(before_bytes, now_bytes)) * NS_PER_MS / (span_ns / 1000 + 1);
+}
+
 static void measure_link(struct move_source *ms, uint64_t now_ns)
 {
     struct move_progress *p = &ms->move->progress;
@@ -397,10 +402,15 @@ static void measure_link(struct move_source *ms, uint64_t now_ns)
     p->outages = info.outages;
     p->rtt_us = info.stats.rtt_min_ns / 1000;
     if (ms->ticks % RATE_SPAN_TICKS == 0) {
-        if (ms->rate_ns[slot])
-            p->rate = (p->link_wire - MIN(ms->rate_bytes[slot], p->link_wire)) * NS_PER_MS /
-                      ((now_ns - ms->rate_ns[slot]) / 1000 + 1);
+        uint64_t payload = p->disk_payload + p->memory_stream;
+
+        if (ms->rate_ns[slot]) {
+            p->rate = rate_since(ms->rate_bytes[slot], p->link_wire, now_ns - ms->rate_ns[slot]);
+            p->payload_rate =
+                rate_since(ms->payload_bytes[slot], payload, now_ns - ms->rate_ns[slot]);
+        }
         ms->rate_bytes[slot] = p->link_wire;
+        ms->payload_bytes[slot] = payload;
         ms->rate_ns[slot] = now_ns;
     }
 }

@@ -17,7 +17,7 @@ from ferrylab import (CONFIG, CONTROL_SOCKET, built, expect, expect_equal, expec
                       until, wait_finished)
 
 LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
-COMMANDS = ("move", "list", "show", "watch", "cancel", "switchover", "resolve", "bwlimit", "link",
+COMMANDS = ("move", "drill", "evacuate", "check", "list", "show", "watch", "cancel", "switchover", "resolve", "bwlimit", "link",
             "peers", "identity")
 SAMPLE = re.compile(r'^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-z_]+="[^"\n]*"(,[a-z_]+="[^"\n]*")*\})? -?[0-9.e+]+( [0-9]+)?$')
 
@@ -25,7 +25,8 @@ SAMPLE = re.compile(r'^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-z_]+="[^"\n]*"(,[a-z_]+="[^
 def command_usage(bed):
     """Exit status 2 and a usage for what is no command; 0 for --help and --version"""
     for words in ((), ("fly",), ("show",), ("list", "too", "many"), ("move", "vm"), ("move",), ("--frobnicate", "list"),
-                  ("resolve", "abcd"), ("resolve", "abcd", "--run-at", "moon"), ("cancel",), ("watch",)):
+                  ("resolve", "abcd"), ("resolve", "abcd", "--run-at", "moon"), ("cancel",), ("watch", "a", "b"),
+                  ("check", "vm"), ("drill", "vm"), ("evacuate",)):
         result = bed.ferry("site-a", *words, as_json=False)
         expect_equal(result.status, 2, f"exit status of ferry {' '.join(words)} ({result})")
         expect(result.err.strip() and not result.out.strip(), f"usage belongs on stderr: {result}")
@@ -93,6 +94,8 @@ def commands(bed):
     expect(move_id in [m["id"] for m in listed["moves"]], "the move is not in the list")
     expect_words(bed.ferry("site-a", "list", as_json=False).out, [move_id, guest.name, "site-b"], "the list for eyes")
     expect_equal(bed.ferry("site-a", "show", move_id[:5]).document()["id"], move_id, "show with the id's beginning")
+    every = subprocess.Popen(bed.site("site-a").enter([built("tools/ferry/ferry"), "--json", "watch"]),
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     watched = bed.ferry("site-a", "watch", move_id)
     expect_equal(watched.status, 0, f"exit status of watch ({watched.err})")
     lines = [json.loads(line) for line in watched.out.splitlines()]
@@ -101,6 +104,13 @@ def commands(bed):
     expect(phases == sorted(phases), f"phases go backwards: {[line['phase'] for line in lines]}")
     expect_equal(lines[-1]["outcome"], "committed", "the last line of watch")
     expect(all(line["eta_s"] >= -1 for line in lines), "an ETA below -1")
+    of_all = [json.loads(line) for line in every.communicate(timeout=ferrylab.PATIENCE_S)[0].splitlines()]
+    expect_equal((every.returncode, {line["id"] for line in of_all}, of_all[-1]["outcome"]), (0, {move_id}, "committed"),
+                 "what watch says of all moves")
+    page = re.findall(r"\w+", (ferrylab.REPOSITORY / "docs/json.md").read_text())
+    keys = set(lines[-1]) | {key for part in ("disk", "memory", "link", "stun", "guest_write_latency_us")
+                             for key in lines[-1][part]}
+    expect_equal(keys - set(page), set(), "members of a move that docs/json.md does not have")
     done = [line["disk"]["done_bytes"] for line in lines]
     expect(done == sorted(done), f"progress goes backwards: {done}")
     wait_finished(bed, move_id)

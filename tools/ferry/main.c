@@ -23,7 +23,7 @@ struct command {
     const char *name;
     const char *usage;
     const char *meaning;
-    enum { ARGUMENT_NONE, ARGUMENT_NEEDED, ARGUMENT_AND_RATE } argument;
+    enum { ARGUMENT_NONE, ARGUMENT_NEEDED, ARGUMENT_AND_RATE, ARGUMENT_OPTIONAL } argument;
     int (*run)(struct invocation *in);
 };
 
@@ -137,8 +137,10 @@ static int follow(struct invocation *in, const char *id, bool lines, json_t **re
             return invocation_fail(in, &err);
         if (lines && in->json)
             invocation_print_json(move);
-        else if (!in->json)
+        else if (!in->json) {
+            progress_begin();
             progress_show(move);
+        }
         if (is_over(move, &polls_since_outcome))
             break;
         invocation_nap();
@@ -233,10 +235,74 @@ static int run_show(struct invocation *in)
     return 0;
 }
 
+/* One that ran before and has ended: its last word. */
+static void show_end(const struct invocation *in, const json_t *move, json_t *watched)
+{
+    const char *id = invocation_member(move, "id");
+
+    if (!json_is_true(json_object_get(move, "finished")) || !json_object_get(watched, id))
+        return;
+    json_object_del(watched, id);
+    if (in->json)
+        invocation_print_json(move);
+    else
+        progress_report(move);
+}
+
+/* Says what there is to say of all moves now; how many still run. @watched: the ids of those that ran before. */
+static unsigned show_all(const struct invocation *in, const json_t *moves, json_t *watched)
+{
+    unsigned running = 0;
+    const json_t *move;
+    size_t i;
+
+    progress_begin();
+    json_array_foreach(moves, i, move) show_end(in, move, watched);
+    json_array_foreach(moves, i, move)
+    {
+        if (json_is_true(json_object_get(move, "finished")))
+            continue;
+        if (in->json)
+            invocation_print_json(move);
+        else
+            progress_show(move);
+        json_object_set_new(watched, invocation_member(move, "id"), json_true());
+        running++;
+    }
+    return running;
+}
+
+/* All that run now and begin meanwhile, until none does. */
+static int watch_all(struct invocation *in)
+{
+    json_t *watched = json_object(), *answer = NULL;
+    struct error err = {0};
+    unsigned running;
+
+    do {
+        if (client_call(in->client, "/v1/moves", false, NULL, &answer, &err) < 0) {
+            json_decref(watched);
+            return invocation_fail(in, &err);
+        }
+        running = show_all(in, json_object_get(answer, "moves"), watched);
+        json_decref(answer);
+        answer = NULL;
+        if (running > 0)
+            invocation_nap();
+    } while (running > 0);
+    progress_end();
+    json_decref(watched);
+    return 0;
+}
+
 static int run_watch(struct invocation *in)
 {
     json_t *move = NULL;
-    int status = follow(in, in->argument, true, &move);
+    int status;
+
+    if (!in->argument)
+        return watch_all(in);
+    status = follow(in, in->argument, true, &move);
 
     if (status == 0) {
         if (!in->json)
@@ -349,7 +415,8 @@ static const struct command commands[] = {
      run_check},
     {"list", "list [--all]", "moves running now, and past ones", ARGUMENT_NONE, run_list},
     {"show", "show ID", "one move in full", ARGUMENT_NEEDED, run_show},
-    {"watch", "watch ID", "follow a move to its end", ARGUMENT_NEEDED, run_watch},
+    {"watch", "watch [ID]", "follow a move to its end, or all that run", ARGUMENT_OPTIONAL,
+     run_watch},
     {"cancel", "cancel ID", "give a move up; the VM stays at the source", ARGUMENT_NEEDED,
      run_cancel},
     {"switchover", "switchover ID", "let a held move switch over", ARGUMENT_NEEDED, run_switchover},
@@ -385,7 +452,8 @@ static int run_command(struct invocation *in, int argc, char **argv)
         print_help(stderr);
         return EXIT_USAGE;
     }
-    if (argc - 1 != (int)c->argument) { /* none, one, two */
+    if (c->argument == ARGUMENT_OPTIONAL ? argc > 2
+                                         : argc - 1 != (int)c->argument) { /* none, one, two */
         fprintf(stderr, "usage: ferry %s\n", c->usage);
         return EXIT_USAGE;
     }

@@ -13,7 +13,7 @@
 
 enum { BAR_CELLS = 24 };
 
-static bool drawn;
+static unsigned drawn; /* lines on the terminal that the next picture replaces */
 
 static double number(const json_t *move, const char *group, const char *key)
 {
@@ -103,6 +103,13 @@ static void detail(const json_t *move, char *buf, size_t cap)
         buf[0] = '\0';
 }
 
+void progress_begin(void)
+{
+    if (drawn > 0)
+        printf("\033[%uA\r\033[J", drawn);
+    drawn = 0;
+}
+
 void progress_show(const json_t *move)
 {
     struct winsize w = {0};
@@ -121,16 +128,15 @@ void progress_show(const json_t *move)
                  text(move, "domain"), text(move, "to"), stage(move), bar, share * 100,
                  size(number(move, "link", "bytes_per_s"), rate), eta, more);
     columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
-    printf("\r\033[K%.*s", MIN(n, columns - 1), line);
+    printf("%.*s\n", MIN(n, columns - 1), line);
     fflush(stdout);
-    drawn = true;
+    drawn++;
 }
 
 void progress_end(void)
 {
-    if (drawn)
-        printf("\r\033[K");
-    drawn = false;
+    progress_begin();
+    fflush(stdout);
 }
 
 /* In the order in which they follow each other. */

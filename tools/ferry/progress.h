@@ -7,9 +7,11 @@
 
 #include <jansson.h>
 
-/* Redraws the live display in place; no-op unless standard output is a terminal. */
+/* A new picture begins in the place of the last one: a line a move. No-op, like the next, unless standard output is a
+ * terminal. */
+void progress_begin(void);
 void progress_show(const json_t *move);
-/* Leaves the live display's line. */
+/* Removes the live display. */
 void progress_end(void);
 /* The final report, in words. */
 void progress_report(const json_t *move);
