@@ -12,6 +12,7 @@
 
 #include "core/base/log.h"
 #include "core/service.h"
+#include "core/service_manager.h"
 
 static const char DEFAULT_CONFIG[] = "/etc/ferry/ferry.conf";
 
@@ -78,10 +79,13 @@ static void on_signal(uv_signal_t *handle, int number)
 
     (void)handle;
     if (number == SIGHUP) {
+        service_manager_reloading();
         if (service_reload(running.service, &err) < 0)
             log_error("nothing changed: %s", error_line(&err, line, sizeof(line)));
+        service_manager_reloaded();
         return;
     }
+    service_manager_stopping();
     service_stop(running.service);
     for (size_t i = 0; i < ARRAY_SIZE(running.handles); i++) {
         if (!uv_is_closing((uv_handle_t *)&running.handles[i]))
@@ -106,6 +110,7 @@ static int run(const char *config_path)
         uv_signal_init(loop, &running.handles[i]);
         uv_signal_start(&running.handles[i], on_signal, signals[i]);
     }
+    service_manager_ready(loop);
     uv_run(loop, UV_RUN_DEFAULT);
     service_free(running.service);
     uv_loop_close(loop);

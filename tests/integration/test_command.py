@@ -347,6 +347,30 @@ def identity(bed):
     expect_equal(bed.ferry("site-a", "identity").status, 0, "the first ferryd after the second was turned away")
 
 
+def service_manager(bed):
+    """systemd hears that ferryd is ready, reloads, lives and stops"""
+    path = bed.site("site-a").path("/run/ferry/notify.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(path))
+        heard.settimeout(10)
+
+        def hear(words):
+            while words not in heard.recv(4096).decode():
+                pass  # signs of life
+
+        try:
+            bed.restart("site-a", env={"NOTIFY_SOCKET": "/run/ferry/notify.sock", "WATCHDOG_USEC": "200000"})
+            for words in ("READY=1", "WATCHDOG=1"):
+                hear(words)
+            bed.reload("site-a")
+            for words in ("RELOADING=1", "READY=1", "WATCHDOG=1"):
+                hear(words)
+            bed.restart("site-a")
+            hear("STOPPING=1")
+        finally:
+            path.unlink()
+
+
 def reload(bed):
     """SIGHUP with a broken configuration changes nothing and says so"""
     path = bed.site("site-a").path(CONFIG)
@@ -366,4 +390,4 @@ def reload(bed):
 
 if __name__ == "__main__":
     sys.exit(ferrylab.run("command", [command_usage, no_ferryd, unknown_ids, commands, for_eyes, api_addresses,
-                                      api_bodies, api_noise, metrics, check_config, identity, reload]))
+                                      api_bodies, api_noise, metrics, check_config, identity, service_manager, reload]))

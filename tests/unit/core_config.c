@@ -93,7 +93,8 @@ static void test_all_settings(void **state)
         "converge = auto-converge\nstun_actuator = cgroup\nstun_max_percent = 50\ndowntime_max_ms "
         "= 900\n"
         "[peer b]\naddress = b.example:7077\nfingerprint = " FINGERPRINT_A "\n"
-        "allow = move-here, drill\n"
+        "allow = move-here, drill\nnetworks = lan:lan-b, br0:br1\ndrill_network = quiet\n"
+        "[drill]\ncommands = /d\ntimeout_s = 7\n"
         "[peer c]\ncertificate_name = c.example\n");
 
     (void)state;
@@ -124,6 +125,11 @@ static void test_all_settings(void **state)
     assert_string_equal(config_peer_by_name(c, "b")->link.fingerprint, FINGERPRINT_A);
     assert_string_equal(config_peer_by_name(c, "c")->link.certificate_name, "c.example");
     assert_int_equal(config_peer_by_name(c, "b")->permissions, PEER_MAY_MOVE_HERE | PEER_MAY_DRILL);
+    assert_int_equal(config_peer_by_name(c, "b")->networks.count, 2);
+    assert_string_equal(config_peer_by_name(c, "b")->networks.list[1].there, "br1");
+    assert_string_equal(config_peer_by_name(c, "b")->drill_network, "quiet");
+    assert_string_equal(c->drill_commands, "/d");
+    assert_int_equal(c->drill_timeout_s, 7);
     assert_int_equal(config_peer_by_name(c, "c")->permissions, 0); /* nothing unless it is said */
     config_free(c);
 }
@@ -170,6 +176,11 @@ static void test_broken_things_are_named(void **state)
         {"[memory]\npage_store = 2T\n", "page_store"},
         {"[peer b]\nfingerprint = sha256:12\n", "fingerprint"},
         {"[peer b]\nallow = everything\n", "allow"},
+        {"[peer b]\nnetworks = lan\n", "networks"},
+        {"[peer b]\nnetworks = :lan\n", "networks"},
+        {"[peer b]\nnetworks = lan:\n", "networks"},
+        {"[drill]\ncommands = relative\n", "commands"},
+        {"[drill]\ntimeout_s = 0\n", "timeout_s"},
         {"[peer ]\naddress = b:1\n", "address"},
         {"[peer b]\ncolour = red\n", "colour"},
         {"[site]\nname = a\n[peer b]\naddress = b:1\n", "peer b"},
