@@ -122,7 +122,7 @@ struct check_question {
     char id[JOURNAL_ID_BYTES], peer[WIRE_NAME_BYTES];
     struct link_session *ls, *back; /* held while set */
     struct check_report report;
-    bool looked;
+    bool permitted, looked;
     unsigned tries;
     uv_timer_t timer;
 };
@@ -159,7 +159,7 @@ static void on_timer(uv_timer_t *timer)
         return;
     if (up)
         check_pass(&q->report, "way back", "%s can be called from here, too", q->peer);
-    else
+    else if (q->permitted)
         check_warn(&q->report, "way back", BACK_MEND, "%s cannot be called from here", q->peer);
     uv_timer_stop(timer);
     answer(q);
@@ -214,12 +214,15 @@ void check_target_on_message(struct service *s, const char *peer, struct link_se
     uv_timer_init(s->loop, &q->timer);
     q->timer.data = q;
     uv_timer_start(&q->timer, on_timer, WAY_BACK_PAUSE_MS, WAY_BACK_PAUSE_MS);
-    if (check_target_permission(s, peer, json_is_true(json_object_get(msg, "drill")), &err) < 0)
+    if (check_target_permission(s, peer, json_is_true(json_object_get(msg, "drill")), &err) < 0) {
         check_fail(&q->report, "permission", &err);
-    else
+        q->looked = true; /* who may send nothing learns nothing else */
+    } else {
         check_pass(&q->report, "permission", "takes VMs from %s", peer);
-    call_back(q);
-    check_target_look(s, &info, host, on_looked, q);
+        q->permitted = true;
+        call_back(q);
+        check_target_look(s, &info, host, on_looked, q);
+    }
     free(host);
 }
 

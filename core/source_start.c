@@ -85,11 +85,11 @@ static int preflight(struct move_source *ms, const struct virt_description *d, s
 
     if (r < 0)
         return r;
-    if (check_first_failure(&d->report, err))
-        return err->code;
     if (move_of_domain(ms->service, d->info.name, d->info.uuid, m))
         return error_set(err, -EBUSY, "start a move", "see `ferry list`",
                          "another move of %s is not finished", d->info.name);
+    if (check_first_failure(&d->report, err)) /* a job of libvirt's may be that move's */
+        return err->code;
     m->info = d->info;
     m->persistent = d->persistent;
     m->autostart = d->autostart;
