@@ -121,6 +121,8 @@ int mirror_source_new(struct mirror_source **ret_source, const struct mirror_sou
         mirror_source_free(m);
         return -ENOMEM;
     }
+    if (params->seeded)
+        mirror_log_set_seeded(m->log);
     *ret_source = m;
     return 0;
 }
@@ -506,8 +508,8 @@ static int take_error(const struct mirror_wire_message *msg, struct error *e)
                      msg->payload ? (const char *)msg->payload : "");
 }
 
-static int take_message(struct mirror_source *m, const struct mirror_wire_message *msg,
-                        uint64_t now_ns, struct error *e)
+static int take_message(struct mirror_source *m, struct mirror_wire_message *msg, uint64_t now_ns,
+                        struct error *e)
 {
     switch (msg->type) {
     case MIRROR_WIRE_APPLIED:
@@ -521,6 +523,10 @@ static int take_message(struct mirror_source *m, const struct mirror_wire_messag
         return take_closed(m, msg, now_ns, e);
     case MIRROR_WIRE_DIGEST:
         return take_digest(m, msg, e);
+    case MIRROR_WIRE_MISS:
+        if (mirror_log_missed(m->log, msg->seq, &msg->payload, msg->length) < 0)
+            return broken(e, "MISS of what is no SEED, or was sent");
+        return 0;
     case MIRROR_WIRE_ERROR:
         return take_error(msg, e);
     default:

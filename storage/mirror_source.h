@@ -47,6 +47,7 @@ struct mirror_source_params {
     /* For tools: DISC ends only the connection, another may follow; mirror_source_close() ends the log. */
     bool many_clients;
     bool verify; /* the target's disk is compared with what was written: mirror_check.h */
+    bool seeded; /* the target has an older copy of the disk: seed_blocks.h */
     void (*wake)(void *owner, struct mirror_source *m);
     void *owner;
 };

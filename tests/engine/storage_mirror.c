@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mirror as a whole, over thousands of seeds: random overlapping writes, zeroes, trims, flushes and
- * reads, one to three disks sharing a small budget, a delayed link that cuts the stream anywhere, a disk
+ * reads, one to three disks sharing a small budget, with seeds that fail and change, a delayed link that cuts the stream anywhere, a disk
  * that completes in any order. The disks must be equal byte by byte, memory within its bound, every
  * request answered once, every read right; most sites have a spool, some of which fail; and a disk error must end
  * the move, not hang it.
@@ -30,13 +30,15 @@ static void disks_end_equal(void **state)
         if (!sim_mirror(&s, seed, &totals))
             fail_msg("FERRY_SEED=%" PRIu64 ": %s", seed, s.failure);
     }
-    print_message(
-        "%" PRIu64 " entries applied, %" PRIu64 " coalesced, %" PRIu64
-        " acknowledgements held, %" PRIu64 " bytes spooled, %" PRIu64 " segments read back\n",
-        totals.applied, totals.coalesced, totals.held, totals.spooled, totals.spool_reads);
+    print_message("%" PRIu64 " entries applied, %" PRIu64 " coalesced, %" PRIu64
+                  " acknowledgements held, %" PRIu64 " bytes spooled, %" PRIu64
+                  " segments read back, %" PRIu64 " bytes from seeds, %" PRIu64 " misses\n",
+                  totals.applied, totals.coalesced, totals.held, totals.spooled, totals.spool_reads,
+                  totals.seeded, totals.missed);
     if (count >= 100) {
         assert_true(totals.spooled > 0 && totals.spool_reads > 0);
         assert_true(totals.checked > 0);
+        assert_true(totals.seeded > 0 && totals.missed > 0);
         assert_true(totals.held > 0);
         assert_true(totals.coalesced > 0);
     }
