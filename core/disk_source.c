@@ -372,7 +372,7 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
 }
 
 int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes,
-                    struct stream *stream)
+                    bool seeded, struct stream *stream)
 {
     struct mirror_source_params params = {
         .export_name = export_name,
@@ -381,6 +381,7 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         .pacer = &d->pacer,
         .spool = d->spool,
         .verify = d->verify,
+        .seeded = seeded,
         .wake = on_mirror_wake,
         .owner = &d->disks[d->disk_count],
     };
@@ -485,6 +486,7 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
         ret->in_bytes += s.log.in_bytes;
         ret->payload_bytes += s.log.in_payload_bytes;
         ret->sent_bytes += s.log.sent_bytes;
+        ret->seed_bytes += s.log.seed_bytes;
         ret->applied_bytes += s.log.applied_bytes;
         ret->fill_bytes += s.log.fill_bytes;
         ret->fill_peak_bytes += s.log.fill_peak_bytes;

@@ -34,9 +34,9 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
 void disk_source_verify(struct disk_source *d);
 /* Goes on with it, and drops connections that never chose a disk; now and then. */
 void disk_source_tick(struct disk_source *d);
-/* The stream becomes the disk's. */
+/* The stream becomes the disk's. @seeded: the target has an older copy of the disk. */
 int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes,
-                    struct stream *stream);
+                    bool seeded, struct stream *stream);
 /* Listens for QEMU. */
 int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t gid,
                        struct error *err);
@@ -61,6 +61,7 @@ struct disk_source_stats {
     uint64_t in_bytes;      /* taken from QEMU, zeroes by their extent */
     uint64_t payload_bytes; /* of these, data */
     uint64_t sent_bytes;    /* into the streams */
+    uint64_t seed_bytes;    /* applied from the target's seeds, never sent */
     uint64_t applied_bytes; /* payload applied at the target */
     uint64_t fill_bytes;    /* acknowledged and not applied */
     uint64_t fill_peak_bytes;

@@ -6,6 +6,7 @@
 
 #include "core/disk_source.h"
 #include "core/local_socket.h"
+#include "core/disk_seed.h"
 #include "core/memory_codec.h"
 #include "core/move.h"
 #include "core/relay.h"
@@ -50,6 +51,7 @@ struct move_source {
     struct ram_pipe *encoder; /* until the memory channel takes it */
     struct ram_parser *parser;
     struct disk_source *disks;
+    bool seeded[LIMIT_DISKS_PER_MOVE]; /* the target has an older copy of that disk */
     struct congestion *congestion;
     struct downtime_marks marks;
     uv_timer_t *reply_timer;

@@ -126,7 +126,7 @@ int source_disks_open(struct move_source *ms, struct error *err)
 
         r = source_channels_open_stream(ms, CARE_BULK, "disk", d->alias, &stream);
         if (r == 0) {
-            r = disk_source_add(ms->disks, d->alias, d->size_bytes, stream);
+            r = disk_source_add(ms->disks, d->alias, d->size_bytes, ms->seeded[i], stream);
             if (r < 0)
                 stream_release(stream);
         }
@@ -255,6 +255,7 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns)
     disk_source_get_stats(ms->disks, &d);
     p->disk_payload = d.payload_bytes;
     p->disk_wire = d.sent_bytes;
+    p->disk_seed = d.seed_bytes;
     p->log_fill = d.fill_bytes + d.spooled_bytes;
     p->spooled = d.spooled_bytes;
     p->spooled_ever = d.spooled_ever_bytes;
