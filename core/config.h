@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The configuration: one INI file, read at start and at SIGHUP (peers and log level only).
+ * The configuration: one INI file, read at start and at SIGHUP (peers, seeds and log level only).
  *
  * Every setting has a default that works on a stock Debian host; every path can be set, so that two
  * sites fit one machine. An unknown section or key is an error: a typo must not become a default.

@@ -3,21 +3,48 @@
 #include "core/disk_seed.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/base/log.h"
 #include "core/disk_files.h"
 
 enum { VERSION = 1 };
 
-static bool is_file(const char *path)
+/* A file that no QEMU may write: who may, holds a lock on this byte of it (its docs/interop/image-locking.rst,
+ * 100 and the number of the permission). It could not do harm, but little of such a file would be of use. */
+static int check_file(const char *path)
 {
+    struct flock writers = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 101, .l_len = 1};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
+    int r = 0;
 
-    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        r = -EINVAL;
+    else if (fcntl(fd, F_OFD_GETLK, &writers) == 0 && writers.l_type != F_UNLCK)
+        r = -ETXTBSY;
+    close(fd);
+    return r;
+}
+
+/* -ENOENT without a word: most disks have none. */
+static bool is_usable(const char *path)
+{
+    int r = check_file(path);
+
+    if (r < 0 && r != -ENOENT)
+        log_warning("%s is no seed: %s", path,
+                    r == -ETXTBSY  ? "it is in use"
+                    : r == -EINVAL ? "no file"
+                                   : strerror(-r));
+    return r == 0;
 }
 
 /* By its name: what a guest has written into its disk must not choose how that is opened. */
@@ -43,12 +70,11 @@ static bool find_named(const struct config *config, const char *domain,
 
         if (fnmatch(seed->disks, name, 0) != 0)
             continue;
-        if (is_file(seed->path)) {
-            snprintf(ret->path, sizeof(ret->path), "%s", seed->path);
-            ret->format = format_of(seed->path, disk);
-            return true;
-        }
-        log_warning("seed of %s: %s is no file", name, seed->path);
+        if (!is_usable(seed->path))
+            continue;
+        snprintf(ret->path, sizeof(ret->path), "%s", seed->path);
+        ret->format = format_of(seed->path, disk);
+        return true;
     }
     return false;
 }
@@ -60,7 +86,7 @@ void disk_seed_find(const struct config *config, const char *domain, const struc
     if (!config->use_seeds || find_named(config, domain, disk, ret))
         return;
     disk_files_old_path(disk->path, ret->path);
-    if (!is_file(ret->path))
+    if (!is_usable(ret->path))
         ret->path[0] = '\0';
 }
 

@@ -19,8 +19,8 @@ struct disk_seed {
 
 /*
  * The one place that knows where a seed may lie. In this order: what [seeds] names for the disk, and the copy
- * that was kept when the VM left this site (PATH.ferry-old). *ret has an empty path when there is none. Whether
- * it can be used (is it in use?) shows when it is opened. Blocks: for a worker thread.
+ * that was kept when the VM left this site (PATH.ferry-old). *ret has an empty path when there is none, or it
+ * is in use. Blocks: for a worker thread.
  */
 void disk_seed_find(const struct config *config, const char *domain, const struct domain_disk *disk,
                     struct disk_seed *ret);

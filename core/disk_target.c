@@ -110,8 +110,7 @@ static void on_seed_complete(void *owner, uint64_t cookie, int err)
 
 static void without_seed(struct disk_target *d, const struct error *why)
 {
-    log_warning("disk %s: its seed cannot be read, so all of it is sent (is the file in use?): %s",
-                d->export_name, why->why);
+    log_warning("disk %s: its seed cannot be read, all is sent: %s", d->export_name, why->why);
     mirror_target_set_seed(d->mirror, NULL, NULL, 0);
 }
 
@@ -126,7 +125,7 @@ static const struct disk_writer_nbd_callbacks seed_callbacks = {
     .closed = on_seed_closed,
 };
 
-/* qemu-nbd takes QEMU's own locks: a file that a VM writes is refused, and none can begin to write it. */
+/* qemu-nbd knows the formats, and what it reads of a broken file harms nobody here. It ends with us. */
 static void open_seed(struct disk_target *d, const struct disk_seed *seed)
 {
     const char *const server[] = {
