@@ -193,9 +193,9 @@ def _outage(guest, mode, args):
 
 
 def _copied_wire(guest, mode, args):
-    """Moves; what crossed the line while the disks were copied is added."""
+    """Moves; what crossed the line, both ways, while the disks were copied is added."""
     seen = {}
-    with Sampler(guest.lab.line) as sampler:
+    with Sampler(guest.lab.line, ("a_to_b", "b_to_a")) as sampler:
         result = _move(guest, mode, args, seen)
     span = _copy_span(result, seen)
     result["copy_wire"] = sampler.between(*span)[0] if span else result["wire_mib"] * 2**20
