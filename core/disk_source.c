@@ -82,8 +82,17 @@ static void report(struct disk_source *d)
 
 void disk_source_let_go(struct disk_source *d)
 {
+    struct error why = {0};
+
+    error_set(&why, -ECANCELED, "mirror a disk", NULL, "the move is given up");
+    d->failed = true;
     for (unsigned i = 0; i < d->disk_count; i++)
-        mirror_source_let_go(d->disks[i].mirror, clock_now_ns());
+        mirror_source_fail(d->disks[i].mirror, &why);
+}
+
+bool disk_source_has_clients(const struct disk_source *d)
+{
+    return !TAILQ_EMPTY(&d->clients);
 }
 
 bool disk_source_is_done(const struct disk_source *d)

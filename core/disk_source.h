@@ -50,9 +50,11 @@ bool disk_source_is_done(const struct disk_source *d);
 /* The pace of the guest's acknowledgements; 0 = at once. To be repeated every now and then while not 0. */
 void disk_source_set_pace(struct disk_source *d, uint64_t bytes_per_s);
 
-/* The move is being given up: QEMU's open requests are answered before its job is cancelled, which QEMU 7.2
- * does not always survive with requests open. */
+/* The move is given up: every disk fails, and QEMU's requests are answered until it ends its connections. Nobody is
+ * told of the failure. */
 void disk_source_let_go(struct disk_source *d);
+/* QEMU is still connected: to be freed then only if it does not end that by itself. */
+bool disk_source_has_clients(const struct disk_source *d);
 
 /* The logs are closed: what is left of them is what the stopped guest waits for. */
 void disk_source_set_urgent(struct disk_source *d);

@@ -31,6 +31,7 @@ struct move_source {
     bool dispose_wanted;
     bool disarmed;       /* the VM's autostart is taken away until the move is over */
     bool operators_word; /* the move was resolved here */
+    bool job_aborted;    /* libvirt was asked to end its job */
     bool armed;          /* the witness may hold a key of this move */
     uint64_t finish_ns;  /* FINISH3's reply waits for the witness, since */
     uint64_t check_again_ns, withdraw_again_ns, rearm_again_ns, close_at_ns; /* 0 = not due */

@@ -242,7 +242,6 @@ static void limit_stall(struct move_source *ms, const struct disk_source_stats *
         "(held back by the %s)",
         (unsigned long long)limit_s, (unsigned long long)((d->fill_bytes + d->spooled_bytes) >> 20),
         ms->move->peer, ms->move->progress.guest_reason);
-    disk_source_let_go(ms->disks);
     move_source_fail(ms, &why);
 }
 
