@@ -295,7 +295,8 @@ void source_domain_stop_migration(struct move_source *ms)
     /* Closing the channels ends libvirt's job, too; but first QEMU is to end its mirrors and their connections. */
     ms->close_at_ns = clock_now_ns() + CLOSE_PATIENCE_S * NS_PER_S;
     ms->move->pending++;
-    virt_abort_job(ms->service->virt, ms->move->info.uuid, on_job_aborted, ms);
+    virt_abort_job(ms->service->virt, ms->move->info.uuid,
+                   ms->disks && disk_source_has_clients(ms->disks), on_job_aborted, ms);
 }
 
 static bool may_close(const struct move_source *ms, uint64_t now_ns)
