@@ -22,6 +22,7 @@ struct disk {
     struct disk_source *owner;
     struct mirror_source *mirror;
     struct stream *stream;
+    uint64_t copied_writes, copied_ns; /* of the copy: as of a tick, and when that last changed */
 };
 
 /* One NBD connection. */
@@ -338,13 +339,36 @@ static void on_accept(void *user, int fd)
     pump_client(c); /* the server speaks first */
 }
 
+static void note_copy(struct disk *disk, uint64_t now_ns)
+{
+    struct mirror_source_stats s;
+
+    mirror_source_stats(disk->mirror, &s);
+    if (s.writes_bulk == disk->copied_writes && disk->copied_ns)
+        return;
+    disk->copied_writes = s.writes_bulk;
+    disk->copied_ns = now_ns;
+}
+
+unsigned disk_source_copying(const struct disk_source *d, uint64_t idle_ns)
+{
+    uint64_t now_ns = clock_now_ns();
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < d->disk_count; i++)
+        count += now_ns < d->disks[i].copied_ns + idle_ns;
+    return count;
+}
+
 void disk_source_tick(struct disk_source *d)
 {
     uint64_t now_ns = clock_now_ns();
     struct client *c;
 
-    for (unsigned i = 0; i < d->disk_count; i++)
+    for (unsigned i = 0; i < d->disk_count; i++) {
         mirror_source_verify(d->disks[i].mirror);
+        note_copy(&d->disks[i], now_ns);
+    }
     TAILQ_FOREACH(c, &d->clients, entry)
     {
         if (!c->ended && mirror_connection_in_handshake(c->connection) &&

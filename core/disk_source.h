@@ -42,6 +42,9 @@ int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t
                        struct error *err);
 void disk_source_free(struct disk_source *d);
 
+/* How many disks have had something of the copy within the last @idle_ns. */
+unsigned disk_source_copying(const struct disk_source *d, uint64_t idle_ns);
+
 /* All mirrors are READY: from now on every write is the guest's, and urgent. */
 void disk_source_set_ready(struct disk_source *d);
 

@@ -63,6 +63,7 @@ struct move_source {
     bool memory_waits; /* for the log to drain, and the disks to be compared */
     unsigned ticks;
     uint64_t bulk_speed;                  /* as last set */
+    unsigned bulk_sharing;                /* among so many disks */
     uint64_t held_count;                  /* acknowledgements held, as of the last tick */
     uint64_t drained_bytes;               /* what the log may hold when the memory is sent */
     uint64_t downtime_limit_ms;           /* QEMU's, as last set */
