@@ -44,6 +44,9 @@ def there_and_back(bed):
     back = move(bed, guest, "site-b", "site-a")
     expect(back["seed_bytes"] > 0.8 * first["bytes"], f"little came from the seed: {back}, first {first}")
     expect(back["wire_bytes"] < 0.2 * first["wire_bytes"], f"much was sent: {back}, first {first}")
+    past = max(bed.moves("site-b"), key=lambda m: m["started_ms"])["id"]
+    shown = bed.ferry("site-b", "show", past, as_json=False).out
+    expect("of it there already" in shown, f"ferry show is silent on the seed: {shown}")
     expect(not old_disk(bed, "site-a", guest).exists(), "the used seed is still there")
     expect(old_disk(bed, "site-b", guest).exists(), "no old disk at site-b")
 
