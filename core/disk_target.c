@@ -7,9 +7,12 @@
 #include <string.h>
 
 #include "core/base/buffer.h"
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/nbd_poll.h"
 #include "storage/disk_writer_nbd.h"
+
+enum { SEED_OPEN_S = 10 };
 
 struct disk_target {
     uv_loop_t *loop;
@@ -23,6 +26,7 @@ struct disk_target {
     struct nbd_poll *poll;
     struct disk_writer_nbd *seed; /* NULL: none */
     struct nbd_poll *seed_poll;
+    uint64_t seed_since_ns; /* it is being opened since; 0: no more */
     bool told_done, failed, advancing;
     struct buffer scratch;
 };
@@ -97,6 +101,7 @@ static void on_seed_ready(void *owner)
 {
     struct disk_target *d = owner;
 
+    d->seed_since_ns = 0;
     mirror_target_set_seed(d->mirror, &disk_writer_nbd_ops, d->seed,
                            disk_writer_nbd_size_bytes(d->seed));
 }
@@ -111,6 +116,7 @@ static void on_seed_complete(void *owner, uint64_t cookie, int err)
 static void without_seed(struct disk_target *d, const struct error *why)
 {
     log_warning("disk %s: its seed cannot be read, all is sent: %s", d->export_name, why->why);
+    d->seed_since_ns = 0;
     mirror_target_set_seed(d->mirror, NULL, NULL, 0);
 }
 
@@ -140,6 +146,7 @@ static void open_seed(struct disk_target *d, const struct disk_seed *seed)
     };
     struct error why = {0};
 
+    d->seed_since_ns = clock_now_ns();
     if (disk_writer_nbd_new(&d->seed, &params, &why) == 0 &&
         nbd_poll_new(d->loop, d->seed, on_served, d, &d->seed_poll) == 0) {
         nbd_poll_update(d->seed_poll);
@@ -174,6 +181,20 @@ static void close_seed(struct disk_target *d)
         run_close_seed(work);
         free(work);
     }
+}
+
+/* What cannot be opened in time holds the copy up no longer. Nothing was read from it yet. */
+void disk_target_tick(struct disk_target *d)
+{
+    struct error why = {0};
+
+    if (!d->seed_since_ns || clock_now_ns() < d->seed_since_ns + SEED_OPEN_S * NS_PER_S)
+        return;
+    error_set(&why, -ETIMEDOUT, "open the seed", NULL, "qemu-nbd did not open it in %u s",
+              (unsigned)SEED_OPEN_S);
+    close_seed(d);
+    without_seed(d, &why);
+    advance(d);
 }
 
 /* --- the stream ---------------------------------------------------------------------------- */

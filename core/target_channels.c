@@ -296,6 +296,7 @@ void target_channels_tick(struct move_target *mt)
     for (unsigned i = 0; i < mt->disk_count; i++) {
         struct mirror_target_stats d;
 
+        disk_target_tick(mt->disks[i]);
         disk_target_get_stats(mt->disks[i], &d);
         p->disk_payload += d.applied_bytes;
         p->disk_seed += d.seed_bytes;
