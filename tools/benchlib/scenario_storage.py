@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a guest feels of its disks being copied far away, and what the copy costs: over long lines, to a slow disk,
-by a guest that writes too much, across a cut, to a site that has an old copy. Ferry and stock libvirt with synchronous writes, on the same
-lab in the same run."""
+by a guest that writes too much, across a cut, to a site that has an old copy. Ferry and stock libvirt with synchronous
+writes, on the same lab in the same run."""
 
 import argparse
 import random

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moves after which the disks are compared byte by byte, at the one moment at which that means something: the source has
-stopped, the target has promised and not resumed. A failpoint stops the target's ferryd there. Until the memory is sent
-the last disk of the guest is written at random, by seed: writes that overlap, of any sector, zeroes, trims, through
-QEMU (which such a write would kill once the guest has stopped); until the guest stops, it writes its own."""
+"""Moves after which the disks are compared byte by byte, at the one moment at which that means something: the source
+has stopped, the target has promised and not resumed. A failpoint stops the target's ferryd there. Until the memory is
+sent the last disk of the guest is written at random, by seed: writes that overlap, of any sector, zeroes, trims,
+through QEMU (which such a write would kill once the guest has stopped); until the guest stops, it writes its own."""
 
 import contextlib
 import json
@@ -93,7 +93,8 @@ def move(guest, seed):
     pid = guest.lab.ferryds[target.name].daemon.pid()
     scrambler = Scrambler(guest, source, seed)
     scrambler.start()
-    child = subprocess.Popen(source.enter([built("tools/ferry/ferry"), "--json", "move", guest.name, "--to", target.name]),
+    argv = [built("tools/ferry/ferry"), "--json", "move", guest.name, "--to", target.name]
+    child = subprocess.Popen(source.enter(argv),
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: _is_stopped(pid) or child.poll() is not None, WAIT_S)
