@@ -69,6 +69,7 @@ static void set_defaults(struct config *c)
         .spool_bytes = UINT64_C(8) << 30,
         .stall_limit_s = 10, /* a third of what a guest's SCSI or IDE driver waits */
         .old_disks = OLD_DISKS_KEEP,
+        .use_seeds = true,
         .downtime_ms = 30,
         .downtime_max_ms = 500,
         .converge = CONVERGE_STUN,

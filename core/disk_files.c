@@ -187,7 +187,7 @@ void disk_files_remove(const struct domain_info *info, const char *move_id)
     }
 }
 
-static void old_of(const char *path, char ret[PATH_MAX])
+void disk_files_old_path(const char *path, char ret[PATH_MAX])
 {
     snprintf(ret, PATH_MAX, "%.*s.ferry-old", PATH_MAX - 64, path);
 }
@@ -199,7 +199,7 @@ void disk_files_adopt(const struct domain_info *info, const char *move_id)
 
         marker_of(info->disks[i].path, move_id, name);
         unlink(name);
-        old_of(info->disks[i].path, name);
+        disk_files_old_path(info->disks[i].path, name);
         unlink(name);
     }
 }
@@ -210,7 +210,7 @@ void disk_files_retire(const struct domain_info *info, enum old_disks what)
         const char *path = info->disks[i].path;
         char old[PATH_MAX];
 
-        old_of(path, old);
+        disk_files_old_path(path, old);
         if ((what == OLD_DISKS_KEEP ? rename(path, old) : unlink(path)) < 0 && errno != ENOENT)
             log_warning("cannot put %s aside: %s", path, strerror(errno));
         sync_folder(path);
