@@ -253,6 +253,8 @@ static void put_move_metrics(FILE *f, const struct move *m)
 
     fprintf(f, "ferry_move_disk_wire_bytes{move=\"%s\"} %llu\n", m->id,
             (unsigned long long)p->disk_wire);
+    fprintf(f, "ferry_move_disk_seed_bytes{move=\"%s\"} %llu\n", m->id,
+            (unsigned long long)p->disk_seed);
     fprintf(f, "ferry_move_memory_wire_bytes{move=\"%s\"} %llu\n", m->id,
             (unsigned long long)p->memory_wire);
     fprintf(f, "ferry_move_memory_bytes{move=\"%s\"} %llu\n", m->id,
@@ -301,6 +303,7 @@ char *api_metrics(struct service *s)
 {
     static const char *const families[] = {
         "ferry_move_disk_wire_bytes",
+        "ferry_move_disk_seed_bytes",
         "ferry_move_memory_wire_bytes",
         "ferry_move_memory_bytes",
         "ferry_move_memory_operation_bytes",

@@ -71,6 +71,7 @@ static void set_defaults(struct config *c)
         .old_disks = OLD_DISKS_KEEP,
         .drill_commands = "/etc/ferry/drill.d",
         .drill_timeout_s = 600,
+        .use_seeds = true,
         .downtime_ms = 30,
         .downtime_max_ms = 500,
         .converge = CONVERGE_STUN,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The configuration: one INI file, read at start and at SIGHUP (peers and log level only).
+ * The configuration: one INI file, read at start and at SIGHUP (peers, seeds and log level only).
  *
  * Every setting has a default that works on a stock Debian host; every path can be set, so that two
  * sites fit one machine. An unknown section or key is an error: a typo must not become a default.
@@ -18,7 +18,12 @@
 #include "core/witness.h"
 #include "netlink/link.h"
 
-enum { CONFIG_PEERS_MAX = 64, CONFIG_DIRECTORIES_MAX = 16, CONFIG_NETWORKS_MAX = 16 };
+enum {
+    CONFIG_PEERS_MAX = 64,
+    CONFIG_DIRECTORIES_MAX = 16,
+    CONFIG_NETWORKS_MAX = 16,
+    CONFIG_SEEDS_MAX = 32
+};
 
 enum peer_permission {
     PEER_MAY_MOVE_HERE = 1 << 0,      /* it may send VMs to this site */
@@ -57,6 +62,11 @@ struct config_peer {
     struct timetable bwlimit;
 };
 
+struct config_seed {
+    char disks[192]; /* "DOMAIN/DEVICE", a pattern as of the shell */
+    char path[PATH_MAX];
+};
+
 struct config {
     /* [site] */
     char name[WIRE_NAME_BYTES];
@@ -85,6 +95,10 @@ struct config {
     uint64_t spool_bytes;
     unsigned stall_limit_s;   /* no write of a guest waits longer: then its move aborts */
     enum old_disks old_disks; /* of a VM that has left */
+    bool use_seeds;
+    /* [seeds] */
+    struct config_seed seeds[CONFIG_SEEDS_MAX]; /* in the order of the file */
+    unsigned seed_count;
     /* [memory] */
     unsigned downtime_ms;     /* QEMU's limit for the last round, to begin with */
     unsigned downtime_max_ms; /* wanted downtime altogether: what that limit may grow to */

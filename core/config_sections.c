@@ -272,7 +272,22 @@ static int set_storage(struct config *c, const char *key, const char *value)
         c->old_disks = strcmp(value, "remove") == 0 ? OLD_DISKS_REMOVE : OLD_DISKS_KEEP;
         return strcmp(value, "remove") == 0 || strcmp(value, "keep") == 0;
     }
+    if (strcmp(key, "use_seeds") == 0)
+        return set_bool(&c->use_seeds, value);
     return -1;
+}
+
+static int set_seed(struct config *c, const char *key, const char *value)
+{
+    struct config_seed *seed = &c->seeds[c->seed_count];
+
+    if (!strchr(key, '/'))
+        return -1;
+    if (c->seed_count == CONFIG_SEEDS_MAX || !set_string(seed->disks, sizeof(seed->disks), key) ||
+        !set_path(seed->path, value))
+        return 0;
+    c->seed_count++;
+    return 1;
 }
 
 static bool set_converge(enum converge *to, const char *value)
@@ -449,6 +464,8 @@ int config_set(struct config *c, const char *section, const char *key, const cha
         return set_link(&c->link, key, value);
     if (strcmp(section, "storage") == 0)
         return set_storage(c, key, value);
+    if (strcmp(section, "seeds") == 0)
+        return set_seed(c, key, value);
     if (strcmp(section, "memory") == 0)
         return set_memory(c, key, value);
     if (strcmp(section, "drill") == 0)

@@ -197,7 +197,7 @@ int disk_files_create(const struct config *config, const struct domain_info *inf
 
 /* --- the end of a move --------------------------------------------------------------------- */
 
-static void old_of(const char *path, char ret[PATH_MAX])
+void disk_files_old_path(const char *path, char ret[PATH_MAX])
 {
     snprintf(ret, PATH_MAX, "%.*s.ferry-old", PATH_MAX - 64, path);
 }
@@ -210,7 +210,7 @@ static void clear(const struct domain_info *info, const char *move_id, bool keep
         struct stat ours, there;
 
         marker_of(path, move_id, marker);
-        old_of(path, old);
+        disk_files_old_path(path, old);
         if (lstat(marker, &ours) < 0)
             continue;
         if (lstat(path, &there) == 0 && there.st_ino == ours.st_ino &&
@@ -238,7 +238,7 @@ void disk_files_adopt(const struct domain_info *info, const char *move_id)
 
         marker_of(info->disks[i].path, move_id, name);
         unlink(name);
-        old_of(info->disks[i].path, name);
+        disk_files_old_path(info->disks[i].path, name);
         unlink(name);
     }
 }
@@ -249,7 +249,7 @@ void disk_files_retire(const struct domain_info *info, enum old_disks what)
         const char *path = info->disks[i].path;
         char old[PATH_MAX];
 
-        old_of(path, old);
+        disk_files_old_path(path, old);
         if ((what == OLD_DISKS_KEEP ? rename(path, old) : unlink(path)) < 0 && errno != ENOENT)
             log_warning("cannot put %s aside: %s", path, strerror(errno));
         sync_folder(path);

@@ -35,6 +35,8 @@ void disk_files_keep(const struct domain_info *info, const char *move_id);
 /* The move is committed: the files are the VM's; their markers, and copies kept from an earlier stay of
  * the VM here, go. */
 void disk_files_adopt(const struct domain_info *info, const char *move_id);
+/* Where the file is kept when the VM has left. */
+void disk_files_old_path(const char *path, char ret[PATH_MAX]);
 /* The VM has left for good: its files become PATH.ferry-old (replacing an older one) or go. */
 void disk_files_retire(const struct domain_info *info, enum old_disks what);
 

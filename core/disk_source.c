@@ -22,6 +22,7 @@ struct disk {
     struct disk_source *owner;
     struct mirror_source *mirror;
     struct stream *stream;
+    uint64_t copied_writes, copied_ns; /* of the copy: as of a tick, and when that last changed */
 };
 
 /* One NBD connection. */
@@ -82,8 +83,17 @@ static void report(struct disk_source *d)
 
 void disk_source_let_go(struct disk_source *d)
 {
+    struct error why = {0};
+
+    error_set(&why, -ECANCELED, "mirror a disk", NULL, "the move is given up");
+    d->failed = true;
     for (unsigned i = 0; i < d->disk_count; i++)
-        mirror_source_let_go(d->disks[i].mirror, clock_now_ns());
+        mirror_source_fail(d->disks[i].mirror, &why);
+}
+
+bool disk_source_has_clients(const struct disk_source *d)
+{
+    return !TAILQ_EMPTY(&d->clients);
 }
 
 bool disk_source_is_done(const struct disk_source *d)
@@ -329,13 +339,36 @@ static void on_accept(void *user, int fd)
     pump_client(c); /* the server speaks first */
 }
 
+static void note_copy(struct disk *disk, uint64_t now_ns)
+{
+    struct mirror_source_stats s;
+
+    mirror_source_stats(disk->mirror, &s);
+    if (s.writes_bulk == disk->copied_writes && disk->copied_ns)
+        return;
+    disk->copied_writes = s.writes_bulk;
+    disk->copied_ns = now_ns;
+}
+
+unsigned disk_source_copying(const struct disk_source *d, uint64_t idle_ns)
+{
+    uint64_t now_ns = clock_now_ns();
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < d->disk_count; i++)
+        count += now_ns < d->disks[i].copied_ns + idle_ns;
+    return count;
+}
+
 void disk_source_tick(struct disk_source *d)
 {
     uint64_t now_ns = clock_now_ns();
     struct client *c;
 
-    for (unsigned i = 0; i < d->disk_count; i++)
+    for (unsigned i = 0; i < d->disk_count; i++) {
         mirror_source_verify(d->disks[i].mirror);
+        note_copy(&d->disks[i], now_ns);
+    }
     TAILQ_FOREACH(c, &d->clients, entry)
     {
         if (!c->ended && mirror_connection_in_handshake(c->connection) &&
@@ -372,7 +405,7 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
 }
 
 int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes,
-                    struct stream *stream)
+                    bool seeded, struct stream *stream)
 {
     struct mirror_source_params params = {
         .export_name = export_name,
@@ -381,6 +414,7 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         .pacer = &d->pacer,
         .spool = d->spool,
         .verify = d->verify,
+        .seeded = seeded,
         .wake = on_mirror_wake,
         .owner = &d->disks[d->disk_count],
     };
@@ -485,6 +519,7 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
         ret->in_bytes += s.log.in_bytes;
         ret->payload_bytes += s.log.in_payload_bytes;
         ret->sent_bytes += s.log.sent_bytes;
+        ret->seed_bytes += s.log.seed_bytes;
         ret->applied_bytes += s.log.applied_bytes;
         ret->fill_bytes += s.log.fill_bytes;
         ret->fill_peak_bytes += s.log.fill_peak_bytes;

@@ -34,13 +34,16 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
 void disk_source_verify(struct disk_source *d);
 /* Goes on with it, and drops connections that never chose a disk; now and then. */
 void disk_source_tick(struct disk_source *d);
-/* The stream becomes the disk's. */
+/* The stream becomes the disk's. @seeded: the target has an older copy of the disk. */
 int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes,
-                    struct stream *stream);
+                    bool seeded, struct stream *stream);
 /* Listens for QEMU. */
 int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t gid,
                        struct error *err);
 void disk_source_free(struct disk_source *d);
+
+/* How many disks have had something of the copy within the last @idle_ns. */
+unsigned disk_source_copying(const struct disk_source *d, uint64_t idle_ns);
 
 /* All mirrors are READY: from now on every write is the guest's, and urgent. */
 void disk_source_set_ready(struct disk_source *d);
@@ -50,9 +53,11 @@ bool disk_source_is_done(const struct disk_source *d);
 /* The pace of the guest's acknowledgements; 0 = at once. To be repeated every now and then while not 0. */
 void disk_source_set_pace(struct disk_source *d, uint64_t bytes_per_s);
 
-/* The move is being given up: QEMU's open requests are answered before its job is cancelled, which QEMU 7.2
- * does not always survive with requests open. */
+/* The move is given up: every disk fails, and QEMU's requests are answered until it ends its connections. Nobody is
+ * told of the failure. */
 void disk_source_let_go(struct disk_source *d);
+/* QEMU is still connected: to be freed then only if it does not end that by itself. */
+bool disk_source_has_clients(const struct disk_source *d);
 
 /* The logs are closed: what is left of them is what the stopped guest waits for. */
 void disk_source_set_urgent(struct disk_source *d);
@@ -61,6 +66,7 @@ struct disk_source_stats {
     uint64_t in_bytes;      /* taken from QEMU, zeroes by their extent */
     uint64_t payload_bytes; /* of these, data */
     uint64_t sent_bytes;    /* into the streams */
+    uint64_t seed_bytes;    /* applied from the target's seeds, never sent */
     uint64_t applied_bytes; /* payload applied at the target */
     uint64_t fill_bytes;    /* acknowledged and not applied */
     uint64_t fill_peak_bytes;

@@ -7,8 +7,12 @@
 #include <string.h>
 
 #include "core/base/buffer.h"
-#include "core/domain_xml.h"
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/nbd_poll.h"
 #include "storage/disk_writer_nbd.h"
+
+enum { SEED_OPEN_S = 10 };
 
 struct disk_target {
     uv_loop_t *loop;
@@ -19,64 +23,21 @@ struct disk_target {
     struct stream *stream;
     struct mirror_target *mirror;
     struct disk_writer_nbd *writer;
-    uv_poll_t
-        *poll; /* of the writer's fd; its own allocation, so that it can outlive this by a turn */
-    int poll_events;
+    struct nbd_poll *poll;
+    struct disk_writer_nbd *seed; /* NULL: none */
+    struct nbd_poll *seed_poll;
+    uint64_t seed_since_ns; /* it is being opened since; 0: no more */
     bool told_done, failed, advancing;
     struct buffer scratch;
 };
 
 static void advance(struct disk_target *d);
 
-/* --- libnbd's socket ----------------------------------------------------------------------- */
+/* --- QEMU's disk --------------------------------------------------------------------------- */
 
-static void on_poll(uv_poll_t *poll, int status, int events)
+static void on_served(void *user)
 {
-    struct disk_target *d = poll->data;
-    unsigned ready = (events & UV_READABLE ? DISK_WRITER_READABLE : 0) |
-                     (events & UV_WRITABLE ? DISK_WRITER_WRITABLE : 0);
-
-    if (status < 0)
-        ready = DISK_WRITER_READABLE;
-    disk_writer_nbd_dispatch(d->writer, ready);
-    advance(d);
-}
-
-static void on_poll_closed(uv_handle_t *handle)
-{
-    free(handle);
-}
-
-static void stop_poll(struct disk_target *d)
-{
-    if (!d->poll)
-        return;
-    uv_poll_stop(d->poll);
-    uv_close((uv_handle_t *)d->poll, on_poll_closed);
-    d->poll = NULL;
-}
-
-static void update_poll(struct disk_target *d)
-{
-    unsigned wants;
-    int events;
-
-    if (!d->writer || !d->poll)
-        return;
-    if (disk_writer_nbd_fd(d->writer) < 0) {
-        stop_poll(d);
-        return;
-    }
-    wants = disk_writer_nbd_wants(d->writer);
-    events = (wants & DISK_WRITER_READABLE ? UV_READABLE : 0) |
-             (wants & DISK_WRITER_WRITABLE ? UV_WRITABLE : 0);
-    if (events == d->poll_events)
-        return;
-    d->poll_events = events;
-    if (events)
-        uv_poll_start(d->poll, events, on_poll);
-    else
-        uv_poll_stop(d->poll);
+    advance(user);
 }
 
 static void on_writer_ready(void *owner)
@@ -125,16 +86,115 @@ int disk_target_connect(struct disk_target *d, const char *socket_path, struct e
     r = disk_writer_nbd_new(&d->writer, &params, err);
     if (r < 0)
         return r;
-    d->poll = calloc(1, sizeof(*d->poll));
-    if (!d->poll || uv_poll_init(d->loop, d->poll, disk_writer_nbd_fd(d->writer)) < 0) {
-        free(d->poll);
-        d->poll = NULL;
+    r = nbd_poll_new(d->loop, d->writer, on_served, d, &d->poll);
+    if (r < 0) {
         disk_writer_nbd_free(TAKE_PTR(d->writer));
-        return error_set(err, -ENOMEM, "connect to QEMU's NBD server", NULL, "out of memory");
+        return error_set(err, r, "connect to QEMU's NBD server", NULL, "%s", strerror(-r));
     }
-    d->poll->data = d;
     advance(d);
     return 0;
+}
+
+/* --- its seed ------------------------------------------------------------------------------ */
+
+static void on_seed_ready(void *owner)
+{
+    struct disk_target *d = owner;
+
+    d->seed_since_ns = 0;
+    mirror_target_set_seed(d->mirror, &disk_writer_nbd_ops, d->seed,
+                           disk_writer_nbd_size_bytes(d->seed));
+}
+
+static void on_seed_complete(void *owner, uint64_t cookie, int err)
+{
+    struct disk_target *d = owner;
+
+    mirror_target_seed_complete(d->mirror, cookie, err);
+}
+
+static void without_seed(struct disk_target *d, const struct error *why)
+{
+    log_warning("disk %s: its seed cannot be read, all is sent: %s", d->export_name, why->why);
+    d->seed_since_ns = 0;
+    mirror_target_set_seed(d->mirror, NULL, NULL, 0);
+}
+
+static void on_seed_closed(void *owner, const struct error *why)
+{
+    without_seed(owner, why);
+}
+
+static const struct disk_writer_nbd_callbacks seed_callbacks = {
+    .ready = on_seed_ready,
+    .complete = on_seed_complete,
+    .closed = on_seed_closed,
+};
+
+/* qemu-nbd knows the formats, and what it reads of a broken file harms nobody here. It ends with us. */
+static void open_seed(struct disk_target *d, const struct disk_seed *seed)
+{
+    const char *const server[] = {
+        "qemu-nbd",      "--read-only",  "--format", disk_format_name(seed->format),
+        "--export-name", d->export_name, seed->path, NULL};
+    struct disk_writer_nbd_params params = {
+        .server = server,
+        .export_name = d->export_name,
+        .read_only = true,
+        .callbacks = &seed_callbacks,
+        .owner = d,
+    };
+    struct error why = {0};
+
+    d->seed_since_ns = clock_now_ns();
+    if (disk_writer_nbd_new(&d->seed, &params, &why) == 0 &&
+        nbd_poll_new(d->loop, d->seed, on_served, d, &d->seed_poll) == 0) {
+        nbd_poll_update(d->seed_poll);
+        return;
+    }
+    without_seed(d, &why);
+}
+
+/* Its server is waited for, and may hang with its storage: not on the loop. */
+static void run_close_seed(uv_work_t *work)
+{
+    disk_writer_nbd_free(work->data);
+}
+
+static void on_seed_freed(uv_work_t *work, int status)
+{
+    (void)status;
+    free(work);
+}
+
+static void close_seed(struct disk_target *d)
+{
+    uv_work_t *work = d->seed ? calloc(1, sizeof(*work)) : NULL;
+
+    nbd_poll_free(TAKE_PTR(d->seed_poll));
+    if (!work) {
+        disk_writer_nbd_free(TAKE_PTR(d->seed));
+        return;
+    }
+    work->data = TAKE_PTR(d->seed);
+    if (uv_queue_work(d->loop, work, run_close_seed, on_seed_freed) < 0) {
+        run_close_seed(work);
+        free(work);
+    }
+}
+
+/* What cannot be opened in time holds the copy up no longer. Nothing was read from it yet. */
+void disk_target_tick(struct disk_target *d)
+{
+    struct error why = {0};
+
+    if (!d->seed_since_ns || clock_now_ns() < d->seed_since_ns + SEED_OPEN_S * NS_PER_S)
+        return;
+    error_set(&why, -ETIMEDOUT, "open the seed", NULL, "qemu-nbd did not open it in %u s",
+              (unsigned)SEED_OPEN_S);
+    close_seed(d);
+    without_seed(d, &why);
+    advance(d);
 }
 
 /* --- the stream ---------------------------------------------------------------------------- */
@@ -180,8 +240,13 @@ static void advance(struct disk_target *d)
         disk_writer_nbd_dispatch(d->writer, 0);
         feed_mirror(d);
     }
+    while (d->seed && disk_writer_nbd_has_completions(d->seed)) {
+        disk_writer_nbd_dispatch(d->seed, 0);
+        feed_mirror(d);
+    }
     pump_replies(d);
-    update_poll(d);
+    nbd_poll_update(d->poll);
+    nbd_poll_update(d->seed_poll);
     d->advancing = false;
     state = mirror_target_state(d->mirror);
     if (state == MIRROR_TARGET_DONE && !d->told_done) {
@@ -232,12 +297,14 @@ void disk_target_set_stream(struct disk_target *d, struct stream *stream)
 /* --- the whole ----------------------------------------------------------------------------- */
 
 int disk_target_new(uv_loop_t *loop, const char *export_name, uint64_t size_bytes,
-                    const struct disk_target_ops *ops, void *user, struct disk_target **ret)
+                    const struct disk_seed *seed, const struct disk_target_ops *ops, void *user,
+                    struct disk_target **ret)
 {
     struct disk_target *d = calloc(1, sizeof(*d));
     struct mirror_target_params params = {
         .alias = export_name,
         .size_bytes = size_bytes,
+        .seeded = seed != NULL,
         .wake = on_mirror_wake,
         .owner = d,
     };
@@ -252,6 +319,8 @@ int disk_target_new(uv_loop_t *loop, const char *export_name, uint64_t size_byte
     d->user = user;
     d->size_bytes = size_bytes;
     snprintf(d->export_name, sizeof(d->export_name), "%s", export_name);
+    if (seed)
+        open_seed(d, seed);
     *ret = d;
     return 0;
 }
@@ -269,8 +338,9 @@ void disk_target_free(struct disk_target *d)
     if (!d)
         return;
     d->told_done = d->failed = d->advancing = true; /* nobody is told any more */
-    stop_poll(d);
+    nbd_poll_free(d->poll);
     disk_writer_nbd_free(d->writer);
+    close_seed(d);
     mirror_target_free(d->mirror);
     if (d->stream)
         stream_release(d->stream);

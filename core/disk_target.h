@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "core/base/error.h"
+#include "core/disk_seed.h"
 #include "netlink/session.h"
 #include "storage/mirror_target.h"
 
@@ -22,12 +23,16 @@ struct disk_target_ops {
     void (*on_failed)(void *user, const struct error *err);
 };
 
+/* @seed, NULL: none, was announced to the source. */
 int disk_target_new(uv_loop_t *loop, const char *export_name, uint64_t size_bytes,
-                    const struct disk_target_ops *ops, void *user, struct disk_target **ret);
+                    const struct disk_seed *seed, const struct disk_target_ops *ops, void *user,
+                    struct disk_target **ret);
 /* The stream that carries it; becomes the disk's. */
 void disk_target_set_stream(struct disk_target *d, struct stream *stream);
 /* QEMU's NBD server is up at @socket_path. */
 int disk_target_connect(struct disk_target *d, const char *socket_path, struct error *err);
+/* Now and then: gives a seed up that cannot be opened. */
+void disk_target_tick(struct disk_target *d);
 /* Makes what is applied so far durable now, so that little is left to flush at the switchover. */
 void disk_target_flush_ahead(struct disk_target *d);
 void disk_target_free(struct disk_target *d);

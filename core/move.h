@@ -49,6 +49,7 @@ enum move_outcome {
 struct move_progress {
     uint64_t disk_total, disk_done;   /* virtual bytes of all disks; copied or zero */
     uint64_t disk_payload, disk_wire; /* data taken from QEMU; bytes into the link */
+    uint64_t disk_seed;               /* of the data, what the target had on a seed */
     uint64_t log_fill, log_peak;      /* acknowledged, not yet applied; at most in memory */
     uint64_t spooled, spooled_ever;   /* of log_fill, on the spool; all that ever was */
     uint64_t checked, unchecked;      /* compared and equal, ever; not (yet) compared */

@@ -217,6 +217,8 @@ static void add_measurements(const struct move *m, json_t *view)
                   "spooled_bytes", (json_int_t)p->spooled_ever, "copy_slowed_ms",
                   slowed_to_json(p->copy_slowed_ms), "guest_slowed_ms",
                   slowed_to_json(p->guest_slowed_ms)));
+    json_object_set_new(json_object_get(view, "disk"), "seed_bytes",
+                        json_integer((json_int_t)p->disk_seed));
     if (m->verify)
         json_object_set_new(view, "verify",
                             json_pack("{s:I, s:I}", "checked_bytes", (json_int_t)p->checked,

@@ -335,10 +335,6 @@ static void on_tick(uv_timer_t *timer)
 
     if (ms->move->finished)
         return;
-    if (ms->close_at_ns && now_ns >= ms->close_at_ns) {
-        ms->close_at_ns = 0;
-        source_channels_close(ms);
-    }
     source_domain_tick(ms, now_ns);
     source_right_tick(ms, now_ns);
     source_hold_tick(ms);

@@ -6,6 +6,7 @@
 
 #include "core/disk_source.h"
 #include "core/local_socket.h"
+#include "core/disk_seed.h"
 #include "core/memory_codec.h"
 #include "core/move.h"
 #include "core/relay.h"
@@ -33,6 +34,7 @@ struct move_source {
     struct domain_rewrite rewrite;
     bool disarmed;       /* the VM's autostart is taken away until the move is over */
     bool operators_word; /* the move was resolved here */
+    bool job_aborted;    /* libvirt was asked to end its job */
     bool armed;          /* the witness may hold a key of this move */
     uint64_t finish_ns;  /* FINISH3's reply waits for the witness, since */
     uint64_t check_again_ns, withdraw_again_ns, rearm_again_ns, close_at_ns; /* 0 = not due */
@@ -53,6 +55,7 @@ struct move_source {
     struct ram_pipe *encoder; /* until the memory channel takes it */
     struct ram_parser *parser;
     struct disk_source *disks;
+    bool seeded[LIMIT_DISKS_PER_MOVE]; /* the target has an older copy of that disk */
     struct congestion *congestion;
     struct downtime_marks marks;
     uv_timer_t *reply_timer;
@@ -63,6 +66,7 @@ struct move_source {
     bool memory_waits; /* for the log to drain, and the disks to be compared */
     unsigned ticks;
     uint64_t bulk_speed;        /* as last set */
+    unsigned bulk_sharing;      /* among so many disks */
     uint64_t held_count;        /* acknowledgements held, as of the last tick */
     uint64_t drained_bytes;     /* what the log may hold when the memory is sent */
     uint64_t downtime_limit_ms; /* QEMU's, as last set */

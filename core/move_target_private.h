@@ -18,6 +18,8 @@ struct move_target {
     struct switchover_target sw;
     struct link_session *ls; /* held while set */
     bool creating;           /* disk files are being made */
+    bool seeds_offered;      /* the source can use seeds */
+    struct disk_seed seeds[LIMIT_DISKS_PER_MOVE];
     bool dispose_wanted;
     uint64_t clean_at_ns, resume_at_ns, ask_at_ns, dispose_at_ns; /* 0 = not due */
     uint64_t probe_at_ns;                                         /* the clone; 0 = not due */

@@ -372,6 +372,8 @@ int service_reload(struct service *s, struct error *err)
     memcpy(s->config->peers, fresh->peers, sizeof(fresh->peers));
     s->config->bwlimit = fresh->bwlimit;
     s->config->peer_count = fresh->peer_count;
+    memcpy(s->config->seeds, fresh->seeds, sizeof(fresh->seeds));
+    s->config->seed_count = fresh->seed_count;
     s->config->log_level = fresh->log_level;
     log_set_level(fresh->log_level);
     config_free(fresh);

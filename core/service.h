@@ -45,7 +45,7 @@ struct service {
     struct spool_file *spool; /* NULL: none configured */
     struct worker *files;     /* disk files: blocking file system calls */
     struct api *api;
-    struct status_page *status_page; /* NULL: none is served */
+    struct status_page *status_page;      /* NULL: none is served */
     struct move_list moves;               /* newest last: running ones and the remembered past */
     struct check_list checks;             /* of VMs here: running ones and the last few */
     struct check_question_list questions; /* peers' */

@@ -16,6 +16,9 @@
  * in moments. */
 #define CHECK_LEFT_BYTES (UINT64_C(4) << 20)
 
+/* So much of the copy may be missing, at its speed, before a disk counts as copied: QEMU sends 1 MiB at once. */
+#define SHARE_IDLE_BYTES (UINT64_C(8) << 20)
+
 /* --- QMP ----------------------------------------------------------------------------------- */
 
 bool source_disks_may_qmp(const struct move_source *ms)
@@ -41,18 +44,30 @@ static void qmp(struct move_source *ms, const char *command)
     virt_qmp(ms->service->virt, ms->move->info.uuid, command, on_qmp, ms);
 }
 
-static void set_bulk_speed(struct move_source *ms, uint64_t bytes_per_s)
+/* A disk that is copied already leaves its share to the others; one of which nothing came for a while is. It may
+ * only be slow: then it gets no less than before. */
+static unsigned sharing_disks(const struct move_source *ms)
+{
+    unsigned disks = ms->move->info.disk_count;
+    uint64_t share = MAX(ms->bulk_speed / disks, UINT64_C(1));
+    uint64_t idle_ns = MAX(2 * NS_PER_S, SHARE_IDLE_BYTES * NS_PER_S / share);
+
+    return MAX(disk_source_copying(ms->disks, idle_ns), 1u);
+}
+
+static void set_bulk_speed(struct move_source *ms, uint64_t bytes_per_s, unsigned sharing)
 {
     unsigned disks = ms->move->info.disk_count;
     char command[256];
 
     ms->bulk_speed = bytes_per_s;
+    ms->bulk_sharing = sharing;
     ms->move->progress.bulk_speed = bytes_per_s;
     for (unsigned i = 0; i < disks; i++) {
         snprintf(command, sizeof(command),
                  "{\"execute\":\"block-job-set-speed\",\"arguments\":{\"device\":\"%s\",\"speed\":%"
                  "llu}}",
-                 ms->move->info.disks[i].alias, (unsigned long long)(bytes_per_s / disks));
+                 ms->move->info.disks[i].alias, (unsigned long long)(bytes_per_s / sharing));
         qmp(ms, command);
     }
 }
@@ -126,7 +141,7 @@ int source_disks_open(struct move_source *ms, struct error *err)
 
         r = source_channels_open_stream(ms, CARE_BULK, "disk", d->alias, &stream);
         if (r == 0) {
-            r = disk_source_add(ms->disks, d->alias, d->size_bytes, stream);
+            r = disk_source_add(ms->disks, d->alias, d->size_bytes, ms->seeded[i], stream);
             if (r < 0)
                 stream_release(stream);
         }
@@ -187,6 +202,7 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
         .draining = is_draining(ms),
     };
     struct congestion_output out;
+    unsigned sharing;
 
     congestion_update(ms->congestion, &in, &out);
     count_slowed(p, d, out.reason, in.bulk_running, ms->held_count);
@@ -196,9 +212,11 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
     ms->drained_bytes = out.drained_bytes;
     p->guest_reason = congestion_reason_name(out.guest_bytes_per_s ? out.reason : CONGESTION_NONE);
     disk_source_set_pace(ms->disks, out.guest_bytes_per_s);
-    if (in.bulk_running && out.bulk_bytes_per_s != ms->bulk_speed && !ms->qmp_running &&
-        source_disks_may_qmp(ms))
-        set_bulk_speed(ms, out.bulk_bytes_per_s);
+    if (!in.bulk_running || ms->qmp_running || !source_disks_may_qmp(ms))
+        return;
+    sharing = sharing_disks(ms);
+    if (out.bulk_bytes_per_s != ms->bulk_speed || sharing != ms->bulk_sharing)
+        set_bulk_speed(ms, out.bulk_bytes_per_s, sharing);
 }
 
 unsigned source_disks_first_speed_mib_s(const struct move_source *ms)
@@ -242,7 +260,6 @@ static void limit_stall(struct move_source *ms, const struct disk_source_stats *
         "(held back by the %s)",
         (unsigned long long)limit_s, (unsigned long long)((d->fill_bytes + d->spooled_bytes) >> 20),
         ms->move->peer, ms->move->progress.guest_reason);
-    disk_source_let_go(ms->disks);
     move_source_fail(ms, &why);
 }
 
@@ -255,6 +272,7 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns)
     disk_source_get_stats(ms->disks, &d);
     p->disk_payload = d.payload_bytes;
     p->disk_wire = d.sent_bytes;
+    p->disk_seed = d.seed_bytes;
     p->log_fill = d.fill_bytes + d.spooled_bytes;
     p->spooled = d.spooled_bytes;
     p->spooled_ever = d.spooled_ever_bytes;

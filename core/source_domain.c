@@ -20,6 +20,9 @@ enum { REARM_TRIES = 10 };
 /* A host that has just started may lack a disk or a network yet. */
 enum { START_TRIES = 20, START_PAUSE_S = 3 };
 
+/* QEMU ends its mirrors within moments; one that does not is not waited for. */
+enum { CLOSE_PATIENCE_S = 5 };
+
 /* Of a drill it stays: the copy here never gets old. */
 static bool is_armed_domain(const struct move *m)
 {
@@ -278,24 +281,38 @@ static void on_job_aborted(void *user, const struct error *err)
     struct move_source *ms = user;
 
     (void)err; /* no job any more is as good */
-    ms->close_at_ns = clock_now_ns();
+    ms->job_aborted = true;
     move_source_call_returned(ms);
 }
 
 void source_domain_stop_migration(struct move_source *ms)
 {
+    if (ms->disks)
+        disk_source_let_go(ms->disks);
     if (!ms->migrating) {
         ms->close_at_ns = clock_now_ns();
         return;
     }
-    /* Closing the channels ends libvirt's job too; asking first gives the cleaner end. */
-    ms->close_at_ns = clock_now_ns() + 2 * NS_PER_S;
+    /* Closing the channels ends libvirt's job, too; but first QEMU is to end its mirrors and their connections. */
+    ms->close_at_ns = clock_now_ns() + CLOSE_PATIENCE_S * NS_PER_S;
     ms->move->pending++;
-    virt_abort_job(ms->service->virt, ms->move->info.uuid, on_job_aborted, ms);
+    virt_abort_job(ms->service->virt, ms->move->info.uuid,
+                   ms->disks && disk_source_has_clients(ms->disks), on_job_aborted, ms);
+}
+
+static bool may_close(const struct move_source *ms, uint64_t now_ns)
+{
+    if (now_ns >= ms->close_at_ns || !ms->migrating)
+        return true;
+    return ms->job_aborted && !(ms->disks && disk_source_has_clients(ms->disks));
 }
 
 void source_domain_tick(struct move_source *ms, uint64_t now_ns)
 {
+    if (ms->close_at_ns && may_close(ms, now_ns)) {
+        ms->close_at_ns = 0;
+        source_channels_close(ms);
+    }
     if (ms->check_again_ns && now_ns >= ms->check_again_ns && ms->check_wanted)
         source_domain_check(ms);
     if (ms->withdraw_again_ns && now_ns >= ms->withdraw_again_ns)

@@ -113,6 +113,9 @@ static void on_ready(struct move_source *ms, const json_t *msg)
         return;
     memory_codec_agree(ms->service->config, ms->move->progress.memory_total,
                        json_object_get(msg, "memory_codec"), &ms->codec);
+    for (unsigned i = 0; i < ms->move->info.disk_count; i++)
+        ms->seeded[i] =
+            disk_seeds_have(json_object_get(msg, "seeds"), ms->move->info.disks[i].alias);
     source_right_agree(ms, msg);
     predict(ms);
     if (ms->move->drill && take_drill_terms(ms, msg, &err) < 0) {

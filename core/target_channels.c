@@ -236,7 +236,8 @@ int target_channels_open(struct move_target *mt, struct error *err)
         r = ram_pipe_new(mt->service->loop, RAM_PIPE_DECODER, &mt->codec.config, &mt->decoder);
     for (unsigned i = 0; i < info->disk_count && r == 0; i++) {
         r = disk_target_new(mt->service->loop, info->disks[i].alias, info->disks[i].size_bytes,
-                            &disk_ops, mt, &mt->disks[i]);
+                            mt->seeds[i].path[0] ? &mt->seeds[i] : NULL, &disk_ops, mt,
+                            &mt->disks[i]);
         if (r == 0)
             mt->disk_count++;
     }
@@ -291,12 +292,14 @@ void target_channels_tick(struct move_target *mt)
     }
     if (mt->disk_count == 0)
         return;
-    p->disk_payload = p->disk_done = p->log_fill = 0;
+    p->disk_payload = p->disk_done = p->log_fill = p->disk_seed = 0;
     for (unsigned i = 0; i < mt->disk_count; i++) {
         struct mirror_target_stats d;
 
+        disk_target_tick(mt->disks[i]);
         disk_target_get_stats(mt->disks[i], &d);
         p->disk_payload += d.applied_bytes;
+        p->disk_seed += d.seed_bytes;
         p->disk_done += d.applied_bytes + d.zeroed_bytes;
         p->log_fill += d.queue_bytes;
     }

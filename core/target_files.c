@@ -4,6 +4,7 @@
  * when it commits. Their work is done on the worker for files; what follows it ends the move.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/base/clock.h"
 #include "core/base/failpoint.h"
@@ -17,6 +18,8 @@ struct files_job {
     struct domain_info info;
     struct config config;
     bool keep; /* a drill's disks, which were complete */
+    bool seeds_wanted;
+    struct disk_seed seeds[LIMIT_DISKS_PER_MOVE];
     struct error err;
 };
 
@@ -136,6 +139,20 @@ static void run_create(struct worker_job *job)
     struct files_job *f = container_of(job, struct files_job, job);
 
     disk_files_create(&f->config, &f->info, f->move->id, &f->err);
+    for (unsigned i = 0; i < f->info.disk_count && f->seeds_wanted && !f->err.code; i++)
+        disk_seed_find(&f->config, f->info.name, &f->info.disks[i], &f->seeds[i]);
+}
+
+static void take_seeds(struct files_job *f)
+{
+    struct move *m = f->move;
+
+    memcpy(m->target->seeds, f->seeds, sizeof(f->seeds));
+    for (unsigned i = 0; i < f->info.disk_count; i++) {
+        if (f->seeds[i].path[0])
+            log_info("move %s (%s): what %s holds of %s is not sent again", m->id, m->info.name,
+                     f->seeds[i].path, f->info.disks[i].target);
+    }
 }
 
 static void done_create(struct worker_job *job)
@@ -145,12 +162,15 @@ static void done_create(struct worker_job *job)
 
     mt->creating = false;
     failpoint("before-ready");
+    take_seeds(f);
     if (mt->sw.state == TARGET_RECEIVING) {
         if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
             target_channels_open(mt, &f->err) == 0)
-            move_target_send(mt, json_pack("{s:s, s:b, s:o*, s:o*}", "type", "ready", "witness",
-                                           mt->move->right.agreed, "drill", target_drill_answer(mt),
-                                           "memory_codec", TAKE_PTR(mt->codec_answer)));
+            move_target_send(mt,
+                             json_pack("{s:s, s:b, s:o*, s:o*, s:o*}", "type", "ready", "witness",
+                                       mt->move->right.agreed, "drill", target_drill_answer(mt),
+                                       "memory_codec", TAKE_PTR(mt->codec_answer), "seeds",
+                                       disk_seeds_answer(&f->info, f->seeds)));
         if (f->err.code) {
             disk_files_remove(&f->info, f->move->id);
             move_target_refuse(mt, &f->err);
@@ -161,8 +181,11 @@ static void done_create(struct worker_job *job)
 
 void target_files_create(struct move_target *mt)
 {
+    struct files_job *f = files_job_new(mt, run_create, done_create);
+
+    f->seeds_wanted = mt->seeds_offered;
     mt->creating = true;
-    worker_post(mt->service->files, &files_job_new(mt, run_create, done_create)->job);
+    worker_post(mt->service->files, &f->job);
 }
 
 void target_files_adopt(struct move_target *mt)

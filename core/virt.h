@@ -120,7 +120,8 @@ void virt_ask_host(struct virt *v, const struct virt_host_question *question, vi
 void virt_state(struct virt *v, const char *uuid, virt_state_fn done, void *user);
 void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *user);
 void virt_migrate(struct virt *v, const struct virt_migration *m, virt_done_fn done, void *user);
-void virt_abort_job(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* Ends its migration. @stop: its disks are mirrored; the guest stands still meanwhile. */
+void virt_abort_job(struct virt *v, const char *uuid, bool stop, virt_done_fn done, void *user);
 void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done,
                        void *user);
 /* Of memory; 0 = no limit. */

@@ -9,16 +9,42 @@
 #include "core/base/macros.h"
 #include "core/virt_private.h"
 
+static bool is_running(virDomainPtr dom)
+{
+    int state = 0;
+
+    return virDomainGetState(dom, &state, NULL, 0) == 0 && state == VIR_DOMAIN_RUNNING;
+}
+
+/*
+ * QEMU 7.2 frees what its mirror job knows of its requests before the guest's own writes have left it
+ * (block/mirror.c, the end of mirror_run): a job that is cancelled, or fails, while a guest writes can crash
+ * QEMU. Stopping the guest drains them. libvirt notes that a migration stopped it, and lets it go on when the
+ * job has ended; so does our recovery. A job that ended just now does not: then it was stopped as by a user.
+ */
+static void stop_guest(virDomainPtr dom)
+{
+    int state = 0, reason = 0;
+
+    if (!is_running(dom) || virDomainSuspend(dom) < 0)
+        return;
+    if (virDomainGetState(dom, &state, &reason, 0) == 0 && state == VIR_DOMAIN_PAUSED &&
+        reason == VIR_DOMAIN_PAUSED_USER)
+        virDomainResume(dom);
+}
+
 static void work_abort(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
     (void)conn;
+    if (c->number)
+        stop_guest(dom);
     if (virDomainAbortJob(dom) < 0)
         virt_fault(c);
 }
 
-void virt_abort_job(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+void virt_abort_job(struct virt *v, const char *uuid, bool stop, virt_done_fn done, void *user)
 {
-    virt_post(v, uuid, "abort libvirt's job", true, 0, work_abort, done, user);
+    virt_post(v, uuid, "abort libvirt's job", true, stop, work_abort, done, user);
 }
 
 static void work_downtime(struct call *c, virConnectPtr conn, virDomainPtr dom)

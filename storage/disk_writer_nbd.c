@@ -52,7 +52,7 @@ struct disk_writer_nbd {
     char what[160]; /* for errors */
     uint64_t size_bytes;
     uint32_t request_max_bytes;
-    bool can_zero, can_trim, can_flush;
+    bool read_only, can_zero, can_trim, can_flush;
     bool is_ready;
     bool disconnecting;
     bool closed_told;
@@ -85,7 +85,11 @@ static int connect_handle(struct disk_writer_nbd *w, const struct disk_writer_nb
     strict = nbd_get_strict_mode(w->nbd) & ~(uint32_t)LIBNBD_STRICT_ALIGN;
     if (nbd_set_strict_mode(w->nbd, strict) < 0)
         return -1;
-    if (nbd_aio_connect_unix(w->nbd, params->socket_path) < 0 || nbd_aio_is_dead(w->nbd) > 0)
+    /* libnbd wants the arguments as execvp() does, and copies them. */
+    if ((params->server
+             ? nbd_aio_connect_systemd_socket_activation(w->nbd, (char **)(uintptr_t)params->server)
+             : nbd_aio_connect_unix(w->nbd, params->socket_path)) < 0 ||
+        nbd_aio_is_dead(w->nbd) > 0)
         return -1;
     w->poll_fd = fcntl(nbd_aio_get_fd(w->nbd), F_DUPFD_CLOEXEC, 0);
     return w->poll_fd < 0 ? -1 : 0;
@@ -106,8 +110,9 @@ int disk_writer_nbd_new(struct disk_writer_nbd **ret_writer,
     w->owner = params->owner;
     w->size_bytes = params->size_bytes;
     w->request_max_bytes = params->request_max_bytes;
+    w->read_only = params->read_only;
     snprintf(w->what, sizeof(w->what), "reach disk %s at %s", params->export_name,
-             params->socket_path);
+             params->server ? params->server[0] : params->socket_path);
     if (connect_handle(w, params) < 0) {
         err = libnbd_error(e, w->what);
         disk_writer_nbd_free(w);
@@ -159,7 +164,9 @@ static void check_export(struct disk_writer_nbd *w)
     int64_t size = nbd_get_size(w->nbd);
     int64_t most = nbd_get_block_size(w->nbd, LIBNBD_SIZE_MAXIMUM);
 
-    if (size < 0 || nbd_is_read_only(w->nbd) > 0 || (uint64_t)size != w->size_bytes) {
+    if (w->read_only && size >= 0) {
+        w->size_bytes = (uint64_t)size;
+    } else if (size < 0 || nbd_is_read_only(w->nbd) > 0 || (uint64_t)size != w->size_bytes) {
         error_set(&w->error, -EINVAL, w->what,
                   "the target's disk must be writable and have the source's size",
                   "%s, %" PRId64 " bytes, expected %" PRIu64,
@@ -423,6 +430,11 @@ void disk_writer_nbd_disconnect(struct disk_writer_nbd *w)
     w->disconnecting = true;
     if (!w->is_ready || nbd_aio_disconnect(w->nbd, 0) < 0)
         end(w); /* nothing to say goodbye to; closed() comes with the next dispatch */
+}
+
+uint64_t disk_writer_nbd_size_bytes(const struct disk_writer_nbd *w)
+{
+    return w->size_bytes;
 }
 
 unsigned disk_writer_nbd_in_flight(const struct disk_writer_nbd *w)

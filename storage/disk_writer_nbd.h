@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A disk writer over libnbd: one connection to an NBD server on a UNIX socket (QEMU's, at the target).
+ * A disk writer over libnbd: one connection to an NBD server on a UNIX socket (QEMU's, at the target), or to one
+ * that it starts itself, to read a file that it alone can interpret (qemu-nbd: a seed).
  *
  * libnbd runs its own state machine over a socket that the owner polls: disk_writer_nbd_fd(),
  * disk_writer_nbd_wants() for the direction, disk_writer_nbd_dispatch() when it is ready. Issuing a
@@ -41,8 +42,11 @@ struct disk_writer_nbd_callbacks {
 
 struct disk_writer_nbd_params {
     const char *socket_path;
+    const char *const *server; /* instead of a socket: the command of a server that takes its socket
+                                  as systemd gives it; it ends with the connection. NULL at the end */
     const char *export_name;
-    uint64_t size_bytes; /* what the export must have */
+    bool read_only;
+    uint64_t size_bytes; /* what the export must have; with read_only any */
     uint32_t
         request_max_bytes; /* split larger ones; 0 = the server's maximum, 32 MiB when unsaid */
     const struct disk_writer_nbd_callbacks *callbacks;
@@ -52,7 +56,8 @@ struct disk_writer_nbd_params {
 /* Starts to connect. -ECONNREFUSED, -ENOENT, ... with *e filled: the server is not there (yet). */
 int disk_writer_nbd_new(struct disk_writer_nbd **ret_writer,
                         const struct disk_writer_nbd_params *params, struct error *e);
-/* At any time; open requests are forgotten without completion. The fd is closed: stop polling before. */
+/* At any time; open requests are forgotten without completion. The fd is closed: stop polling before. With a
+ * server of its own it waits for that to end: to be called on a thread that may. */
 void disk_writer_nbd_free(struct disk_writer_nbd *w);
 
 /* The operations; `void *writer` is the struct disk_writer_nbd. -ENOTCONN before ready and after the end. */
@@ -67,6 +72,9 @@ bool disk_writer_nbd_has_completions(const struct disk_writer_nbd *w);
 
 /* Says DISC after what is in flight; closed() follows. */
 void disk_writer_nbd_disconnect(struct disk_writer_nbd *w);
+
+/* Of the export, once ready. */
+uint64_t disk_writer_nbd_size_bytes(const struct disk_writer_nbd *w);
 
 unsigned disk_writer_nbd_in_flight(const struct disk_writer_nbd *w);
 

@@ -30,6 +30,12 @@
 #define LIMIT_CHECK_BYTES (1024u * 1024u)
 #define LIMIT_CHECKS_IN_FLIGHT 8u
 
+/* SEEDs of a disk that are not applied yet: at least 32 MiB a round trip, 512 MiB at most. Together with what waits behind them (it
+ * overlaps them) they stay well below LIMIT_TARGET_QUEUE_*, so that the FILLs they wait for are always read. */
+#define LIMIT_SEEDS_IN_FLIGHT 512u
+#define LIMIT_SEED_BEHIND_OPERATIONS 256u
+#define LIMIT_SEED_BEHIND_BYTES (8u * 1024u * 1024u)
+
 /* Text of an ERROR message. */
 #define LIMIT_MIRROR_TEXT_BYTES 512u
 

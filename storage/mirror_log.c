@@ -39,6 +39,8 @@ int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
     log->owner = owner;
     TAILQ_INIT(&log->unsent);
     TAILQ_INIT(&log->sent);
+    TAILQ_INIT(&log->seeds);
+    TAILQ_INIT(&log->fills);
     TAILQ_INIT(&log->held_guest);
     TAILQ_INIT(&log->held_bulk);
     log->member.go_on = go_on;
@@ -195,6 +197,9 @@ static enum mirror_log_answer answer(struct mirror_log *log, struct held **held,
 void mirror_log_entry_free(struct entry *e)
 {
     free(e->payload);
+    free(e->digests);
+    free(e->hints);
+    free(e->fill);
     free(e);
 }
 
@@ -305,13 +310,14 @@ static void begin_sending(struct mirror_log *log, struct entry *e)
     mirror_log_index_remove(e);
     mirror_log_spool_forget(log, e);
     e->seq = ++log->sent_seq;
-    if (e->kind == MIRROR_LOG_WRITE)
+    mirror_log_seed_begin(log, e);
+    if (e->kind == MIRROR_LOG_WRITE && !e->digests)
         log->sent_payload_bytes += e->length;
     if (e->kind == MIRROR_LOG_CLOSE)
         log->close_seq = e->seq;
 }
 
-static void encode_header(const struct mirror_log *log, const struct entry *e, uint8_t *header)
+static struct mirror_wire_message message_of(const struct mirror_log *log, const struct entry *e)
 {
     static const enum mirror_wire_type types[] = {
         [MIRROR_LOG_WRITE] = MIRROR_WIRE_WRITE, [MIRROR_LOG_ZERO] = MIRROR_WIRE_ZERO,
@@ -319,15 +325,34 @@ static void encode_header(const struct mirror_log *log, const struct entry *e, u
         [MIRROR_LOG_READ] = MIRROR_WIRE_READ,   [MIRROR_LOG_CLOSE] = MIRROR_WIRE_CLOSE,
         [MIRROR_LOG_CHECK] = MIRROR_WIRE_CHECK,
     };
-    struct mirror_wire_message m = {
-        .type = types[e->kind],
+
+    return (struct mirror_wire_message){
+        .type = e->digests ? MIRROR_WIRE_SEED : types[e->kind],
         .flags = e->kind == MIRROR_LOG_ZERO && e->may_trim ? MIRROR_WIRE_MAY_TRIM : 0,
         .length = e->length,
         .seq = e->seq,
         .offset = e->kind == MIRROR_LOG_CLOSE ? log->sent_payload_bytes : e->offset,
     };
+}
 
-    mirror_wire_encode(&m, header);
+size_t mirror_log_encode(struct buffer *out, size_t max_bytes, const struct mirror_wire_message *m,
+                         const uint8_t *body, size_t at)
+{
+    uint8_t header[MIRROR_WIRE_HEADER_BYTES];
+    size_t total = sizeof(header) + (body ? mirror_wire_payload_bytes(m) : 0);
+    size_t len = MIN(max_bytes, total - at), head = 0;
+    uint8_t *room = len > 0 ? buffer_reserve(out, len) : NULL;
+
+    if (!room)
+        return 0;
+    if (at < sizeof(header)) {
+        mirror_wire_encode(m, header);
+        head = MIN(len, sizeof(header) - at);
+        memcpy(room, header + at, head);
+    }
+    if (len > head && body) /* the second only for the analyzer */
+        memcpy(room + head, body + (at + head - sizeof(header)), len - head);
+    return len;
 }
 
 /* Wholly pulled: the session has its bytes now. */
@@ -342,7 +367,8 @@ static int finish_sending(struct mirror_log *log, struct entry *e)
         *wait = (struct waiting_read){.seq = e->seq, .cookie = e->cookie, .length = e->length};
         LIST_INSERT_HEAD(&log->reads, wait, link);
     }
-    free(TAKE_PTR(e->payload));
+    if (!e->digests)
+        free(TAKE_PTR(e->payload)); /* else the target may lack it */
     log->complete_seq = e->seq;
     log->stats.sent_entries++;
     log->stats.unsent_bytes -= e->charge_bytes;
@@ -355,26 +381,19 @@ static int finish_sending(struct mirror_log *log, struct entry *e)
 static size_t pull_entry(struct mirror_log *log, struct entry *e, struct buffer *out,
                          size_t max_bytes)
 {
-    uint8_t header[MIRROR_WIRE_HEADER_BYTES];
-    size_t total = sizeof(header) + (e->payload ? e->length : 0);
-    size_t head = 0, body, len;
-    uint8_t *room;
+    struct mirror_wire_message m;
+    const uint8_t *body;
+    size_t total, len;
 
-    len = MIN(max_bytes, total - e->pulled);
-    room = len > 0 ? buffer_reserve(out, len) : NULL;
-    if (!room)
+    if (max_bytes == 0)
         return 0;
     if (e->seq == 0)
         begin_sending(log, e);
-    if (e->pulled < sizeof(header)) {
-        encode_header(log, e, header);
-        head = MIN(len, sizeof(header) - e->pulled);
-        memcpy(room, header + e->pulled, head);
-    }
-    body = len - head;
-    if (body > 0 && e->payload) /* the second only for the analyzer */
-        memcpy(room + head, e->payload + (e->pulled + head - sizeof(header)), body);
-    if (e->pulled + len == total && finish_sending(log, e) < 0)
+    m = message_of(log, e);
+    body = e->digests ? e->digests : e->payload;
+    total = MIRROR_WIRE_HEADER_BYTES + (body ? mirror_wire_payload_bytes(&m) : 0);
+    len = mirror_log_encode(out, max_bytes, &m, body, e->pulled);
+    if (len == 0 || (e->pulled + len == total && finish_sending(log, e) < 0))
         return 0; /* nothing was committed to @out: the same bytes come again */
     buffer_commit(out, len);
     e->pulled += len;
@@ -382,24 +401,33 @@ static size_t pull_entry(struct mirror_log *log, struct entry *e, struct buffer 
     return len;
 }
 
+/* One message after the other: what has begun ends first, then FILLs, which others wait for at the target. */
+static size_t pull_next(struct mirror_log *log, struct buffer *out, size_t max_bytes)
+{
+    struct entry *e = TAILQ_FIRST(&log->unsent);
+
+    if (e && e->seq > 0)
+        return pull_entry(log, e, out, max_bytes);
+    if (!TAILQ_EMPTY(&log->fills))
+        return mirror_log_pull_fill(log, out, max_bytes);
+    if (!e || mirror_log_is_spooled(e) || !mirror_log_seed_may_send(log, e))
+        return 0;
+    return pull_entry(log, e, out, max_bytes);
+}
+
 size_t mirror_log_pull(struct mirror_log *log, struct buffer *out, size_t max_bytes)
 {
     size_t total = 0, len;
-    struct entry *e;
 
     mirror_log_unspool(log);
-    while ((e = TAILQ_FIRST(&log->unsent)) && !mirror_log_is_spooled(e)) {
-        len = pull_entry(log, e, out, max_bytes - total);
-        if (len == 0)
-            break;
+    while ((len = pull_next(log, out, max_bytes - total)) > 0)
         total += len;
-    }
     return total;
 }
 
 bool mirror_log_has_unsent(const struct mirror_log *log)
 {
-    return !TAILQ_EMPTY(&log->unsent);
+    return !TAILQ_EMPTY(&log->unsent) || !TAILQ_EMPTY(&log->fills);
 }
 
 int mirror_log_read_cookie(struct mirror_log *log, uint64_t seq, uint64_t *ret_cookie,
@@ -429,7 +457,11 @@ int mirror_log_applied(struct mirror_log *log, uint64_t seq, uint64_t now_ns)
     log->applied_seq = seq;
     /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): freeing unlinks, the analyzer does not see it */
     while ((e = TAILQ_FIRST(&log->sent)) && e->seq <= seq) {
+        if (mirror_log_seed_is_owed(e))
+            return -EPROTO;
         TAILQ_REMOVE(&log->sent, e, link);
+        mirror_log_seed_applied(log, e);
+        mirror_log_seed_forget(log, e);
         mirror_log_give_back(log, e->charge_bytes);
         log->stats.applied_entries++;
         if (e->kind == MIRROR_LOG_WRITE)
@@ -494,6 +526,7 @@ static void drop_entries(struct mirror_log *log, struct entry_queue *queue)
         TAILQ_REMOVE(queue, e, link);
         mirror_log_index_remove(e);
         mirror_log_spool_forget(log, e);
+        mirror_log_seed_forget(log, e);
         mirror_log_entry_free(e);
     }
 }

@@ -119,6 +119,13 @@ void mirror_log_let_go(struct mirror_log *log, uint64_t now_ns);
 
 void mirror_log_set_ready(struct mirror_log *log, bool ready);
 
+/* The target has an older copy of this disk: what the copy writes may be sent as a SEED. Before the first pull. */
+void mirror_log_set_seeded(struct mirror_log *log);
+
+/* The target lacks something of the SEED that was sent as @seq; *hints (taken on success) are what it has
+ * there, none with @hints_bytes 0. -EPROTO when it may not say so. */
+int mirror_log_missed(struct mirror_log *log, uint64_t seq, uint8_t **hints, uint32_t hints_bytes);
+
 /* Was the last extent append()ed taken for bulk copy? */
 bool mirror_log_last_was_bulk(const struct mirror_log *log);
 
@@ -130,6 +137,7 @@ struct mirror_log_stats {
     uint64_t in_payload_bytes;     /* of these, bytes of data that had to be carried */
     uint64_t coalesced_bytes, coalesced_entries; /* payload that was never sent */
     uint64_t sent_bytes, sent_entries;           /* stream bytes pulled, headers included */
+    uint64_t seed_bytes;                         /* applied from the target's seed, never sent */
     uint64_t applied_bytes, applied_entries;     /* payload bytes applied at the target */
     uint64_t fill_bytes, fill_peak_bytes;        /* charged to the budget now, and at most */
     uint64_t unsent_bytes;                       /* of the fill, not yet pulled */

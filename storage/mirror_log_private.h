@@ -2,7 +2,7 @@
 /*
  * The inside of a mirror log, shared by its files: mirror_log.c (the queues, acknowledging, the wire),
  * mirror_log_index.c (finding what a new write covers), mirror_log_spool.c (payloads on the spool),
- * mirror_log_split.c (zeroes within a write).
+ * mirror_log_split.c (zeroes within a write), mirror_log_seed.c (what the target may have already).
  */
 #ifndef FERRY_STORAGE_MIRROR_LOG_PRIVATE_H
 #define FERRY_STORAGE_MIRROR_LOG_PRIVATE_H
@@ -11,8 +11,12 @@
 
 #include "storage/mirror_budget_private.h"
 #include "storage/mirror_log.h"
+#include "storage/mirror_wire.h"
 
 enum { MIRROR_LOG_INDEX_HEADS = 4096 };
+
+/* Drawn in mirror_log_seed.c. */
+enum entry_seed { SEED_NONE, SEED_ASKED, SEED_OWED, SEED_FILLED };
 
 struct entry {
     TAILQ_ENTRY(entry) link;         /* in unsent or sent */
@@ -32,6 +36,16 @@ struct entry {
     uint64_t cookie;  /* READ */
     uint8_t *payload; /* WRITE, until it is wholly pulled; NULL while it is on the spool */
     size_t pulled;    /* bytes of header and payload */
+
+    /* of one that is sent as a SEED */
+    TAILQ_ENTRY(entry) seed_link, fill_link; /* in `seeds`, and in `fills` while OWED */
+    enum entry_seed seed;
+    bool behind; /* was sent after a SEED that it overlaps */
+    uint8_t *digests;
+    uint8_t *hints; /* OWED: what the target has; NULL: it wants all */
+    uint8_t *fill;  /* while it is pulled */
+    uint32_t fill_bytes, filled_bytes;
+    size_t fill_pulled;
 };
 TAILQ_HEAD(entry_queue, entry);
 LIST_HEAD(entry_list, entry);
@@ -78,6 +92,12 @@ struct mirror_log {
     uint64_t bulk_released_ns; /* when an acknowledgement of the copy was last let go */
     uint64_t bulk_next;        /* end of the highest bulk write seen */
     bool let_go, closed, abandoned, ready, last_was_bulk;
+    bool seeded;              /* the target has an older copy of the disk */
+    struct entry_queue seeds; /* sent as SEED, not applied */
+    struct entry_queue fills; /* of these, those of which the target lacks something */
+    unsigned seed_count, behind_count, seeds_passed;
+    uint64_t behind_bytes;
+    int seed_hope;
     struct entry_list index[MIRROR_LOG_INDEX_HEADS];
 };
 
@@ -101,6 +121,22 @@ uint64_t mirror_log_spool_reserve(const struct mirror_log *log);
 /* Writes to the spool while the budget is too full / reads back what is sent next. */
 void mirror_log_spill(struct mirror_log *log);
 void mirror_log_unspool(struct mirror_log *log);
+
+/* Appends at most @max_bytes of a message from byte @at on to @out, without committing them; 0: no memory. */
+size_t mirror_log_encode(struct buffer *out, size_t max_bytes, const struct mirror_wire_message *m,
+                         const uint8_t *body, size_t at);
+
+/* mirror_log_seed.c */
+/* May it go, as far as SEEDs that are not applied are concerned? */
+bool mirror_log_seed_may_send(const struct mirror_log *log, const struct entry *e);
+/* Its first byte is pulled: decides whether it goes as a SEED. */
+void mirror_log_seed_begin(struct mirror_log *log, struct entry *e);
+/* A FILL is due: it cannot be applied yet. */
+bool mirror_log_seed_is_owed(const struct entry *e);
+void mirror_log_seed_applied(struct mirror_log *log, struct entry *e);
+/* It leaves the log. */
+void mirror_log_seed_forget(struct mirror_log *log, struct entry *e);
+size_t mirror_log_pull_fill(struct mirror_log *log, struct buffer *out, size_t max_bytes);
 
 /* mirror_log_index.c */
 void mirror_log_index_insert(struct mirror_log *log, struct entry *e);

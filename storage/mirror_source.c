@@ -121,6 +121,8 @@ int mirror_source_new(struct mirror_source **ret_source, const struct mirror_sou
         mirror_source_free(m);
         return -ENOMEM;
     }
+    if (params->seeded)
+        mirror_log_set_seeded(m->log);
     *ret_source = m;
     return 0;
 }
@@ -142,19 +144,37 @@ static bool is_over(const struct mirror_source *m)
     return m->state == MIRROR_SOURCE_DONE || m->state == MIRROR_SOURCE_FAILED;
 }
 
-static void fail(struct mirror_source *m, const struct error *why, uint64_t now_ns)
+/* QEMU 7.2 does not always survive the end of a connection with requests open, so it is left to end its own:
+ * what it waits for is answered, and what it still sends. Nothing of that goes anywhere any more. */
+static void humour_client(struct mirror_source *m, uint64_t now_ns)
 {
-    const struct mirror_client_ops *ops = m->client_ops;
+    mirror_log_let_go(m->log, now_ns);
+    mirror_log_abandon(m->log, now_ns);
+    if (m->client_ops)
+        m->client_ops->room(m->client, now_ns);
+}
 
-    if (is_over(m))
-        return;
-    m->error = *why;
-    m->client_ops = NULL;
-    set_state(m, MIRROR_SOURCE_FAILED);
-    buffer_clear(&m->open_message);
+/* One that reads, or belongs to a tool, is told. */
+static void close_client(struct mirror_source *m, const struct error *why, uint64_t now_ns)
+{
+    const struct mirror_client_ops *ops = TAKE_PTR(m->client_ops);
+
     mirror_log_abandon(m->log, now_ns);
     if (ops)
         ops->close(m->client, why);
+}
+
+static void fail(struct mirror_source *m, const struct error *why, uint64_t now_ns)
+{
+    if (is_over(m))
+        return;
+    m->error = *why;
+    set_state(m, MIRROR_SOURCE_FAILED);
+    buffer_clear(&m->open_message);
+    if (m->many_clients || m->reads_open_bytes > 0)
+        close_client(m, why, now_ns);
+    else
+        humour_client(m, now_ns);
     wake(m);
 }
 
@@ -253,6 +273,8 @@ int mirror_source_close(struct mirror_source *m)
 void mirror_source_detach(struct mirror_source *m, const struct error *why, uint64_t now_ns)
 {
     m->client_ops = NULL;
+    if (is_over(m))
+        return;
     if (why) {
         fail(m, why, now_ns);
     } else if (m->many_clients) {
@@ -269,7 +291,7 @@ bool mirror_source_admit(struct mirror_source *m, const struct nbd_request *requ
     uint32_t payload_bytes = request->command == NBD_CMD_WRITE ? request->length : 0;
 
     m->read_refused = false;
-    if (request->command == NBD_CMD_FLUSH)
+    if (request->command == NBD_CMD_FLUSH || is_over(m))
         return true;
     if (request->command == NBD_CMD_READ && m->reads_open_bytes > 0 &&
         m->reads_open_bytes + request->length > (uint64_t)LIMIT_READ_AHEAD_BYTES) {
@@ -344,8 +366,9 @@ void mirror_source_request(struct mirror_source *m, struct nbd_request *request,
     enum mirror_log_answer answer;
     int err;
 
-    if (request->command == NBD_CMD_FLUSH) {
-        complete(m, cookie, 0, NULL, 0, now_ns);
+    if (request->command == NBD_CMD_FLUSH || is_over(m)) {
+        free(TAKE_PTR(r.payload));
+        complete(m, cookie, request->command == NBD_CMD_READ ? -EIO : 0, NULL, 0, now_ns);
         return;
     }
     if (request->command == NBD_CMD_READ)
@@ -506,8 +529,8 @@ static int take_error(const struct mirror_wire_message *msg, struct error *e)
                      msg->payload ? (const char *)msg->payload : "");
 }
 
-static int take_message(struct mirror_source *m, const struct mirror_wire_message *msg,
-                        uint64_t now_ns, struct error *e)
+static int take_message(struct mirror_source *m, struct mirror_wire_message *msg, uint64_t now_ns,
+                        struct error *e)
 {
     switch (msg->type) {
     case MIRROR_WIRE_APPLIED:
@@ -521,6 +544,10 @@ static int take_message(struct mirror_source *m, const struct mirror_wire_messag
         return take_closed(m, msg, now_ns, e);
     case MIRROR_WIRE_DIGEST:
         return take_digest(m, msg, e);
+    case MIRROR_WIRE_MISS:
+        if (mirror_log_missed(m->log, msg->seq, &msg->payload, msg->length) < 0)
+            return broken(e, "MISS of what is no SEED, or was sent");
+        return 0;
     case MIRROR_WIRE_ERROR:
         return take_error(msg, e);
     default:
@@ -564,11 +591,6 @@ void mirror_source_set_ready(struct mirror_source *m, bool ready)
     m->ready = ready;
     mirror_log_set_ready(m->log, ready);
     mirror_source_verify(m);
-}
-
-void mirror_source_let_go(struct mirror_source *m, uint64_t now_ns)
-{
-    mirror_log_let_go(m->log, now_ns);
 }
 
 void mirror_source_tick(struct mirror_source *m, uint64_t now_ns)

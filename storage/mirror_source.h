@@ -47,6 +47,7 @@ struct mirror_source_params {
     /* For tools: DISC ends only the connection, another may follow; mirror_source_close() ends the log. */
     bool many_clients;
     bool verify; /* the target's disk is compared with what was written: mirror_check.h */
+    bool seeded; /* the target has an older copy of the disk: seed_blocks.h */
     void (*wake)(void *owner, struct mirror_source *m);
     void *owner;
 };
@@ -70,9 +71,6 @@ void mirror_source_set_ready(struct mirror_source *m, bool ready);
 /* A time set by the pacer has come, or a new pace: releases what may go, of all disks of the budget. */
 void mirror_source_tick(struct mirror_source *m, uint64_t now_ns);
 
-/* The move will be given up: what the guest waits for is acknowledged. It must not commit after that. */
-void mirror_source_let_go(struct mirror_source *m, uint64_t now_ns);
-
 /* Goes on with the verification, from READY on: to be called now and then. The rest is asked for at CLOSE;
  * with a difference the disk is FAILED and never DONE. No-op without verify. */
 void mirror_source_verify(struct mirror_source *m);
@@ -83,8 +81,9 @@ int mirror_source_flush_ahead(struct mirror_source *m);
 /* Ends the log without a DISC (many_clients). */
 int mirror_source_close(struct mirror_source *m);
 
-/* The move is over for this disk: its connection ends (QEMU fails what it has open), the log is dropped.
- * No-op when DONE or FAILED. */
+/* The move is over for this disk: the log is dropped; QEMU's requests, open and to come, are answered as if they
+ * were carried out, until it ends its connection or that is freed. The move must not commit after that. No-op
+ * when DONE or FAILED. */
 void mirror_source_fail(struct mirror_source *m, const struct error *why);
 
 enum mirror_source_state mirror_source_state(const struct mirror_source *m);

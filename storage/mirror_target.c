@@ -3,9 +3,9 @@
  * One disk of a move at the target: see mirror_target.h for states, order and memory.
  *
  * An operation goes through: queued (blocked by earlier ones that overlap), ready (in `ready`, waits for
- * a place at the disk), running, finished (waits only for its predecessors), retired (freed). The list
- * `operations` is the stream's order from the oldest unretired to the newest; `applied_seq` is the last
- * retired. A payload is freed when its operation finishes, not when it retires.
+ * a place at the disk), running, and is freed when it has taken effect. The list `operations` is the stream's
+ * order of those that have not; what lies before its first is applied. SEEDs take more steps, which are in
+ * mirror_target_seed.c.
  *
  * FLUSH and CLOSE overlap with everything before them and nothing after. A CLOSE has nothing to do at
  * the disk when its turn comes but the flush of the whole disk, after which the disk is done.
@@ -17,55 +17,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include "core/base/log.h"
 #include "core/base/wire.h"
 #include "storage/disk_digest.h"
-#include "storage/limits.h"
-#include "storage/mirror_wire.h"
+#include "storage/mirror_target_private.h"
 
 /* The one request at the disk that is no operation of the stream; the others' cookies are their seq. */
 #define COOKIE_FLUSH_AHEAD UINT64_MAX
-
-enum operation_stage { STAGE_QUEUED, STAGE_READY, STAGE_RUNNING, STAGE_FINISHED };
-
-struct operation {
-    TAILQ_ENTRY(operation) link;
-    TAILQ_ENTRY(operation) ready_link;
-    enum mirror_wire_type type;
-    enum operation_stage stage;
-    bool may_trim;
-    unsigned blockers; /* earlier unfinished operations that overlap */
-    uint32_t length;
-    uint64_t offset;
-    uint64_t seq;
-    uint8_t *data; /* WRITE: the payload; READ, CHECK: the memory to fill */
-};
-TAILQ_HEAD(operation_queue, operation);
-
-struct mirror_target {
-    char alias[LIMIT_EXPORT_NAME_BYTES + 1];
-    uint64_t size_bytes;
-    unsigned in_flight_max;
-    void (*wake)(void *owner, struct mirror_target *t);
-    void *owner;
-    const struct disk_writer_ops *writer_ops; /* NULL: the disk is not there yet */
-    void *writer;
-
-    enum mirror_target_state state;
-    struct error error;
-    struct mirror_wire_decoder decoder;
-    struct operation_queue operations, ready;
-    uint64_t received_seq;
-    uint64_t received_payload_bytes;
-    uint64_t reported_seq; /* of the last APPLIED */
-    bool closing;          /* CLOSE was received */
-    bool starting;         /* start_ready() is on the stack */
-    bool flush_ahead_running;
-    struct buffer output; /* READ_DATA, CLOSED, ERROR; APPLIED is made when pulled */
-    struct mirror_target_stats stats;
-};
 
 const char *mirror_target_state_name(enum mirror_target_state state)
 {
@@ -98,6 +57,7 @@ int mirror_target_new(struct mirror_target **ret_target, const struct mirror_tar
     t->in_flight_max = params->in_flight_max ? params->in_flight_max : LIMIT_WRITER_IN_FLIGHT;
     t->wake = params->wake;
     t->owner = params->owner;
+    t->seeded = params->seeded;
     TAILQ_INIT(&t->operations);
     TAILQ_INIT(&t->ready);
     mirror_wire_decoder_init(&t->decoder, MIRROR_WIRE_TO_TARGET);
@@ -105,13 +65,32 @@ int mirror_target_new(struct mirror_target **ret_target, const struct mirror_tar
     return 0;
 }
 
-static void free_operation(struct mirror_target *t, struct operation *op)
+uint8_t *mirror_target_hold(struct mirror_target *t, struct operation *op)
+{
+    op->data = malloc(op->length);
+    if (op->data) {
+        t->stats.queue_bytes += op->length;
+        t->stats.queue_peak_bytes = MAX(t->stats.queue_peak_bytes, t->stats.queue_bytes);
+    }
+    return op->data;
+}
+
+void mirror_target_let_go(struct mirror_target *t, struct operation *op)
+{
+    if (op->data)
+        t->stats.queue_bytes -= op->length;
+    free(TAKE_PTR(op->data));
+    if (op->fill)
+        t->stats.queue_bytes -= op->fill_bytes;
+    free(TAKE_PTR(op->fill));
+}
+
+void mirror_target_drop(struct mirror_target *t, struct operation *op)
 {
     TAILQ_REMOVE(&t->operations, op, link);
     t->stats.queue_operations--;
-    if (op->data)
-        t->stats.queue_bytes -= op->length;
-    free(op->data);
+    mirror_target_let_go(t, op);
+    free(op->digests);
     free(op);
 }
 
@@ -122,7 +101,7 @@ void mirror_target_free(struct mirror_target *t)
     if (!t)
         return;
     while ((op = TAILQ_FIRST(&t->operations)))
-        free_operation(t, op); /* NOLINT(clang-analyzer-unix.Malloc): it unlinks */
+        mirror_target_drop(t, op); /* NOLINT(clang-analyzer-unix.Malloc): it unlinks */
     mirror_wire_decoder_done(&t->decoder);
     buffer_done(&t->output);
     free(t);
@@ -139,8 +118,8 @@ static void wake(struct mirror_target *t)
         t->wake(t->owner, t);
 }
 
-static int put_message(struct mirror_target *t, const struct mirror_wire_message *m,
-                       const void *payload)
+int mirror_target_put(struct mirror_target *t, const struct mirror_wire_message *m,
+                      const void *payload)
 {
     uint8_t *room = buffer_reserve(&t->output, MIRROR_WIRE_HEADER_BYTES + (size_t)m->length);
 
@@ -162,7 +141,7 @@ static void drop_waiting(struct mirror_target *t)
     for (; op; op = next) {
         next = TAILQ_NEXT(op, link);
         if (op->stage != STAGE_RUNNING)
-            free_operation(t, op);
+            mirror_target_drop(t, op);
     }
 }
 
@@ -178,11 +157,11 @@ static int fail(struct mirror_target *t, const struct error *why)
     drop_waiting(t);
     mirror_wire_decoder_done(&t->decoder);
     m.length = (uint32_t)strlen(error_line(why, text, sizeof(text)));
-    (void)put_message(t, &m, text); /* without memory the owner still sees the state */
+    (void)mirror_target_put(t, &m, text); /* without memory the owner still sees the state */
     return why->code;
 }
 
-static int fail_stream(struct mirror_target *t, const char *why)
+int mirror_target_fail_stream(struct mirror_target *t, const char *why)
 {
     struct error e = {0};
 
@@ -191,7 +170,7 @@ static int fail_stream(struct mirror_target *t, const char *why)
     return fail(t, &e);
 }
 
-static int fail_disk(struct mirror_target *t, const struct operation *op, int err)
+int mirror_target_fail_disk(struct mirror_target *t, const struct operation *op, int err)
 {
     struct error e = {0};
     char what[96 + LIMIT_EXPORT_NAME_BYTES];
@@ -231,7 +210,7 @@ static bool blocks(const struct operation *earlier, const struct operation *late
            later->offset < earlier->offset + earlier->length;
 }
 
-static void make_ready(struct mirror_target *t, struct operation *op)
+void mirror_target_make_ready(struct mirror_target *t, struct operation *op)
 {
     op->stage = STAGE_READY;
     TAILQ_INSERT_TAIL(&t->ready, op, ready_link);
@@ -243,53 +222,69 @@ static void enqueue(struct mirror_target *t, struct operation *op)
 
     TAILQ_FOREACH(earlier, &t->operations, link)
     {
-        if (earlier->stage != STAGE_FINISHED && blocks(earlier, op))
+        if (blocks(earlier, op))
             op->blockers++;
     }
     TAILQ_INSERT_TAIL(&t->operations, op, link);
     t->stats.queue_operations++;
     if (op->blockers == 0)
-        make_ready(t, op);
+        mirror_target_make_ready(t, op);
 }
 
-/* @op has taken effect: frees its payload, those it blocked, and what can retire. */
+/* @op has taken effect: frees it, and those it blocked. */
 static void finish(struct mirror_target *t, struct operation *op)
 {
     struct operation *later = op;
 
-    op->stage = STAGE_FINISHED;
-    if (op->data) {
-        free(TAKE_PTR(op->data));
-        t->stats.queue_bytes -= op->length;
-    }
     while ((later = TAILQ_NEXT(later, link))) {
         if (blocks(op, later) && --later->blockers == 0)
-            make_ready(t, later);
+            mirror_target_make_ready(t, later);
     }
-    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): freeing unlinks, the analyzer does not see it */
-    while ((op = TAILQ_FIRST(&t->operations)) && op->stage == STAGE_FINISHED) {
-        t->stats.applied_seq = op->seq;
-        free_operation(t, op);
-    }
+    mirror_target_drop(t, op);
+    op = TAILQ_FIRST(&t->operations);
+    t->stats.applied_seq = op ? op->seq - 1 : t->received_seq;
 }
 
+/* 1: it is at the disk; 0: it is not, and no completion comes (a SEED without data). */
 static int start(struct mirror_target *t, struct operation *op)
 {
     const struct disk_writer_ops *ops = t->writer_ops;
+    int err;
 
     switch (op->type) {
+    case MIRROR_WIRE_SEED:
+        return mirror_target_start_seed(t, op);
     case MIRROR_WIRE_WRITE:
-        return ops->write(t->writer, op->seq, op->offset, op->length, op->data);
+        err = ops->write(t->writer, op->seq, op->offset, op->length, op->data);
+        break;
     case MIRROR_WIRE_ZERO:
-        return ops->zero(t->writer, op->seq, op->offset, op->length, op->may_trim);
+        err = ops->zero(t->writer, op->seq, op->offset, op->length, op->may_trim);
+        break;
     case MIRROR_WIRE_TRIM:
-        return ops->trim(t->writer, op->seq, op->offset, op->length);
+        err = ops->trim(t->writer, op->seq, op->offset, op->length);
+        break;
     case MIRROR_WIRE_READ:
     case MIRROR_WIRE_CHECK:
-        return ops->read(t->writer, op->seq, op->offset, op->length, op->data);
+        err = ops->read(t->writer, op->seq, op->offset, op->length, op->data);
+        break;
     default: /* FLUSH, CLOSE */
-        return ops->flush(t->writer, op->seq);
+        err = ops->flush(t->writer, op->seq);
+        break;
     }
+    return err < 0 ? err : 1;
+}
+
+/* SEEDs wait until it is known whether there is one, others do not. */
+static struct operation *next_ready(const struct mirror_target *t)
+{
+    struct operation *op;
+
+    TAILQ_FOREACH(op, &t->ready, ready_link)
+    {
+        if (op->type != MIRROR_WIRE_SEED || t->seed_settled)
+            break;
+    }
+    return op;
 }
 
 static void start_ready(struct mirror_target *t)
@@ -300,7 +295,7 @@ static void start_ready(struct mirror_target *t)
     if (!t->writer_ops || t->starting)
         return;
     t->starting = true;
-    while (!is_over(t) && t->stats.in_flight < t->in_flight_max && (op = TAILQ_FIRST(&t->ready))) {
+    while (!is_over(t) && t->stats.in_flight < t->in_flight_max && (op = next_ready(t))) {
         TAILQ_REMOVE(&t->ready, op, ready_link);
         op->stage = STAGE_RUNNING;
         if (op->type == MIRROR_WIRE_CLOSE)
@@ -308,10 +303,10 @@ static void start_ready(struct mirror_target *t)
         err = start(t, op);
         if (err < 0) {
             op->stage = STAGE_QUEUED; /* no completion will come: not to be kept for one */
-            fail_disk(t, op, err);
+            mirror_target_fail_disk(t, op, err);
             break;
         }
-        t->stats.in_flight++;
+        t->stats.in_flight += (unsigned)err;
         t->stats.in_flight_peak = MAX(t->stats.in_flight_peak, t->stats.in_flight);
     }
     t->starting = false;
@@ -321,7 +316,7 @@ static void start_ready(struct mirror_target *t)
 
 static void count_applied(struct mirror_target *t, const struct operation *op)
 {
-    if (op->type == MIRROR_WIRE_WRITE)
+    if (op->type == MIRROR_WIRE_WRITE || op->type == MIRROR_WIRE_SEED)
         t->stats.applied_bytes += op->length;
     else if (op->type == MIRROR_WIRE_ZERO || op->type == MIRROR_WIRE_TRIM)
         t->stats.zeroed_bytes += op->length;
@@ -346,15 +341,15 @@ static int answer_read(struct mirror_target *t, const struct operation *op, int 
         m.length = check ? sizeof(digest) : op->length;
     if (check && err == 0)
         disk_digest_of_data(op->data, op->length, digest);
-    return put_message(t, &m, check ? digest : op->data);
+    return mirror_target_put(t, &m, check ? digest : op->data);
 }
 
 static void finish_close(struct mirror_target *t, struct operation *op)
 {
     struct mirror_wire_message m = {.type = MIRROR_WIRE_CLOSED, .seq = op->seq};
 
-    if (put_message(t, &m, NULL) < 0) {
-        fail_disk(t, op, -ENOMEM);
+    if (mirror_target_put(t, &m, NULL) < 0) {
+        mirror_target_fail_disk(t, op, -ENOMEM);
         return;
     }
     finish(t, op);
@@ -367,14 +362,14 @@ static void complete_operation(struct mirror_target *t, struct operation *op, in
 {
     t->stats.in_flight--;
     if (is_over(t)) { /* failed meanwhile: it was kept only for the disk */
-        free_operation(t, op);
+        mirror_target_drop(t, op);
         return;
     }
     if (is_answered(op->type))
         err = answer_read(t, op, err); /* a failed READ is the reader's trouble, not the disk's */
     if (err < 0) {
-        op->stage = STAGE_FINISHED;
-        fail_disk(t, op, err);
+        op->stage = STAGE_QUEUED;
+        mirror_target_fail_disk(t, op, err);
         return;
     }
     count_applied(t, op);
@@ -391,18 +386,23 @@ void mirror_target_complete(struct mirror_target *t, uint64_t cookie, int err)
     if (cookie == COOKIE_FLUSH_AHEAD) {
         t->flush_ahead_running = false;
         if (err < 0)
-            fail_disk(t, NULL, err);
+            mirror_target_fail_disk(t, NULL, err);
     } else {
         /* At most in_flight_max run, near the head of the list: a search is cheap. */
         TAILQ_FOREACH(op, &t->operations, link)
         {
-            if (op->seq == cookie && op->stage == STAGE_RUNNING)
+            if (op->seq == cookie && op->stage == STAGE_RUNNING && !op->reading)
                 break;
         }
         if (!op)
             return;
         complete_operation(t, op, err);
     }
+    mirror_target_go_on(t);
+}
+
+void mirror_target_go_on(struct mirror_target *t)
+{
     start_ready(t);
     wake(t);
 }
@@ -421,8 +421,7 @@ void mirror_target_set_writer(struct mirror_target *t, const struct disk_writer_
     assert(!t->writer_ops);
     t->writer_ops = ops;
     t->writer = writer;
-    start_ready(t);
-    wake(t);
+    mirror_target_go_on(t);
 }
 
 /* --- the stream ------------------------------------------------------------------------------- */
@@ -432,9 +431,9 @@ static int take_open(struct mirror_target *t, const struct mirror_wire_message *
     struct error e = {0};
 
     if (t->state != MIRROR_TARGET_WAIT_OPEN)
-        return fail_stream(t, "a second OPEN");
+        return mirror_target_fail_stream(t, "a second OPEN");
     if (m->length != strlen(t->alias) || memcmp(m->payload, t->alias, m->length) != 0)
-        return fail_stream(t, "OPEN names another disk");
+        return mirror_target_fail_stream(t, "OPEN names another disk");
     if (m->offset != t->size_bytes) {
         error_set(&e, -EINVAL, "mirror a disk",
                   "the target's disk must have exactly the source's size",
@@ -461,6 +460,8 @@ static const char *judge(const struct mirror_target *t, const struct mirror_wire
         return NULL;
     if (m->offset > t->size_bytes || m->length > t->size_bytes - m->offset)
         return "an extent beyond the end of the disk";
+    if (m->type == MIRROR_WIRE_SEED && !t->seeded)
+        return "a SEED, and there is none";
     return NULL;
 }
 
@@ -470,13 +471,13 @@ static int take_operation(struct mirror_target *t, struct mirror_wire_message *m
     struct operation *op;
 
     if (bad)
-        return fail_stream(t, bad);
+        return mirror_target_fail_stream(t, bad);
     op = calloc(1, sizeof(*op));
     if (op && is_answered(m->type))
         op->data = malloc(m->length);
     if (!op || (is_answered(m->type) && !op->data)) {
         free(op);
-        return fail_disk(t, NULL, -ENOMEM);
+        return mirror_target_fail_disk(t, NULL, -ENOMEM);
     }
     op->type = m->type;
     op->may_trim = m->flags & MIRROR_WIRE_MAY_TRIM;
@@ -487,6 +488,8 @@ static int take_operation(struct mirror_target *t, struct mirror_wire_message *m
         op->data = TAKE_PTR(m->payload);
         t->received_payload_bytes += m->length;
     }
+    if (m->type == MIRROR_WIRE_SEED)
+        op->digests = TAKE_PTR(m->payload);
     if (op->data) {
         t->stats.queue_bytes += op->length;
         t->stats.queue_peak_bytes = MAX(t->stats.queue_peak_bytes, t->stats.queue_bytes);
@@ -527,6 +530,8 @@ ssize_t mirror_target_feed(struct mirror_target *t, const void *data, size_t len
             continue;
         if (m.type == MIRROR_WIRE_OPEN)
             take_open(t, &m);
+        else if (m.type == MIRROR_WIRE_FILL)
+            mirror_target_take_fill(t, &m);
         else
             take_operation(t, &m);
         free(m.payload);

@@ -10,7 +10,8 @@
  * its own, and for nothing else: up to `in_flight_max` run at a time. Each operation counts the earlier
  * unfinished ones that block it; a completion takes itself off the count of the later ones. Because the
  * blocking relation follows the stream's order it has no cycles, so the oldest unfinished operation can
- * always run. Completions come in any order; APPLIED reports the longest prefix.
+ * always run. Completions come in any order; APPLIED reports the longest prefix. A SEED may wait for data from the
+ * source: mirror_wire.h has the bounds that keep this from stopping the stream.
  *
  * Memory. mirror_target_feed() takes bytes only while less than LIMIT_TARGET_QUEUE_BYTES of payload and
  * LIMIT_TARGET_QUEUE_OPERATIONS operations wait. What it did not take the owner keeps, gives no credit
@@ -44,6 +45,7 @@ struct mirror_target_params {
     const char *alias;      /* the disk that OPEN must name, copied */
     uint64_t size_bytes;    /* and its size */
     unsigned in_flight_max; /* requests at the disk at a time; 0 = LIMIT_WRITER_IN_FLIGHT */
+    bool seeded; /* the source was told of a seed: mirror_target_set_seed() will be called */
     /* Something changed without the owner calling feed(): it can take bytes again, has output, or a new
      * state. In it the owner may do anything but free. */
     void (*wake)(void *owner, struct mirror_target *t);
@@ -57,6 +59,14 @@ void mirror_target_free(struct mirror_target *t);
 /* The disk is there: starts applying. Once. */
 void mirror_target_set_writer(struct mirror_target *t, const struct disk_writer_ops *ops,
                               void *writer);
+
+/*
+ * The seed can be read: @ops->read alone is used, and its completions go to mirror_target_seed_complete().
+ * @ops NULL: it cannot, or no longer; whatever it was to give comes from the source then.
+ */
+void mirror_target_set_seed(struct mirror_target *t, const struct disk_writer_ops *ops, void *seed,
+                            uint64_t size_bytes);
+void mirror_target_seed_complete(struct mirror_target *t, uint64_t cookie, int err);
 
 /* Takes stream bytes; returns how many of @len (fewer: full, see wake), or a negative errno: FAILED. */
 ssize_t mirror_target_feed(struct mirror_target *t, const void *data, size_t len);
@@ -85,7 +95,9 @@ struct mirror_target_stats {
     uint64_t applied_bytes;                 /* payload of completed WRITEs */
     uint64_t zeroed_bytes;                  /* extents of completed ZEROs and TRIMs */
     uint64_t queue_bytes, queue_peak_bytes; /* payload held now, and at most */
-    unsigned queue_operations;              /* received and not yet retired */
+    uint64_t seed_bytes;                    /* written from the seed, and never sent */
+    uint64_t seed_misses;                   /* MISSes said */
+    unsigned queue_operations;              /* received and not yet applied */
     unsigned in_flight, in_flight_peak;
 };
 void mirror_target_stats(const struct mirror_target *t, struct mirror_target_stats *ret_stats);

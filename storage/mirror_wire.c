@@ -14,6 +14,7 @@
 #include "core/base/wire.h"
 #include "storage/disk_digest.h"
 #include "storage/limits.h"
+#include "storage/seed_blocks.h"
 
 struct type_rule {
     const char *name;
@@ -33,12 +34,17 @@ static const struct type_rule rules[] = {
     [MIRROR_WIRE_READ] = {"READ", MIRROR_WIRE_TO_TARGET, 0, false, 1, LIMIT_MIRROR_READ_BYTES},
     [MIRROR_WIRE_CLOSE] = {"CLOSE", MIRROR_WIRE_TO_TARGET, 0, false, 0, 0},
     [MIRROR_WIRE_CHECK] = {"CHECK", MIRROR_WIRE_TO_TARGET, 0, false, 1, LIMIT_CHECK_BYTES},
+    [MIRROR_WIRE_SEED] = {"SEED", MIRROR_WIRE_TO_TARGET, 0, true, 1, SEED_EXTENT_BYTES},
+    [MIRROR_WIRE_FILL] = {"FILL", MIRROR_WIRE_TO_TARGET, 0, true, SEED_MAP_BYTES,
+                          SEED_MAP_BYTES + SEED_EXTENT_BYTES},
     [MIRROR_WIRE_APPLIED] = {"APPLIED", MIRROR_WIRE_TO_SOURCE, 0, false, 0, 0},
     [MIRROR_WIRE_READ_DATA] = {"READ_DATA", MIRROR_WIRE_TO_SOURCE, 0, true, 0,
                                LIMIT_MIRROR_READ_BYTES},
     [MIRROR_WIRE_CLOSED] = {"CLOSED", MIRROR_WIRE_TO_SOURCE, 0, false, 0, 0},
     [MIRROR_WIRE_ERROR] = {"ERROR", MIRROR_WIRE_TO_SOURCE, 0, true, 0, LIMIT_MIRROR_TEXT_BYTES},
     [MIRROR_WIRE_DIGEST] = {"DIGEST", MIRROR_WIRE_TO_SOURCE, 0, true, 0, DISK_DIGEST_BYTES},
+    [MIRROR_WIRE_MISS] = {"MISS", MIRROR_WIRE_TO_SOURCE, 0, true, 0,
+                          SEED_EXTENT_BYTES / DISK_DIGEST_UNIT_BYTES *SEED_HINT_BYTES},
 };
 
 static const struct type_rule *rule_of(unsigned type)
@@ -53,11 +59,13 @@ const char *mirror_wire_type_name(enum mirror_wire_type type)
     return rule ? rule->name : "?";
 }
 
-bool mirror_wire_has_payload(const struct mirror_wire_message *m)
+uint32_t mirror_wire_payload_bytes(const struct mirror_wire_message *m)
 {
     const struct type_rule *rule = rule_of(m->type);
 
-    return rule && rule->payload && m->length > 0;
+    if (!rule || !rule->payload)
+        return 0;
+    return m->type == MIRROR_WIRE_SEED ? seed_digests_bytes(m->length) : m->length;
 }
 
 void mirror_wire_encode(const struct mirror_wire_message *m, uint8_t out[MIRROR_WIRE_HEADER_BYTES])
@@ -82,7 +90,7 @@ void mirror_wire_decoder_done(struct mirror_wire_decoder *d)
 
 size_t mirror_wire_decoder_bytes(const struct mirror_wire_decoder *d)
 {
-    return d->message.payload ? d->message.length : 0;
+    return d->message.payload ? mirror_wire_payload_bytes(&d->message) : 0;
 }
 
 static int malformed(struct error *e, const char *type, const char *why)
@@ -96,6 +104,7 @@ static int begin_message(struct mirror_wire_decoder *d, struct error *e)
 {
     struct mirror_wire_message *m = &d->message;
     const struct type_rule *rule = rule_of(d->header[0]);
+    uint32_t bytes;
 
     if (!rule)
         return malformed(e, "?", "unknown type");
@@ -116,12 +125,13 @@ static int begin_message(struct mirror_wire_decoder *d, struct error *e)
         return malformed(e, rule->name, "either data or an error");
     if (m->type == MIRROR_WIRE_DIGEST && m->length != (m->offset ? 0 : DISK_DIGEST_BYTES))
         return malformed(e, rule->name, "either a digest or an error");
-    if (!mirror_wire_has_payload(m))
+    bytes = mirror_wire_payload_bytes(m);
+    if (bytes == 0)
         return 0;
-    m->payload = malloc(m->length);
+    m->payload = malloc(bytes);
     if (!m->payload)
         return error_set(e, -ENOMEM, "read the mirror stream", NULL, "no memory for %u bytes",
-                         m->length);
+                         bytes);
     return 0;
 }
 
@@ -145,11 +155,13 @@ ssize_t mirror_wire_decode(struct mirror_wire_decoder *d, const void *data, size
             return err;
     }
     if (d->message.payload) {
-        body = MIN(len - head, d->message.length - d->payload_fill);
+        size_t bytes = mirror_wire_payload_bytes(&d->message);
+
+        body = MIN(len - head, bytes - d->payload_fill);
         if (body > 0)
             memcpy(d->message.payload + d->payload_fill, (const uint8_t *)data + head, body);
         d->payload_fill += body;
-        if (d->payload_fill < d->message.length)
+        if (d->payload_fill < bytes)
             return (ssize_t)(head + body);
     }
     *ret_message = d->message;

@@ -20,6 +20,8 @@
  *   6 READ                  of the extent    next           of the extent       -
  *   7 CLOSE                 0                next           bytes of all WRITEs -
  *   8 CHECK                 of the extent    next           of the extent       -
+ *   9 SEED                  of the extent    next           of the extent       SHA-256 of each 64 KiB
+ *  10 FILL                  of the payload   the SEED's     of the extent       what the seed lacks
  *
  *   target -> source
  *   65 APPLIED              0                up to here     bytes queued, not applied, at the target
@@ -27,14 +29,22 @@
  *   67 CLOSED               0                the CLOSE's    0                   -
  *   69 DIGEST               16, or 0         the CHECK's    0, or errno         digest, when errno is 0
  *   68 ERROR                of the text      0              errno               text, not terminated
+ *   70 MISS                 of the payload   the SEED's     of the extent       XXH3-64 of each 4 KiB, or -
  *
- * OPEN is first and once. `seq` counts 1, 2, 3, ... over the messages 2 to 8 in the order they are
+ * OPEN is first and once. `seq` counts 1, 2, 3, ... over the messages 2 to 9 in the order they are
  * sent. Operations whose extents overlap take effect in that order; others in any. FLUSH takes effect
  * after everything before it. A READ, and a CHECK (which answers with the digest
  * of disk_digest.h of what the disk gives back), sees everything before it. APPLIED(n) says that all of 1..n took
  * effect (not that they are durable). CLOSE is last; CLOSED says that everything before it took effect
  * and that the disk was flushed afterwards: "disk done". ERROR is last in its direction.
  * errno values are Linux's.
+ *
+ * A SEED is a WRITE of at most 1 MiB whose data the target may have on an older copy of the disk; the source
+ * may send it for disks of which the target said so. When the target has not, it answers MISS, with what it
+ * has there or with nothing, and the source sends a FILL (both drawn in seed_blocks.h), whole after a MISS
+ * with nothing. At most one more MISS, with nothing, may follow: the seed has changed. So that what waits for
+ * FILLs never keeps FILLs from being read, at most LIMIT_SEEDS_IN_FLIGHT are sent and not applied, what
+ * overlaps them is bounded by LIMIT_SEED_BEHIND_*, and no READ or CHECK follows before they are applied.
  *
  * The decoder is incremental: headers are checked against every bound before any memory is taken for
  * a payload, and a payload is received straight into the memory that is handed on.
@@ -59,11 +69,14 @@ enum mirror_wire_type {
     MIRROR_WIRE_READ = 6,
     MIRROR_WIRE_CLOSE = 7,
     MIRROR_WIRE_CHECK = 8,
+    MIRROR_WIRE_SEED = 9,
+    MIRROR_WIRE_FILL = 10,
     MIRROR_WIRE_APPLIED = 65,
     MIRROR_WIRE_READ_DATA = 66,
     MIRROR_WIRE_CLOSED = 67,
     MIRROR_WIRE_ERROR = 68,
     MIRROR_WIRE_DIGEST = 69,
+    MIRROR_WIRE_MISS = 70,
 };
 
 /* ZERO: the extent may become a hole. */
@@ -78,8 +91,8 @@ struct mirror_wire_message {
     uint8_t *payload; /* malloc'ed, the receiver's; NULL when the message has none */
 };
 
-/* Does a message of that type carry @length bytes behind the header? (READ_DATA: unless it is an error) */
-bool mirror_wire_has_payload(const struct mirror_wire_message *m);
+/* How many bytes follow the header? `length`, 0, or of a SEED its digests. */
+uint32_t mirror_wire_payload_bytes(const struct mirror_wire_message *m);
 
 const char *mirror_wire_type_name(enum mirror_wire_type type);
 

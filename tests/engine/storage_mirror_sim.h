@@ -7,6 +7,9 @@
  *      ^                                                                                   |
  *      +-- model image (what the disk must hold)          sim_disk <-- random order, latency
  *
+ * Half of the targets have a seed: an image of which the client writes parts again, whole or nearly, that may
+ * fail, change, end, and be found late.
+ *
  * The client keeps up to 16 requests open and counts on their order of arrival, so every request has
  * exactly one right effect, also when requests overlap: the model applies it when it is sent. A TRIM
  * zeroes or does nothing, by seed, on model and disk alike.
@@ -90,7 +93,7 @@ struct sim_disk_request {
     bool used;
     uint64_t cookie, due_ns, offset;
     uint32_t length;
-    unsigned kind; /* 0 write, 1 zero, 2 trim, 3 flush, 4 read */
+    unsigned kind; /* 0 write, 1 zero, 2 trim, 3 flush, 4 read, 5 read of the seed */
     const uint8_t *data;
     uint8_t *into;
     uint64_t effects; /* flush: what it makes durable */
@@ -125,6 +128,8 @@ struct sim_lane { /* one disk with all that belongs to it */
     struct sim_pipe there, back;
     uint8_t *model;
     uint8_t *disk;
+    uint8_t *seed; /* NULL: none */
+    bool seed_set, seed_gone, seed_fails;
     struct sim_disk_request requests[SIM_DISK_QUEUE];
     unsigned running;
     uint64_t effects,
@@ -232,13 +237,14 @@ static int sim_disk_start(struct sim_lane *l, struct sim_disk_request r)
 {
     struct sim *s = l->sim;
 
-    if (s->disk_error_at == s->disk_count++)
+    if (r.kind == 5 ? l->seed_fails && sim_below(&s->random, 8) == 0
+                    : s->disk_error_at == s->disk_count++)
         return -EIO;
     for (unsigned i = 0; i < SIM_DISK_QUEUE; i++) {
         struct sim_disk_request *q = &l->requests[i];
 
-        if (q->used && r.kind != 3 && q->kind != 3 && q->offset < r.offset + r.length &&
-            r.offset < q->offset + q->length)
+        if (q->used && r.kind != 3 && q->kind != 3 && r.kind != 5 && q->kind != 5 &&
+            q->offset < r.offset + r.length && r.offset < q->offset + q->length)
             sim_fail(s, "two overlapping requests at the disk");
     }
     for (unsigned i = 0; i < SIM_DISK_QUEUE; i++) {
@@ -290,8 +296,26 @@ static int sim_read(void *writer, uint64_t cookie, uint64_t offset, uint32_t len
                     .cookie = cookie, .offset = offset, .length = length, .kind = 4, .into = data});
 }
 
+static int sim_seed_read(void *reader, uint64_t cookie, uint64_t offset, uint32_t length,
+                         uint8_t *data)
+{
+    return sim_disk_start(
+        reader, (struct sim_disk_request){
+                    .cookie = cookie, .offset = offset, .length = length, .kind = 5, .into = data});
+}
+
+static const struct disk_writer_ops sim_seed_ops = {.read = sim_seed_read};
+
 static const struct disk_writer_ops sim_disk_ops = {
     .write = sim_write, .zero = sim_zero, .trim = sim_trim, .flush = sim_flush, .read = sim_read};
+
+static int sim_seed_step(struct sim_lane *l, const struct sim_disk_request *r)
+{
+    if (l->seed_gone || (l->seed_fails && sim_below(&l->sim->random, 8) == 0))
+        return -EIO;
+    memcpy(r->into, l->seed + r->offset, r->length);
+    return 0;
+}
 
 static void sim_disk_step(struct sim_lane *l)
 {
@@ -303,6 +327,12 @@ static void sim_disk_step(struct sim_lane *l)
 
         if (!r.used || r.due_ns > s->now_ns)
             continue;
+        if (r.kind == 5) {
+            l->requests[i].used = false;
+            l->running--;
+            mirror_target_seed_complete(l->target, r.cookie, sim_seed_step(l, &r));
+            continue;
+        }
         err = s->disk_error_at == s->disk_count++ ? -ENOSPC : 0;
         if (r.kind == 4)
             memcpy(r.into, l->disk + r.offset, r.length);
@@ -313,6 +343,29 @@ static void sim_disk_step(struct sim_lane *l)
         l->requests[i].used = false;
         l->running--;
         mirror_target_complete(l->target, r.cookie, err);
+    }
+}
+
+/* The seed is found, changes, ends. */
+static void sim_seed_change(struct sim_lane *l)
+{
+    struct sim_random *r = &l->sim->random;
+
+    if (!l->seed)
+        return;
+    if (!l->seed_set && sim_below(r, 20) == 0) {
+        l->seed_set = true;
+        if (sim_below(r, 8) == 0)
+            mirror_target_set_seed(l->target, NULL, NULL, 0);
+        else /* of another size, now and then */
+            mirror_target_set_seed(l->target, &sim_seed_ops, l,
+                                   SIM_DISK_BYTES >> (sim_below(r, 4) == 0));
+    }
+    if (sim_below(r, 100) == 0)
+        l->seed[sim_below(r, SIM_DISK_BYTES)] ^= 0x21;
+    if (l->seed_set && !l->seed_gone && sim_below(r, 4000) == 0) {
+        l->seed_gone = true;
+        mirror_target_set_seed(l->target, NULL, NULL, 0);
     }
 }
 
@@ -483,6 +536,11 @@ static void sim_send_random(struct sim_lane *l)
 
         for (uint32_t i = 0; i < length; i += 8, word = word * 5 + 1)
             memcpy(data + i, &word, 8);
+        if (what < 10 && l->seed && sim_below(r, 4) > 0) {
+            memcpy(data, l->seed + offset, length);
+            if (sim_below(r, 2) == 0)
+                data[sim_below(r, length)] ^= 0x42;
+        }
         if (what == 7)
             memset(data, 0, length);
         else if (length >= 131072 && (what & 1))
@@ -664,6 +722,7 @@ static void sim_step(struct sim *s)
             l->writer_set = true;
             mirror_target_set_writer(l->target, &sim_disk_ops, l);
         }
+        sim_seed_change(l);
         sim_client_step(l);
         sim_link_step(l);
         sim_disk_step(l);
@@ -695,6 +754,15 @@ static void sim_lane_new(struct sim *s, struct sim_lane *l, unsigned index, unsi
     snprintf(l->name, sizeof(l->name), "drive-virtio-disk%u", index);
     l->goal = goal;
     l->structured = sim_below(&s->random, 2);
+    if (sim_below(&s->random, 2)) {
+        l->seed = malloc(SIM_DISK_BYTES);
+        for (uint32_t i = 0; l->seed && i < SIM_DISK_BYTES; i += 8) {
+            uint64_t word = sim_next(&s->random);
+
+            memcpy(l->seed + i, &word, 8);
+        }
+        l->seed_fails = sim_below(&s->random, 4) == 0;
+    }
     l->model = calloc(1, SIM_DISK_BYTES);
     l->disk = calloc(1, SIM_DISK_BYTES);
     if (!l->model || !l->disk ||
@@ -702,11 +770,15 @@ static void sim_lane_new(struct sim *s, struct sim_lane *l, unsigned index, unsi
                                                                      .size_bytes = SIM_DISK_BYTES,
                                                                      .budget = s->budget,
                                                                      .spool = s->spool,
-                                                                     .verify = s->verify}) < 0 ||
+                                                                     .verify = s->verify,
+                                                                     .seeded = l->seed != NULL}) <
+            0 ||
         mirror_endpoint_add(s->endpoint, l->source) < 0 ||
         mirror_connection_new(&l->connection, s->endpoint, NULL, NULL) < 0 ||
-        mirror_target_new(&l->target, &(struct mirror_target_params){
-                                          .alias = l->name, .size_bytes = SIM_DISK_BYTES}) < 0)
+        mirror_target_new(&l->target, &(struct mirror_target_params){.alias = l->name,
+                                                                     .size_bytes = SIM_DISK_BYTES,
+                                                                     .seeded = l->seed != NULL}) <
+            0)
         abort();
     sim_client_hello(l);
 }
@@ -731,6 +803,7 @@ static void sim_lane_free(struct sim_lane *l)
         free(l->open[i].expected);
     free(l->model);
     free(l->disk);
+    free(l->seed);
 }
 
 static void sim_check_lane(struct sim *s, struct sim_lane *l)
@@ -762,12 +835,13 @@ static void sim_check_lane(struct sim *s, struct sim_lane *l)
 
 /* What happened over all seeds, so that a test can see that it tested something. */
 struct sim_totals {
-    uint64_t held, coalesced, applied, spooled, spool_reads, checked;
+    uint64_t held, coalesced, applied, spooled, spool_reads, checked, seeded, missed;
 };
 
 static void sim_count(struct sim *s, struct sim_totals *totals)
 {
     struct mirror_source_stats stats;
+    struct mirror_target_stats target;
 
     for (unsigned i = 0; i < s->lane_count; i++) {
         mirror_source_stats(s->lanes[i].source, &stats);
@@ -776,6 +850,9 @@ static void sim_count(struct sim *s, struct sim_totals *totals)
         totals->applied += stats.log.applied_entries;
         totals->spooled += stats.log.spooled_ever_bytes;
         totals->checked += stats.check.checked_bytes;
+        totals->seeded += stats.log.seed_bytes;
+        mirror_target_stats(s->lanes[i].target, &target);
+        totals->missed += target.seed_misses;
     }
     totals->spool_reads += s->spool_reads;
 }

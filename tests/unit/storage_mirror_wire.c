@@ -31,7 +31,17 @@ static const struct mirror_wire_message to_target[] = {
     {.type = MIRROR_WIRE_FLUSH, .seq = 4},
     {.type = MIRROR_WIRE_READ, .length = 1, .seq = 5, .offset = 99},
     {.type = MIRROR_WIRE_CHECK, .length = 1 << 20, .seq = 6, .offset = 4096},
-    {.type = MIRROR_WIRE_CLOSE, .seq = 7, .offset = 7},
+    {.type = MIRROR_WIRE_SEED,
+     .length = 65537,
+     .seq = 7,
+     .offset = 65536,
+     .payload = (uint8_t *)"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
+    {.type = MIRROR_WIRE_FILL,
+     .length = 34,
+     .seq = 7,
+     .offset = 65536,
+     .payload = (uint8_t *)"0123456789abcdef0123456789abcdefgh"},
+    {.type = MIRROR_WIRE_CLOSE, .seq = 8, .offset = 7},
 };
 
 static const struct mirror_wire_message to_source[] = {
@@ -42,6 +52,8 @@ static const struct mirror_wire_message to_source[] = {
     {.type = MIRROR_WIRE_DIGEST, .seq = 8, .offset = EIO},
     {.type = MIRROR_WIRE_CLOSED, .seq = 6},
     {.type = MIRROR_WIRE_ERROR, .length = 4, .offset = ENOSPC, .payload = (uint8_t *)"full"},
+    {.type = MIRROR_WIRE_MISS, .length = 8, .seq = 7, .payload = (uint8_t *)"01234567"},
+    {.type = MIRROR_WIRE_MISS, .seq = 7, .offset = 65536},
     {.type = MIRROR_WIRE_ERROR, .offset = EIO},
 };
 
@@ -53,7 +65,7 @@ static void encode_all(struct buffer *b, const struct mirror_wire_message *m, si
         mirror_wire_encode(&m[i], header);
         assert_int_equal(buffer_append(b, header, sizeof(header)), 0);
         if (m[i].payload)
-            assert_int_equal(buffer_append(b, m[i].payload, m[i].length), 0);
+            assert_int_equal(buffer_append(b, m[i].payload, mirror_wire_payload_bytes(&m[i])), 0);
     }
 }
 
@@ -66,7 +78,7 @@ static void assert_same(const struct mirror_wire_message *a, const struct mirror
     assert_int_equal(a->offset, b->offset);
     assert_int_equal(!a->payload, !b->payload);
     if (a->payload)
-        assert_memory_equal(a->payload, b->payload, a->length);
+        assert_memory_equal(a->payload, b->payload, mirror_wire_payload_bytes(a));
 }
 
 /* Decodes the stream in pieces of @piece bytes and compares. */

@@ -23,14 +23,17 @@ def _cpu():
 
 
 class Sampler(threading.Thread):
-    def __init__(self, line):
+    """Of the line's bytes from site-a to site-b, unless said otherwise."""
+
+    def __init__(self, line, directions=("a_to_b",)):
         super().__init__(daemon=True)
-        self.line, self.samples, self.ended = line, [], threading.Event()
+        self.line, self.directions, self.samples, self.ended = line, directions, [], threading.Event()
 
     def run(self):
         while not self.ended.wait(EVERY_S):
             stats = self.line.stats()
-            self.samples.append(Sample(time.monotonic(), stats["a_to_b"]["bytes"], *_cpu()))
+            carried = sum(stats[way]["bytes"] for way in self.directions)
+            self.samples.append(Sample(time.monotonic(), carried, *_cpu()))
 
     def __enter__(self):
         self.start()

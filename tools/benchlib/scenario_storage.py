@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a guest feels of its disks being copied far away, and what the copy costs: over long lines, to a slow disk,
-by a guest that writes too much, across a cut. Ferry and stock libvirt with synchronous writes, on the same
-lab in the same run."""
+by a guest that writes too much, across a cut, to a site that has an old copy. Ferry and stock libvirt with synchronous
+writes, on the same lab in the same run."""
 
 import argparse
+import random
 import threading
 import time
 
-from lablib import options
+from lablib import options, scramble
+from lablib.verify import verify
 
 from . import cases, report
 from .bed import guest_for, lab_for
@@ -30,6 +32,7 @@ def add_options(parser):
     cases.add_option(parser, CASES)
     parser.add_argument("--ferry-only", action="store_true", help="without the reference")
     parser.add_argument("--time-limit", type=float, default=120, metavar="S", help="of one move")
+    parser.add_argument("--moves", type=int, default=100, metavar="N", help="of the case `equal`")
     options.add_up(parser)
 
 
@@ -189,6 +192,55 @@ def _outage(guest, mode, args):
     return result
 
 
+def _copied_wire(guest, mode, args):
+    """Moves; what crossed the line, both ways, while the disks were copied is added."""
+    seen = {}
+    with Sampler(guest.lab.line, ("a_to_b", "b_to_a")) as sampler:
+        result = _move(guest, mode, args, seen)
+    span = _copy_span(result, seen)
+    result["copy_wire"] = sampler.between(*span)[0] if span else result["wire_mib"] * 2**20
+    return result
+
+
+def _spoil(path, share):
+    """Other contents in that share of the file's blocks of 4 KiB that hold something, anywhere."""
+    chance = random.Random(1)
+    blocks = path.stat().st_size // 4096
+    with open(path, "r+b") as file:
+        held = [n for n in range(blocks) if any(file.read(4096))]
+        for n in chance.sample(held, int(len(held) * share)):
+            file.seek(n * 4096)
+            file.write(chance.randbytes(4096))
+
+
+def _seed(guest, mode, args):
+    """A second move, to a site that has an old copy of which 5 % differ: what crosses the line, of the first move's."""
+    first = _copied_wire(guest, mode, args)
+    if mode == "ferry":
+        home = guest.lab.other(guest.only_site().name)
+        _spoil(home.path(guest.record()["disks"][0] + ".ferry-old"), 0.05)
+    result = _copied_wire(guest, mode, args)
+    result["first"] = first
+    result["disk bytes of the first move's"] = 100 * result["copy_wire"] / first["copy_wire"]
+    return result
+
+
+def _equal(guest, _mode, args):
+    """Moves to and fro; at each switchover the disks are compared byte by byte."""
+    scramble.prepare(guest)
+    moves, operations, seeded = [], 0, 0
+    start = time.monotonic()
+    for seed in range(1, args.moves + 1):
+        equal, count, report = scramble.move(guest, seed)
+        moves.append(equal)
+        operations += count
+        seeded += report["disk"]["seed_bytes"]
+    findings = verify(guest)
+    return {"disks equal": 100 * sum(moves) / len(moves), "moves": len(moves), "operations": operations,
+            "from seeds": seeded / 2**20, "total time": time.monotonic() - start,
+            "the witness misses": len(findings["problems"])}
+
+
 CASES = {
     "writes-rtt100": {"measure": _writes, "rows": (("guest write rate", "% of unmirrored"),
                                                    ("p99 above unmirrored", "ms"), ("total time", "s"))},
@@ -210,4 +262,10 @@ CASES = {
                "conf": ["storage.log_memory=64M", "storage.spool=/var/cache/libvirt", "storage.spool_size=1G"],
                "guest": {"disk": 384, "files": 200},
                "rows": (("guest write rate in the cut", "% of unmirrored"), ("total time", "s"))},
+    "seed": {"measure": _seed, "guest": {"iops": 0}, "conf": ["storage.use_seeds=yes"],
+             "rows": (("disk bytes of the first move's", "%"), ("total time", "s"))},
+    "equal": {"measure": _equal, "line": {"rtt": 5}, "ferry_only": True, "conf": ["storage.use_seeds=yes"],
+              "guest": {"memory": 96, "disks": 2, "disk": 40, "files": 20, "iops": 50, "dirty_set": 8},
+              "rows": (("disks equal", "% of moves"), ("moves", "1"), ("operations", "1"), ("from seeds", "MiB"),
+                       ("the witness misses", "1"), ("total time", "s"))},
 }

@@ -240,6 +240,8 @@ void progress_report(const json_t *move)
     if (number(move, "disk", "bytes") == 0 && number(move, "memory", "bytes") == 0)
         return;
     printf("  disk:   %s of data", size(number(move, "disk", "bytes"), a));
+    if (number(move, "disk", "seed_bytes") > 0)
+        printf(", %s of it there already", size(number(move, "disk", "seed_bytes"), a));
     printf(", %s on the link, copied in %.1f s\n", size(number(move, "disk", "wire_bytes"), a),
            number(move, "disk", "copied_ms") / 1000);
     if (json_object_get(move, "verify"))

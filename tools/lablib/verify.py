@@ -34,6 +34,8 @@ def _bad_chunks(guest, record):
     """Chunks of the disks, outside the witness's region, that are not as they were made."""
     bad = []
     for disk, wanted in enumerate(record["hashes"]):
+        if wanted is None:
+            continue  # somebody else writes it
         found = guest.ask(f"hash {disk}", VERIFY_TIMEOUT_S)["chunks"]
         bad += [{"disk": disk, "chunk": n} for n, pair in enumerate(zip(wanted, found)) if pair[0] != pair[1]]
         if len(found) != len(wanted):
