@@ -109,14 +109,11 @@ static void work_run_clone(struct call *c, virConnectPtr conn, virDomainPtr dom)
     _cleanup_(freep) char *xml = virDomainGetXMLDesc(dom, 0);
 
     (void)conn;
-    if (!xml) {
-        virt_fault(c);
-    } else if (virDomainIsPersistent(dom) != 0) {
+    if (xml && virDomainIsPersistent(dom) != 0)
         error_set(&c->err, -EPERM, c->what, NULL, "it is defined: only the VM itself may be");
-    } else if (domain_check_clone(xml, c->move_id, c->network, &c->err) == 0 &&
-               virDomainResume(dom) < 0) {
+    else if (!xml || (domain_check_clone(xml, c->move_id, c->network, &c->err) == 0 &&
+                      virDomainResume(dom) < 0))
         virt_fault(c);
-    }
 }
 
 void virt_run_clone(struct virt *v, const char *name, const char *move_id, const char *network,
@@ -136,6 +133,7 @@ static void work_probe_clone(struct call *c, virConnectPtr conn, virDomainPtr do
 {
     int state = 0, reason = 0;
     char *reply;
+    bool silent;
 
     (void)conn;
     if (virDomainGetState(dom, &state, &reason, 0) < 0) {
@@ -148,10 +146,9 @@ static void work_probe_clone(struct call *c, virConnectPtr conn, virDomainPtr do
         return;
     }
     reply = virDomainQemuAgentCommand(dom, "{\"execute\":\"guest-ping\"}", AGENT_TIMEOUT_S, 0);
-    c->text = strdup(reply                                                 ? "answers"
-                     : virGetLastErrorCode() == VIR_ERR_AGENT_UNRESPONSIVE ? "silent"
-                     : virGetLastErrorCode() == VIR_ERR_OPERATION_TIMEOUT  ? "silent"
-                                                                           : "none");
+    silent = !reply && (virGetLastErrorCode() == VIR_ERR_AGENT_UNRESPONSIVE ||
+                        virGetLastErrorCode() == VIR_ERR_OPERATION_TIMEOUT);
+    c->text = strdup(reply ? "answers" : silent ? "silent" : "none");
     virResetLastError();
     free(reply);
 }
