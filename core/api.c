@@ -10,6 +10,7 @@
 #include "core/api_handlers.h"
 #include "core/http_server.h"
 #include "core/local_socket.h"
+#include "core/metrics.h"
 
 struct api {
     struct service *service;
@@ -24,8 +25,8 @@ static void on_request(void *user, const struct http_request *rq, struct http_an
     json_t *body = NULL;
 
     if (strcmp(rq->url, "/metrics") == 0 && strcmp(rq->method, "GET") == 0) {
-        out->type = "text/plain; version=0.0.4";
-        out->text = api_metrics(a->service);
+        out->type = METRICS_TYPE;
+        out->text = metrics_text(a->service);
         return;
     }
     if (rq->body_bytes > 0)

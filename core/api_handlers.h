@@ -18,7 +18,5 @@ void api_handle(struct service *s, const char *method, const char *url, const js
 void api_answer_failure(struct api_answer *out, const struct error *err);
 void api_answer_error(struct api_answer *out, unsigned status, int code, const char *what,
                       const char *why);
-/* The text of /metrics; malloc'ed, NULL when there is no memory. */
-char *api_metrics(struct service *s);
 
 #endif

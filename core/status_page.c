@@ -10,6 +10,7 @@
 
 #include "core/api_handlers.h"
 #include "core/http_server.h"
+#include "core/metrics.h"
 #include "core/status_page_html.h" /* made from status_page.html */
 
 struct status_page {
@@ -55,6 +56,9 @@ static void on_request(void *user, const struct http_request *rq, struct http_an
         out->type = "text/html; charset=utf-8";
         out->policy = POLICY;
         out->text = strdup((const char *)status_page_html);
+    } else if (strcmp(rq->url, "/metrics") == 0) {
+        out->type = METRICS_TYPE;
+        out->text = metrics_text(p->service);
     } else if (strcmp(rq->url, "/v1/moves") == 0) {
         api_handle(p->service, rq->method, rq->url, NULL, &answer);
         out->status = answer.status;

@@ -5,6 +5,7 @@
  *
  *   GET /           the page: status_page.html, compiled in; it loads nothing from elsewhere
  *   GET /v1/moves   as the control API has it
+ *   GET /metrics    likewise, for a Prometheus on this host
  *
  * It only shows: no other method, no other address. A request must name a loopback host, so that no foreign site can
  * make a browser read it under a name of its own.

@@ -71,6 +71,7 @@ def only_shows(bed):
     """Other methods, other addresses and foreign names are refused; nothing listens beside loopback"""
     expect_equal(ask(bed, URL), "200", "the page")
     expect_equal(ask(bed, URL + "v1/moves"), "200", "the moves")
+    expect_equal(ask(bed, URL + "metrics"), "200", "the metrics")
     expect_equal(ask(bed, "-X", "POST", "-d", '{"domain": "vm", "to": "site-b"}', URL + "v1/moves"), "405", "a POST")
     expect_equal(ask(bed, URL + "v1/identity"), "404", "another address of the API")
     expect_equal(ask(bed, "-H", "Host: evil.example", URL + "v1/moves"), "403", "a foreign name")

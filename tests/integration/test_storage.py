@@ -34,7 +34,7 @@ def overload(bed):
                  lambda: f"the guest is not slowed: {move.view()['disk']}")
     expect_equal(view["disk"]["guest_limit_reason"], "link", "why the guest is slowed")
     text = metrics(bed, "site-a")
-    for name in ("ferry_move_guest_limit_bytes_per_second", "ferry_move_guest_slowed_seconds"):
+    for name in ("ferry_move_guest_limit_bytes_per_second", "ferry_move_guest_slowed_seconds_total"):
         expect(f'{name}{{move="{move.id}"' in text, f"the metrics have no {name}")
     expect(f'ferry_move_guest_limit_bytes_per_second{{move="{move.id}"}} 0\n' not in text, "no limit in the metrics")
     bed.line(rtt=50, rate=100)  # faster than the guest: it is let go, and the move ends sooner
