@@ -6,8 +6,11 @@
 #include "core/base/clock.h"
 #include "core/base/macros.h"
 
-/* What the guest may dirty of what the stream carries, of STUN_WHOLE. Lower ends sooner and takes more. */
-enum { KEEP = 880, SATURATED = 950 };
+/* What the guest may dirty of what the stream carries, of STUN_WHOLE: on the whole, and at any time. Lower ends sooner
+ * and takes more. A round that dirtied SATURATED of that dirtied all it could. */
+enum { KEEP = 920, KEEP_LEAST = 750, KEEP_MOST = 1150, SATURATED = 950 };
+/* So many seconds at KEEP are taken for granted before the mean of the real ones counts. */
+#define SETTLING_S 3
 /* A sample of so many hundredths of what the last round saw may be all that the guest uses. */
 enum { SAMPLE_FULL = 90 };
 /* Each guess of the guest's own rate counts as much as those before it, up to so many. */
@@ -85,10 +88,21 @@ static void set_left(struct stun *s, uint64_t wanted)
         s->left = (unsigned)wanted;
 }
 
-/* What the guest may keep so that it dirties KEEP of @stream_bytes_s. */
+/* What the guest is to dirty of what is carried: KEEP over all of the time that it is held back. What chance, or a
+ * guess that was wrong, took too much of is given back, and the other way round. */
+static uint64_t wanted_share(const struct stun *s)
+{
+    double carried = s->carried_bytes + s->carried_bytes_s * SETTLING_S;
+    double did = s->did_bytes + s->carried_bytes_s * SETTLING_S * KEEP / STUN_WHOLE;
+    double share = carried > 0 && did > 0 ? KEEP * (KEEP * carried / STUN_WHOLE / did) : KEEP;
+
+    return (uint64_t)MIN(MAX(share, (double)KEEP_LEAST), (double)KEEP_MOST);
+}
+
+/* What the guest may keep so that it dirties that of @stream_bytes_s. */
 static uint64_t fitting_left(const struct stun *s, uint64_t stream_bytes_s)
 {
-    return s->dirty_bytes_s ? stream_bytes_s * KEEP / s->dirty_bytes_s : STUN_WHOLE;
+    return s->dirty_bytes_s ? stream_bytes_s * wanted_share(s) / s->dirty_bytes_s : STUN_WHOLE;
 }
 
 static uint64_t budget_limit_ms(const struct stun *s, uint64_t rtt_ns)
@@ -131,13 +145,18 @@ static void learn(struct stun *s, uint64_t bytes_s)
 
 /* A sample holds unless the guest got through all it uses in that second, which it did not when the last round saw
  * more; then it dirties at least so much. */
-static void take_sample(struct stun *s, const struct stun_input *in)
+static void take_sample(struct stun *s, const struct stun_input *in, uint64_t stream_bytes_s)
 {
     uint64_t bytes_s = by_itself(in->sample.bytes_s, in->sample.left);
 
     if (in->sample.number == s->samples)
         return;
     s->samples = in->sample.number;
+    if (s->left < STUN_WHOLE && in->sample.left < s->left + s->left / 4 && stream_bytes_s) {
+        s->did_bytes += (double)in->sample.bytes_s;
+        s->carried_bytes += (double)stream_bytes_s;
+        s->carried_bytes_s = (double)stream_bytes_s;
+    }
     if (in->sample.bytes_s < s->round_dirtied / 100 * SAMPLE_FULL)
         learn(s, bytes_s);
     else if (s->rate_least) {
@@ -204,7 +223,7 @@ void stun_update(struct stun *s, const struct stun_input *in, struct stun_output
     away = in->now_ns - s->moved_ns > OUTAGE_NS;
     s->left_ns += (double)s->left * (double)(in->now_ns - s->seen_ns);
     s->seen_ns = in->now_ns;
-    take_sample(s, in);
+    take_sample(s, in, stream_bytes_s);
     if (in->iteration > s->iteration)
         end_round(s, in);
     /* Between rounds the line may become faster or slower. */

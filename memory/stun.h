@@ -13,6 +13,8 @@
  *   it is as large                 | the guest rewrites all it uses, and the round cannot say how fast: a sample of
  *                                  | a second does, as soon as the stunned guest does not get through all it uses
  *                                  | in it; without one, take half of what is left, and see
+ *   (all the time)                 | what chance or a wrong guess took too much of is given back, and the other way
+ *                                  | round: KEEP holds on the whole
  *   nothing is carried (an outage) | nothing is taken: a stunned guest gains nothing while the link is away
  *
  * The downtime limit starts low and grows to what the wanted downtime leaves after round trips and loading.
@@ -72,6 +74,8 @@ struct stun {
     uint64_t limit_ms;
     enum stun_verdict verdict;
     uint64_t at_max_ns; /* since when the allowed maximum is not enough; 0: it is */
+    /* In the seconds of samples while it was held back: dirtied, carried; and the rate of the last of them. */
+    double did_bytes, carried_bytes, carried_bytes_s;
     /* The running round. */
     uint64_t iteration, round_ns, round_bytes;
     uint64_t round_dirtied; /* in the last one, bytes */
