@@ -91,6 +91,14 @@ void disk_source_let_go(struct disk_source *d)
         mirror_source_fail(d->disks[i].mirror, &why);
 }
 
+void disk_source_detach(struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count; i++) {
+        if (d->disks[i].stream)
+            stream_release(TAKE_PTR(d->disks[i].stream));
+    }
+}
+
 bool disk_source_has_clients(const struct disk_source *d)
 {
     return !TAILQ_EMPTY(&d->clients);
@@ -115,7 +123,8 @@ static void pump_disk(struct disk *disk)
     struct buffer *b = &disk->owner->scratch;
     size_t room;
 
-    while ((room = stream_room(disk->stream)) > 0 && mirror_source_has_output(disk->mirror)) {
+    while (disk->stream && (room = stream_room(disk->stream)) > 0 &&
+           mirror_source_has_output(disk->mirror)) {
         buffer_clear(b);
         if (mirror_source_pull(disk->mirror, b, room, clock_now_ns()) == 0)
             break;
@@ -468,8 +477,8 @@ void disk_source_free(struct disk_source *d)
         local_socket_free(c->socket);
         free(c);
     }
+    disk_source_detach(d);
     for (unsigned i = 0; i < d->disk_count; i++) {
-        stream_release(d->disks[i].stream);
         mirror_endpoint_remove(d->endpoint, d->disks[i].mirror);
         mirror_source_free(d->disks[i].mirror);
     }

@@ -56,6 +56,8 @@ void disk_source_set_pace(struct disk_source *d, uint64_t bytes_per_s);
 /* The move is given up: every disk fails, and QEMU's requests are answered until it ends its connections. Nobody is
  * told of the failure. */
 void disk_source_let_go(struct disk_source *d);
+/* After that: the streams go, QEMU is answered on. */
+void disk_source_detach(struct disk_source *d);
 /* QEMU is still connected: to be freed then only if it does not end that by itself. */
 bool disk_source_has_clients(const struct disk_source *d);
 

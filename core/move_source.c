@@ -494,7 +494,10 @@ void move_source_on_session_closed(struct move *m, struct link_session *ls, cons
     }
     if (is_undecided(ms))
         move_source_fail(ms, &lost);
-    source_channels_close(ms); /* its streams end with the session */
+    /* Its streams end with the session. QEMU may not see its connections end before the guest stands still. */
+    source_channels_detach(ms);
+    if (!ms->close_at_ns)
+        source_channels_close(ms);
     if (ms->sw.state == SOURCE_COMMITTING) {
         move_set_reason(m, &lost);
         move_source_set_outcome(m, MOVE_OUTCOME_IN_DOUBT);

@@ -117,6 +117,8 @@ void source_domain_tick(struct move_source *ms, uint64_t now_ns);
 int source_channels_open(struct move_source *ms, struct error *err);
 /* Closes whatever is open. Not from inside a channel's own callback. */
 void source_channels_close(struct move_source *ms);
+/* The session is gone, and its streams with it; libvirt and QEMU do not see it yet. */
+void source_channels_detach(struct move_source *ms);
 /* Lets libvirt have the FINISH3 reply, and steps the machine when it was read. */
 void source_channels_release_reply(struct move_source *ms);
 /* The FINISH3 reply is here: goes on to the decision, once the disks are verified. */

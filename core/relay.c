@@ -358,14 +358,23 @@ void relay_set_paused(struct relay *r, bool paused)
     update_wants(r);
 }
 
+void relay_detach(struct relay *r)
+{
+    if (!r || !r->stream)
+        return;
+    r->failed = true;
+    update_wants(r);
+    stream_release(TAKE_PTR(r->stream));
+}
+
 void relay_free(struct relay *r)
 {
     if (!r)
         return;
+    relay_detach(r);
     local_socket_free(r->socket);
     ram_pipe_free(r->encoder);
     ram_pipe_free(r->decoder);
-    stream_release(r->stream);
     free(r);
 }
 
@@ -398,5 +407,6 @@ bool relay_waits_for_link(const struct relay *r)
 {
     const uint8_t *data;
 
-    return r->encoder && ram_pipe_peek(r->encoder, &data) > 0 && stream_room(r->stream) == 0;
+    return r->encoder && r->stream && ram_pipe_peek(r->encoder, &data) > 0 &&
+           stream_room(r->stream) == 0;
 }

@@ -44,6 +44,9 @@ int relay_connect(struct relay *r, uv_loop_t *loop, const char *path);
 void relay_kick(struct relay *r);
 /* While paused nothing is read from the socket: QEMU waits. */
 void relay_set_paused(struct relay *r, bool paused);
+/* The stream goes, the socket stays open and is not read any more: its owner has something to do before the other end
+ * may see it close. NULL is allowed. */
+void relay_detach(struct relay *r);
 /* Closes both ends (the stream is reset unless it is over). NULL is allowed. */
 void relay_free(struct relay *r);
 

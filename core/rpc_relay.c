@@ -245,12 +245,21 @@ int rpc_relay_unread(const struct rpc_relay *r)
     return unread < 0 ? unread : unread + (int)buffer_len(&r->inbound.ready);
 }
 
+void rpc_relay_detach(struct rpc_relay *r)
+{
+    if (!r || !r->stream)
+        return;
+    r->ended = true;
+    local_socket_want(r->socket, false, false);
+    stream_release(TAKE_PTR(r->stream));
+}
+
 void rpc_relay_free(struct rpc_relay *r)
 {
     if (!r)
         return;
+    rpc_relay_detach(r);
     local_socket_free(r->socket);
-    stream_release(r->stream);
     rpc_tap_free(r->outbound.tap);
     rpc_tap_free(r->inbound.tap);
     buffer_done(&r->outbound.ready);

@@ -33,6 +33,8 @@ int rpc_relay_new(uv_loop_t *loop, int fd, struct stream *stream, const struct r
 void rpc_relay_release_inbound(struct rpc_relay *r);
 /* Bytes for the local libvirtd that it has not read; -EPIPE when it is gone, so that nobody knows. */
 int rpc_relay_unread(const struct rpc_relay *r);
+/* The stream goes, the socket stays open and is not read any more; as relay_detach(). NULL is allowed. */
+void rpc_relay_detach(struct rpc_relay *r);
 /* Closes both ends. NULL is allowed. */
 void rpc_relay_free(struct rpc_relay *r);
 

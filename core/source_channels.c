@@ -59,7 +59,8 @@ static void close_ended_rpc(void *arg)
     struct move_source *ms = m->source;
 
     m->pending--;
-    if (!ms || !ms->rpc)
+    if (!ms || !ms->rpc ||
+        ms->close_at_ns) /* the end is under way: the guest stops before QEMU notices */
         return;
     rpc_relay_free(TAKE_PTR(ms->rpc)); /* libvirt learns that its connection is gone */
     if (ms->sw.state == SOURCE_DECIDING || ms->sw.state == SOURCE_RELEASING)
@@ -338,6 +339,14 @@ static void measure_memory(struct move_source *ms)
     p->memory_codec = relay_pipe(ms->memory) != NULL;
     if (p->memory_codec)
         ram_pipe_get_stats(relay_pipe(ms->memory), &p->codec);
+}
+
+void source_channels_detach(struct move_source *ms)
+{
+    rpc_relay_detach(ms->rpc);
+    relay_detach(ms->memory);
+    if (ms->disks)
+        disk_source_detach(ms->disks);
 }
 
 void source_channels_close(struct move_source *ms)
