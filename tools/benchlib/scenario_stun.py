@@ -117,6 +117,8 @@ def _move_case(lab, guest, args, name, say):
     if ours["stunned_mib_per_s"]:
         rows.append(report.row(name, "guest's rewriting while stunned", "MiB/s", ours["stunned_mib_per_s"], LINK_MIB_S,
                                "what the line carries"))
+    if "virsh-sync" not in runs:
+        rows.append(report.row(name, "downtime", "ms", ours["downtime_ms"], None, "-"))
     for mode, other in runs.items():
         if mode == "ferry":
             continue
