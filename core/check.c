@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/json_text.h"
+
 static struct check_line *add(struct check_report *r, const char *name, enum check_verdict verdict)
 {
     struct check_line *line;
@@ -118,17 +120,6 @@ json_t *check_report_to_json(const struct check_report *r)
     return lines;
 }
 
-static void take(const json_t *line, const char *key, char *to, size_t cap)
-{
-    const char *text = json_string_value(json_object_get(line, key));
-
-    snprintf(to, cap, "%s", text ? text : "");
-    for (char *p = to; *p; p++) { /* a peer's text goes to logs and terminals */
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = '?';
-    }
-}
-
 void check_report_from_json(const json_t *lines, struct check_report *ret)
 {
     const json_t *item;
@@ -141,19 +132,19 @@ void check_report_from_json(const json_t *lines, struct check_report *ret)
         json_int_t code = json_integer_value(json_object_get(item, "code"));
         enum check_verdict v = CHECK_FAIL; /* what is not understood is no pass */
         struct check_line *line;
-        char name[sizeof(line->name)];
+        char name[sizeof(line->name)] = "";
 
         for (int k = CHECK_PASS; k <= CHECK_FAIL; k++) {
             if (verdict && strcmp(verdict, check_verdict_name((enum check_verdict)k)) == 0)
                 v = (enum check_verdict)k;
         }
-        take(item, "name", name, sizeof(name));
+        json_text_show(item, "name", JSON_TEXT_LINE, name, sizeof(name));
         line = add(ret, name, v);
         if (!line)
             continue;
         line->code = v != CHECK_FAIL ? 0 : code < 0 && code > -4096 ? (int)code : -EIO;
-        take(item, "what", line->what, sizeof(line->what));
-        take(item, "text", line->text, sizeof(line->text));
-        take(item, "mend", line->mend, sizeof(line->mend));
+        json_text_show(item, "what", JSON_TEXT_LINE, line->what, sizeof(line->what));
+        json_text_show(item, "text", JSON_TEXT_LINE, line->text, sizeof(line->text));
+        json_text_show(item, "mend", JSON_TEXT_LINE, line->mend, sizeof(line->mend));
     }
 }

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/json_text.h"
+
 void drill_clone_name(const char *name, const char *move_id, char ret[DOMAIN_NAME_BYTES])
 {
     snprintf(ret, DOMAIN_NAME_BYTES, "%.80s.drill-%.39s", name, move_id);
@@ -36,38 +38,27 @@ json_t *drill_to_json(const struct drill *d)
                      d->exit_status, "output", d->output, strlen(d->output), "why", d->why);
 }
 
-static void take(const json_t *object, const char *key, bool lines, char *to, size_t cap)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-
-    snprintf(to, cap, "%s", text ? text : "");
-    for (char *p = to; *p; p++) { /* a peer's text goes to logs and terminals */
-        if (((unsigned char)*p < 0x20 && !(lines && (*p == '\n' || *p == '\t'))) || *p == 0x7f)
-            *p = '?';
-    }
-}
-
 int drill_from_json(const json_t *json, struct drill *ret)
 {
     struct drill d = {0};
-    char verdict[16];
+    char verdict[16] = "";
 
     if (!json_is_object(json))
         return -EPROTO;
-    take(json, "command", false, d.command, sizeof(d.command));
+    json_text_show(json, "command", JSON_TEXT_LINE, d.command, sizeof(d.command));
     if (d.command[0] && !drill_is_command(d.command))
         return -EPROTO;
     d.keep_disk = json_is_true(json_object_get(json, "keep_disk"));
-    take(json, "network", false, d.network, sizeof(d.network));
-    take(json, "verdict", false, verdict, sizeof(verdict));
+    json_text_show(json, "network", JSON_TEXT_LINE, d.network, sizeof(d.network));
+    json_text_show(json, "verdict", JSON_TEXT_LINE, verdict, sizeof(verdict));
     for (int v = DRILL_OPEN; v <= DRILL_FAILED; v++) {
         if (strcmp(verdict, drill_verdict_name((enum drill_verdict)v)) == 0)
             d.verdict = (enum drill_verdict)v;
     }
-    take(json, "agent", false, d.agent, sizeof(d.agent));
+    json_text_show(json, "agent", JSON_TEXT_LINE, d.agent, sizeof(d.agent));
     d.exit_status = (int)json_integer_value(json_object_get(json, "exit_status")) & 0xff;
-    take(json, "output", true, d.output, sizeof(d.output));
-    take(json, "why", false, d.why, sizeof(d.why));
+    json_text_show(json, "output", JSON_TEXT_LINES, d.output, sizeof(d.output));
+    json_text_show(json, "why", JSON_TEXT_LINE, d.why, sizeof(d.why));
     *ret = d;
     return 0;
 }

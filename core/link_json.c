@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/link_json.h"
 
-#include <stdio.h>
 #include <string.h>
 
+#include "core/base/macros.h"
+#include "core/metrics.h"
 #include "core/move.h"
 
 static double mbit(uint64_t bytes_s)
@@ -167,9 +168,9 @@ static const struct metric metrics[] = {
      capacity},
 };
 
-static void put_metric(FILE *out, struct service *s, const struct metric *m)
+static void put_metric(FILE *out, const struct service *s, const struct metric *m)
 {
-    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", m->name, m->help, m->name, m->type);
+    metrics_put_head(out, m->name, m->type, m->help);
     for (unsigned i = 0; i < s->config->peer_count; i++) {
         const char *peer = s->config->peers[i].link.name;
         struct link_session *ls = peering_any(s->peering, peer);
@@ -182,23 +183,15 @@ static void put_metric(FILE *out, struct service *s, const struct metric *m)
     }
 }
 
-char *link_metrics(struct service *s)
+void link_put_metrics(FILE *out, const struct service *s)
 {
-    char *text = NULL;
-    size_t len = 0;
-    FILE *out = open_memstream(&text, &len);
-
-    if (!out)
-        return NULL;
-    for (size_t i = 0; i < sizeof(metrics) / sizeof(metrics[0]); i++)
+    for (size_t i = 0; i < ARRAY_SIZE(metrics); i++)
         put_metric(out, s, &metrics[i]);
-    fputs("# HELP ferry_link_up Whether the peer is connected.\n# TYPE ferry_link_up gauge\n", out);
+    metrics_put_head(out, "ferry_link_up", "gauge", "Whether the peer is connected.");
     for (unsigned i = 0; i < s->config->peer_count; i++) {
         const char *peer = s->config->peers[i].link.name;
         struct link_session *ls = peering_any(s->peering, peer);
 
         fprintf(out, "ferry_link_up{peer=\"%s\"} %d\n", peer, ls && link_session_is_up(ls));
     }
-    fclose(out);
-    return text;
 }

@@ -3,13 +3,15 @@
 #ifndef FERRY_CORE_LINK_JSON_H
 #define FERRY_CORE_LINK_JSON_H
 
+#include <stdio.h>
+
 #include <jansson.h>
 
 #include "core/service.h"
 
 /* The link to a configured peer; rates in Mbit/s, times in ms. NULL: out of memory. */
 json_t *link_to_json(struct service *s, const struct config_peer *peer);
-/* Prometheus' text format, all peers. Free it. NULL: out of memory. */
-char *link_metrics(struct service *s);
+/* Its families of /metrics (metrics.h), all peers. */
+void link_put_metrics(FILE *out, const struct service *s);
 
 #endif

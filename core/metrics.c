@@ -2,14 +2,13 @@
 #include "core/metrics.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "core/base/macros.h"
 #include "core/link_json.h"
 #include "core/move.h"
 #include "core/spool_file.h"
 
-static void put_head(FILE *f, const char *name, const char *type, const char *help)
+void metrics_put_head(FILE *f, const char *name, const char *type, const char *help)
 {
     fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
@@ -143,7 +142,7 @@ static void put_family(FILE *f, const struct service *s, const struct family *of
 {
     const struct move *m;
 
-    put_head(f, of->name, of->type, of->help);
+    metrics_put_head(f, of->name, of->type, of->help);
     TAILQ_FOREACH(m, &s->moves, entry)
     {
         if (!m->finished && (!of->has || of->has(m)))
@@ -157,7 +156,7 @@ static void put_info(FILE *f, const struct service *s)
 {
     const struct move *m;
 
-    put_head(f, "ferry_move_info", "gauge", "1 for each move under way, with what it is.");
+    metrics_put_head(f, "ferry_move_info", "gauge", "1 for each move under way, with what it is.");
     TAILQ_FOREACH(m, &s->moves, entry)
     {
         if (m->finished)
@@ -177,7 +176,7 @@ static void put_slowed(FILE *f, const struct service *s, const char *name, const
 {
     const struct move *m;
 
-    put_head(f, name, "counter", help);
+    metrics_put_head(f, name, "counter", help);
     TAILQ_FOREACH(m, &s->moves, entry)
     {
         for (int r = CONGESTION_NONE + 1; !m->finished && is_source(m) && r < CONGESTION_REASONS;
@@ -202,7 +201,7 @@ static void put_operations(FILE *f, const struct service *s, const char *name, c
 {
     const struct move *m;
 
-    put_head(f, name, "counter", help);
+    metrics_put_head(f, name, "counter", help);
     TAILQ_FOREACH(m, &s->moves, entry)
     {
         if (m->finished || !has_codec(m) || (wire && !is_source(m)))
@@ -225,7 +224,7 @@ static void put_moves(FILE *f, const struct service *s)
 
     TAILQ_FOREACH(m, &s->moves, entry)
     counts[m->outcome]++;
-    put_head(f, "ferry_moves", "gauge", "Moves that this ferryd remembers, by their end.");
+    metrics_put_head(f, "ferry_moves", "gauge", "Moves that this ferryd remembers, by their end.");
     for (int o = MOVE_RUNNING; o <= MOVE_OUTCOME_DRILLED; o++)
         fprintf(f, "ferry_moves{outcome=\"%s\"} %u\n", move_outcome_name((enum move_outcome)o),
                 counts[o]);
@@ -238,9 +237,10 @@ static void put_witness(FILE *f, const struct witness *w)
     if (!w)
         return;
     stats = witness_stats(w);
-    put_head(f, "ferry_witness_reachable", "gauge", "Whether the third site answered last time.");
+    metrics_put_head(f, "ferry_witness_reachable", "gauge",
+                     "Whether the third site answered last time.");
     fprintf(f, "ferry_witness_reachable %d\n", stats.reachable);
-    put_head(f, "ferry_witness_questions_total", "counter", "Questions to the third site.");
+    metrics_put_head(f, "ferry_witness_questions_total", "counter", "Questions to the third site.");
     fprintf(f, "ferry_witness_questions_total{answered=\"yes\"} %llu\n",
             (unsigned long long)stats.answered);
     fprintf(f, "ferry_witness_questions_total{answered=\"no\"} %llu\n",
@@ -249,19 +249,19 @@ static void put_witness(FILE *f, const struct witness *w)
 
 char *metrics_text(struct service *s)
 {
-    char *text = NULL, *links;
+    char *text = NULL;
     size_t len = 0;
     FILE *f = open_memstream(&text, &len);
 
     if (!f)
         return NULL;
-    put_head(f, "ferry_build_info", "gauge", "1, with the version that runs.");
+    metrics_put_head(f, "ferry_build_info", "gauge", "1, with the version that runs.");
     fprintf(f, "ferry_build_info{version=\"%s\"} 1\n", FERRY_VERSION);
     put_moves(f, s);
-    put_head(f, "ferry_log_memory_bytes", "gauge", "Of [storage] log_memory, in use.");
+    metrics_put_head(f, "ferry_log_memory_bytes", "gauge", "Of [storage] log_memory, in use.");
     fprintf(f, "ferry_log_memory_bytes %llu\n",
             (unsigned long long)mirror_budget_used_bytes(s->budget));
-    put_head(f, "ferry_spool_bytes", "gauge", "Of the spool's file, in use.");
+    metrics_put_head(f, "ferry_spool_bytes", "gauge", "Of the spool's file, in use.");
     fprintf(f, "ferry_spool_bytes %llu\n",
             (unsigned long long)mirror_spool_used_bytes(spool_file_spool(s->spool)));
     put_witness(f, s->witness);
@@ -276,9 +276,7 @@ char *metrics_text(struct service *s)
                    "Of the memory stream, by the codec's operation.", false);
     put_operations(f, s, "ferry_move_memory_operation_wire_bytes_total",
                    "What that became on the wire.", true);
-    links = link_metrics(s);
-    fputs(links ? links : "", f);
-    free(links);
+    link_put_metrics(f, s);
     fclose(f);
     return text;
 }

@@ -6,10 +6,14 @@
 #ifndef FERRY_CORE_METRICS_H
 #define FERRY_CORE_METRICS_H
 
+#include <stdio.h>
+
 #include "core/service.h"
 
 #define METRICS_TYPE "text/plain; version=0.0.4"
 
+/* The two lines before a family's samples. */
+void metrics_put_head(FILE *f, const char *name, const char *type, const char *help);
 /* malloc'ed, NULL when there is no memory. */
 char *metrics_text(struct service *s);
 

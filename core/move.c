@@ -38,6 +38,11 @@ const char *move_outcome_name(enum move_outcome outcome)
     return "?";
 }
 
+enum move_outcome move_outcome_without_commit(const struct move *m)
+{
+    return m->rehearsal.verdict == DRILL_OPEN ? MOVE_OUTCOME_ABORTED : MOVE_OUTCOME_DRILLED;
+}
+
 /* --- the list ------------------------------------------------------------------------------ */
 
 static void make_id(char ret[JOURNAL_ID_BYTES])

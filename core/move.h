@@ -127,6 +127,8 @@ unsigned move_count_running(struct service *s);
 void move_set_phase(struct move *m, enum move_phase phase);
 const char *move_phase_name(enum move_phase phase);
 const char *move_outcome_name(enum move_outcome outcome);
+/* Of a move that is over without a commit: a drill that has its verdict has ended as it should. */
+enum move_outcome move_outcome_without_commit(const struct move *m);
 /* Notes the first reason of a failure. */
 void move_set_reason(struct move *m, const struct error *why);
 /* Writes the move's record; see journal_put(). Stops the daemon when there is no memory for it. */

@@ -12,6 +12,7 @@
 
 #include "core/base/clock.h"
 #include "core/eta.h"
+#include "core/json_text.h"
 #include "core/memory_codec.h"
 
 /* --- small values -------------------------------------------------------------------------- */
@@ -22,28 +23,15 @@ json_t *error_to_json(const struct error *e)
                      "mend", e->mend);
 }
 
-static void copy_text(const json_t *object, const char *key, char *to, size_t cap)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-
-    if (!text)
-        return;
-    snprintf(to, cap, "%s", text);
-    for (char *p = to; *p; p++) { /* a peer's text goes to logs and terminals */
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = '?';
-    }
-}
-
 void error_from_json(const json_t *json, struct error *ret)
 {
     json_int_t code = json_integer_value(json_object_get(json, "code"));
 
     memset(ret, 0, sizeof(*ret));
     ret->code = code < 0 && code > -4096 ? (int)code : -EIO;
-    copy_text(json, "what", ret->what, sizeof(ret->what));
-    copy_text(json, "why", ret->why, sizeof(ret->why));
-    copy_text(json, "mend", ret->mend, sizeof(ret->mend));
+    json_text_show(json, "what", JSON_TEXT_LINE, ret->what, sizeof(ret->what));
+    json_text_show(json, "why", JSON_TEXT_LINE, ret->why, sizeof(ret->why));
+    json_text_show(json, "mend", JSON_TEXT_LINE, ret->mend, sizeof(ret->mend));
 }
 
 json_t *domain_info_to_json(const struct domain_info *info)
@@ -62,31 +50,16 @@ json_t *domain_info_to_json(const struct domain_info *info)
     return json_pack("{s:s, s:s, s:o}", "name", info->name, "uuid", info->uuid, "disks", disks);
 }
 
-/* Copies a string member that must exist, fit, and have no control characters. */
-static int take_text(const json_t *object, const char *key, char *to, size_t cap)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-
-    if (!text || !text[0] || strlen(text) >= cap)
-        return -EPROTO;
-    for (const char *p = text; *p; p++) {
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            return -EPROTO;
-    }
-    memcpy(to, text, strlen(text) + 1);
-    return 0;
-}
-
 static int disk_from_json(const json_t *json, struct domain_disk *d)
 {
     json_int_t size = json_integer_value(json_object_get(json, "size"));
     json_int_t allocated = json_integer_value(json_object_get(json, "allocated"));
     char format[16];
 
-    if (take_text(json, "target", d->target, sizeof(d->target)) < 0 ||
-        take_text(json, "alias", d->alias, sizeof(d->alias)) < 0 ||
-        take_text(json, "path", d->path, sizeof(d->path)) < 0 ||
-        take_text(json, "format", format, sizeof(format)) < 0 ||
+    if (json_text_take(json, "target", JSON_TEXT_LINE, d->target, sizeof(d->target)) < 0 ||
+        json_text_take(json, "alias", JSON_TEXT_LINE, d->alias, sizeof(d->alias)) < 0 ||
+        json_text_take(json, "path", JSON_TEXT_LINE, d->path, sizeof(d->path)) < 0 ||
+        json_text_take(json, "format", JSON_TEXT_LINE, format, sizeof(format)) < 0 ||
         disk_format_parse(format, &d->format) < 0)
         return -EPROTO;
     if (size <= 0 || size > (json_int_t)1 << 50 || allocated < 0 || strchr(d->alias, '/'))
@@ -101,9 +74,9 @@ int domain_info_from_json(const json_t *json, struct domain_info *ret)
     const json_t *disks = json_object_get(json, "disks");
     struct domain_info info = {0};
 
-    if (take_text(json, "name", info.name, sizeof(info.name)) < 0 ||
-        take_text(json, "uuid", info.uuid, sizeof(info.uuid)) < 0 || strlen(info.uuid) != 36 ||
-        strchr(info.name, '/') || !json_is_array(disks) ||
+    if (json_text_take(json, "name", JSON_TEXT_LINE, info.name, sizeof(info.name)) < 0 ||
+        json_text_take(json, "uuid", JSON_TEXT_LINE, info.uuid, sizeof(info.uuid)) < 0 ||
+        strlen(info.uuid) != 36 || strchr(info.name, '/') || !json_is_array(disks) ||
         json_array_size(disks) > LIMIT_DISKS_PER_MOVE)
         return -EPROTO;
     for (size_t i = 0; i < json_array_size(disks); i++) {
@@ -323,16 +296,16 @@ int move_from_document(struct move *m, const char *text, struct error *err)
 {
     json_t *document = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     const json_t *info = json_object_get(document, "info");
-    int r = take_text(document, "peer", m->peer, sizeof(m->peer));
+    int r = json_text_take(document, "peer", JSON_TEXT_LINE, m->peer, sizeof(m->peer));
 
     if (r == 0 && m->finished) /* history: a move refused early may know little of its VM */
-        copy_text(info, "name", m->info.name, sizeof(m->info.name));
+        json_text_show(info, "name", JSON_TEXT_LINE, m->info.name, sizeof(m->info.name));
     else if (r == 0)
         r = domain_info_from_json(info, &m->info);
     if (r == 0) {
         m->persistent = json_is_true(json_object_get(document, "persistent"));
         m->autostart = json_is_true(json_object_get(document, "autostart"));
-        copy_text(document, "boot_id", m->boot_id, sizeof(m->boot_id));
+        json_text_show(document, "boot_id", JSON_TEXT_LINE, m->boot_id, sizeof(m->boot_id));
         m->right.agreed = json_is_true(json_object_get(document, "witness"));
         m->outcome = outcome_from_name(json_string_value(json_object_get(document, "outcome")));
         m->past = json_incref(json_object_get(document, "view"));

@@ -210,8 +210,7 @@ static void show_outcome(struct move_source *ms, unsigned actions)
         move_source_set_outcome(m, MOVE_RUNNING);
     }
     if (ms->sw.state == SOURCE_ABORTED && (actions & SOURCE_JOURNAL_DONE)) {
-        move_source_set_outcome(m, m->rehearsal.verdict == DRILL_OPEN ? MOVE_OUTCOME_ABORTED
-                                                                      : MOVE_OUTCOME_DRILLED);
+        move_source_set_outcome(m, move_outcome_without_commit(m));
         source_domain_rearm(ms);
     }
 }

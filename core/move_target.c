@@ -302,8 +302,7 @@ static void act(struct move_target *mt, unsigned actions)
         if (mt->sw.state == TARGET_RESUMED)
             target_files_adopt(mt);
         else
-            move_target_finish(mt, m->rehearsal.verdict == DRILL_OPEN ? MOVE_OUTCOME_ABORTED
-                                                                      : MOVE_OUTCOME_DRILLED);
+            move_target_finish(mt, move_outcome_without_commit(m));
     }
     if (mt->sw.in_doubt && m->outcome != MOVE_OUTCOME_IN_DOUBT) {
         log_warning(

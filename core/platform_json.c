@@ -2,7 +2,8 @@
 #include "core/platform_json.h"
 
 #include <errno.h>
-#include <string.h>
+
+#include "core/json_text.h"
 
 json_t *platform_to_json(const struct virt_description *d)
 {
@@ -19,19 +20,7 @@ json_t *platform_to_json(const struct virt_description *d)
 }
 
 /* Text that ends up in libvirt's hands or in messages; lines may break in XML. */
-static int take(const json_t *object, const char *key, char *to, size_t cap)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-
-    if (!text || strlen(text) >= cap)
-        return -EPROTO;
-    for (const char *p = text; *p; p++) {
-        if (((unsigned char)*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7f)
-            return -EPROTO;
-    }
-    memcpy(to, text, strlen(text) + 1);
-    return 0;
-}
+enum { TEXT = JSON_TEXT_LINES | JSON_TEXT_OPTIONAL };
 
 static unsigned long version(const json_t *object, const char *key)
 {
@@ -47,17 +36,17 @@ int platform_from_json(const json_t *json, struct virt_host_question *ret)
 
     if (!json)
         return 0;
-    if (take(json, "type", p.type, sizeof(p.type)) < 0 ||
-        take(json, "arch", p.arch, sizeof(p.arch)) < 0 ||
-        take(json, "machine", p.machine, sizeof(p.machine)) < 0 ||
-        take(json, "cpu", p.cpu, sizeof(p.cpu)) < 0 ||
+    if (json_text_take(json, "type", TEXT, p.type, sizeof(p.type)) < 0 ||
+        json_text_take(json, "arch", TEXT, p.arch, sizeof(p.arch)) < 0 ||
+        json_text_take(json, "machine", TEXT, p.machine, sizeof(p.machine)) < 0 ||
+        json_text_take(json, "cpu", TEXT, p.cpu, sizeof(p.cpu)) < 0 ||
         json_array_size(networks) > DOMAIN_NETWORKS_MAX)
         return -EPROTO;
     for (size_t i = 0; i < json_array_size(networks); i++) {
         const json_t *n = json_array_get(networks, i);
 
-        if (take(n, "kind", p.networks[i].kind, sizeof(p.networks[i].kind)) < 0 ||
-            take(n, "name", p.networks[i].name, sizeof(p.networks[i].name)) < 0)
+        if (json_text_take(n, "kind", TEXT, p.networks[i].kind, sizeof(p.networks[i].kind)) < 0 ||
+            json_text_take(n, "name", TEXT, p.networks[i].name, sizeof(p.networks[i].name)) < 0)
             return -EPROTO;
         p.network_count++;
     }

@@ -9,6 +9,7 @@
 #include "core/base/failpoint.h"
 #include "core/base/log.h"
 #include "core/check_source.h"
+#include "core/json_text.h"
 #include "core/move_source.h"
 #include "core/move_source_private.h"
 
@@ -77,15 +78,13 @@ static void predict(struct move_source *ms)
 /* The target's terms of a drill: where its clone may hang. */
 static int take_drill_terms(struct move_source *ms, const json_t *msg, struct error *err)
 {
-    const json_t *terms = json_object_get(msg, "drill");
-    const char *network = json_string_value(json_object_get(terms, "network"));
     struct drill *d = &ms->move->rehearsal;
 
-    if (!network || strlen(network) >= sizeof(d->network))
+    if (json_text_take(json_object_get(msg, "drill"), "network", JSON_TEXT_OPTIONAL, d->network,
+                       sizeof(d->network)) < 0)
         return error_set(err, -ENOTSUP, "start the drill", "install this release of ferry there",
                          "%s knows no drills", ms->move->peer);
-    snprintf(d->network, sizeof(d->network), "%s", network);
-    snprintf(ms->rewrite.drill_network, sizeof(ms->rewrite.drill_network), "%s", network);
+    snprintf(ms->rewrite.drill_network, sizeof(ms->rewrite.drill_network), "%s", d->network);
     snprintf(ms->rewrite.move_id, sizeof(ms->rewrite.move_id), "%s", ms->move->id);
     ms->rewrite.drill = ms->rewritten = true;
     return 0;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/api_handlers.h"
+#include "core/base/macros.h"
 #include "core/http_server.h"
 #include "core/metrics.h"
 #include "core/status_page_html.h" /* made from status_page.html */
@@ -27,7 +28,7 @@ static bool is_loopback_host(const char *host)
 {
     static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
 
-    for (size_t i = 0; host && i < sizeof(names) / sizeof(names[0]); i++) {
+    for (size_t i = 0; host && i < ARRAY_SIZE(names); i++) {
         size_t len = strlen(names[i]);
 
         if (strncmp(host, names[i], len) == 0 && (!host[len] || host[len] == ':'))

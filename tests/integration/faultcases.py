@@ -17,8 +17,7 @@ from ferrylab import (Failed, booted_anew, expect, expect_disks_only, expect_not
                       wait_finished)
 from lablib import witness
 
-# Few writes: QEMU 7.2 may die when its mirror does under one, and nothing helps a ferryd that is killed (reliability.md).
-LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 10}
+LIKE = ferrylab.QUIET_GUEST
 SLOW_MBIT = 60
 FAST_MBIT = 1000
 STALL_S = 20

@@ -16,7 +16,7 @@ import ferrylab
 from ferrylab import (CONFIG, CONTROL_SOCKET, built, expect, expect_equal, expect_moved, expect_stayed, expect_words,
                       until, wait_finished)
 
-LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
+LIKE = ferrylab.SMALL_GUEST
 COMMANDS = ("move", "drill", "evacuate", "check", "list", "show", "watch", "cancel", "switchover", "resolve", "bwlimit", "link",
             "peers", "identity")
 SAMPLE = re.compile(r'^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-z_]+="[^"\n]*"(,[a-z_]+="[^"\n]*")*\})? -?[0-9.e+]+( [0-9]+)?$')

@@ -11,7 +11,7 @@ import ferrylab
 from ferrylab import (expect, expect_equal, expect_moved, expect_stayed, expect_words, until, wait_finished)
 
 CONF = {"link.outage_limit_s": 12, "link.stripe_timeout_s": 2}
-LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
+LIKE = ferrylab.SMALL_GUEST
 
 
 def view(bed, move_id):

@@ -16,7 +16,7 @@ from benchlib.linkload import Load, rate_mbit
 from ferrylab import (CONFIG, CONTROL_SOCKET, Failed, expect, expect_equal, expect_moved, expect_words, until,
                       wait_finished)
 
-SMALL = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
+SMALL = ferrylab.SMALL_GUEST
 LOAD_LIMIT_S = 120
 
 

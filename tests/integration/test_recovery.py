@@ -12,8 +12,7 @@ import ferrylab
 from ferrylab import (NeverTwo, booted_anew, expect, expect_equal, expect_moved, expect_nothing_at, expect_stayed,
                       old_disks, until, wait_finished)
 
-# Few writes: QEMU 7.2 may die when its mirror does under one, and nothing helps a ferryd that is killed (reliability.md).
-LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 10}
+LIKE = ferrylab.QUIET_GUEST
 SLOW_MBIT = 60
 FAST_MBIT = 1000
 

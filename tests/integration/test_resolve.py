@@ -13,8 +13,7 @@ from ferrylab import (CONTROL_SOCKET, NeverTwo, expect, expect_disks_only, expec
 from lablib.verify import beating  # found through ferrylab
 
 CONF = {"link.outage_limit_s": 1, "link.stripe_timeout_s": 2}
-# Few writes: QEMU 7.2 may die when its mirror does under one, and nothing helps a ferryd that is killed (reliability.md).
-LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 10}
+LIKE = ferrylab.QUIET_GUEST
 
 
 def running(guest):

@@ -17,7 +17,7 @@ import ferrylab
 from ferrylab import (NeverTwo, expect, expect_equal, expect_moved, expect_stayed, until, wait_finished)
 
 CONF = {"link.outage_limit_s": 1, "link.stripe_timeout_s": 2}
-LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
+LIKE = ferrylab.SMALL_GUEST
 REPETITIONS = 5
 STOCK_REPETITIONS = 2
 

@@ -15,8 +15,7 @@ from ferrylab import (CONTROL_SOCKET, NeverTwo, expect, expect_committed, expect
 from lablib.third_site import ThirdSite  # found through ferrylab
 
 CONF = {"link.outage_limit_s": 2, "link.stripe_timeout_s": 4, **ThirdSite.settings()}
-# Few writes: QEMU 7.2 may die when its mirror does under one, and nothing helps a ferryd that is killed (reliability.md).
-LIKE = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 10}
+LIKE = ferrylab.QUIET_GUEST
 BOTH = ("site-a", "site-b")
 
 

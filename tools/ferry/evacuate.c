@@ -4,10 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "tools/ferry/invocation.h"
+#include "tools/ferry/progress.h"
 
 static const char ADDRESS[] = "/v1/evacuation";
 
@@ -36,14 +35,11 @@ static json_t *words(const char *text)
 
 static void show_line(const json_t *e)
 {
-    int eta = number(e, "eta_s"), n, columns;
-    struct winsize w = {0};
+    int eta = number(e, "eta_s"), n;
     char line[1024];
     json_t *vm;
     size_t i;
 
-    if (!isatty(STDOUT_FILENO))
-        return;
     n = snprintf(line, sizeof(line), "%s: %d moved, %d waiting, %d stay",
                  invocation_member(e, "state"), number(e, "moved"), number(e, "waiting"),
                  number(e, "stay"));
@@ -55,9 +51,8 @@ static void show_line(const json_t *e)
             n += snprintf(line + n, sizeof(line) - (size_t)n, "  %.60s %s",
                           invocation_member(vm, "domain"), invocation_member(vm, "phase"));
     }
-    columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
-    printf("\r\033[K%.*s", n < columns ? n : columns - 1, line);
-    fflush(stdout);
+    progress_begin();
+    progress_line(line);
 }
 
 static void print_report(const json_t *e)
@@ -66,8 +61,7 @@ static void print_report(const json_t *e)
     json_t *vm;
     size_t i;
 
-    if (isatty(STDOUT_FILENO))
-        printf("\r\033[K");
+    progress_end();
     if (plan)
         printf("The plan, %d at a time; nothing is moved. In all about %d s.\n", number(e, "jobs"),
                number(e, "eta_s"));

@@ -110,12 +110,23 @@ void progress_begin(void)
     drawn = 0;
 }
 
-void progress_show(const json_t *move)
+void progress_line(const char *line)
 {
     struct winsize w = {0};
+    int columns;
+
+    if (!isatty(STDOUT_FILENO))
+        return;
+    columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
+    printf("%.*s\n", columns - 1, line);
+    fflush(stdout);
+    drawn++;
+}
+
+void progress_show(const json_t *move)
+{
     char bar[BAR_CELLS + 1], rate[16], eta[32], more[160], line[512];
     double share = share_done(move);
-    int columns, n;
 
     if (!isatty(STDOUT_FILENO))
         return;
@@ -124,13 +135,10 @@ void progress_show(const json_t *move)
     bar[BAR_CELLS] = '\0';
     eta_text(number(move, NULL, "eta_s"), eta);
     detail(move, more, sizeof(more));
-    n = snprintf(line, sizeof(line), "%s -> %s  %-9s [%s] %3.0f%%  %s/s  ETA %s  %s",
-                 text(move, "domain"), text(move, "to"), stage(move), bar, share * 100,
-                 size(number(move, "link", "bytes_per_s"), rate), eta, more);
-    columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
-    printf("%.*s\n", MIN(n, columns - 1), line);
-    fflush(stdout);
-    drawn++;
+    snprintf(line, sizeof(line), "%s -> %s  %-9s [%s] %3.0f%%  %s/s  ETA %s  %s",
+             text(move, "domain"), text(move, "to"), stage(move), bar, share * 100,
+             size(number(move, "link", "bytes_per_s"), rate), eta, more);
+    progress_line(line);
 }
 
 void progress_end(void)

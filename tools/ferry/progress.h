@@ -7,9 +7,12 @@
 
 #include <jansson.h>
 
-/* A new picture begins in the place of the last one: a line a move. No-op, like the next, unless standard output is a
+/* A new picture begins in the place of the last one: a line a move. No-op, like the next ones, unless standard output is a
  * terminal. */
 void progress_begin(void);
+/* A line of it, cut to the terminal's width. */
+void progress_line(const char *line);
+/* The same, of a move. */
 void progress_show(const json_t *move);
 /* Removes the live display. */
 void progress_end(void);
