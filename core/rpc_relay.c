@@ -101,7 +101,7 @@ static void pump_to_stream(struct rpc_relay *r)
 
     while ((n = MIN(buffer_len(b), stream_room(r->stream))) > 0) {
         if (stream_write(r->stream, buffer_data(b), n) < 0) {
-            end(r, -EPIPE, "the link refused bytes");
+            end(r, -ECONNRESET, "the link refused bytes");
             return;
         }
         buffer_consume(b, n);
@@ -118,7 +118,7 @@ static bool pump_to_socket(struct rpc_relay *r)
         if (n == -EAGAIN)
             return false;
         if (n < 0) {
-            end(r, (int)n, "the local libvirtd closed the connection");
+            end(r, -EPIPE, "the local libvirtd closed the connection");
             return true;
         }
         buffer_consume(b, (size_t)n);
@@ -148,7 +148,7 @@ static void on_socket_readable(void *user)
     if (n == -EAGAIN)
         return;
     if (n <= 0) {
-        end(r, n ? (int)n : -ECONNRESET, "the local libvirtd closed the connection");
+        end(r, -EPIPE, "the local libvirtd closed the connection");
         return;
     }
     res = rpc_tap_feed(r->outbound.tap, chunk, (size_t)n);

@@ -22,7 +22,8 @@ struct rpc_relay_ops {
     /* A frame on its way to the link / to the local libvirtd. */
     enum rpc_verdict (*on_outbound)(void *user, const struct rpc_frame *frame);
     enum rpc_verdict (*on_inbound)(void *user, const struct rpc_frame *frame);
-    /* The local libvirtd closed, or the stream ended or broke, or a frame was malformed. Once. */
+    /* -EPIPE: the local libvirtd closed; else the stream ended or broke, or a frame was malformed, and
+     * the socket is open until the relay is freed. Once. */
     void (*on_ended)(void *user, const struct error *why);
 };
 

@@ -70,8 +70,18 @@ static void close_ended_rpc(void *arg)
 static void on_rpc_ended(void *user, const struct error *why)
 {
     struct move_source *ms = user;
+    struct error lost = {0};
 
-    (void)why; /* libvirt's call returns with the consequence, the target with the cause */
+    if (why->code != -EPIPE && ms->sw.state == SOURCE_MOVING && ms->migrating) {
+        /* libvirt here does not know it yet, and would end QEMU's mirrors while the guest writes. */
+        error_set(&lost, why->code, "move the VM",
+                  "see libvirtd's log there, then start the move again",
+                  "libvirt's connection to %s: %s", ms->move->peer, why->why);
+        ms->reason_is_libvirts = true;
+        move_source_fail(ms, &lost);
+        return;
+    }
+    /* What it was is told by libvirt's call, which returns with the consequence, and by the target. */
     ms->move->pending++;
     service_defer(ms->service, close_ended_rpc, ms->move);
 }
