@@ -13,7 +13,7 @@
 #include "core/move.h"
 #include "core/move_source.h"
 
-enum { TICK_MS = 250, PROBE_S = 3, JOBS_DEFAULT = 2 };
+enum { TICK_MS = 250, PLAN_PROBE_S = 3, PROBE_S = 1, JOBS_DEFAULT = 2 };
 
 enum state { PLANNING, PLANNED, RUNNING, STOPPED, DONE };
 
@@ -336,7 +336,8 @@ int evacuation_start(struct service *s, const json_t *wishes, struct error *err)
     uv_timer_init(s->loop, &e->tick);
     e->tick.data = e;
     uv_timer_start(&e->tick, on_tick, TICK_MS, TICK_MS);
-    e->probing = link_probe_start(s->probes, e->plan.sites[0], PROBE_S, &ignored) == 0;
+    e->probing = link_probe_start(s->probes, e->plan.sites[0],
+                                 e->dry_run ? PLAN_PROBE_S : PROBE_S, &ignored) == 0;
     e->pending++;
     virt_list_running(s->virt, on_listed, e);
     log_info("evacuation%s: to %s%s, %u at a time", e->dry_run ? " (a plan only)" : "",

@@ -30,7 +30,7 @@ METRICS = (
 COPY_BYTES = 2**20
 
 
-def _wire_bytes(line):
+def wire_bytes(line):
     stats = line.stats()
     return stats["a_to_b"]["bytes"] + stats["b_to_a"]["bytes"]
 
@@ -46,7 +46,7 @@ class _CopyStart(threading.Thread):
 
     def run(self):
         while not self.ended.wait(0.05):
-            if _wire_bytes(self.guest.lab.line) - self.wire < COPY_BYTES:
+            if wire_bytes(self.guest.lab.line) - self.wire < COPY_BYTES:
                 continue
             try:
                 witness.ask(self.source, self.guest.name, "reset")
@@ -70,7 +70,7 @@ def measure_move(guest, mover, time_limit_s, seen=None):
     time.sleep(SETTLE_S)
     watch = Watch(lab, guest.name)
     watch.start()
-    wire = _wire_bytes(lab.line)
+    wire = wire_bytes(lab.line)
     copy = _CopyStart(guest, source, wire)
     copy.start()
     start = time.monotonic()
@@ -84,7 +84,7 @@ def measure_move(guest, mover, time_limit_s, seen=None):
     if seen is not None:
         seen.update(start=start, copy=copy.time or start, beats=beats, source=source.name)
     stats = guest.ask("stats")["writes"]
-    result["wire_mib"] = (_wire_bytes(lab.line) - wire) / 2**20
+    result["wire_mib"] = (wire_bytes(lab.line) - wire) / 2**20
     result["writes_per_s"] = write_rate(beats, source.name, copy.time or start)
     for key in ("p50", "p99", "max"):
         result[f"write_{key}_ms"] = stats[f"{key}_us"] / 1000
