@@ -21,6 +21,8 @@ struct evacuation {
     struct service *service;
     enum state state;
     bool dry_run, stop_wanted, listed, probing;
+    bool interrupted;   /* by a restart of ferryd, and not planned since */
+    json_t *wishes;     /* as asked for; owned */
     unsigned described; /* of the plan's VMs */
     unsigned pending;   /* libvirt's answers under way */
     int64_t started_ms; /* wall clock */
@@ -43,11 +45,30 @@ static const char *state_name(enum state state)
     return names[state];
 }
 
+static void remember(const struct evacuation *e)
+{
+    struct journal_record record = {.id = "evacuation",
+                                    .role = JOURNAL_EVACUATION,
+                                    .finished = e->state == DONE,
+                                    .created_ms = e->started_ms};
+    json_t *document =
+        json_pack("{s:I, s:O}", "started_ms", (json_int_t)e->started_ms, "wishes", e->wishes);
+
+    snprintf(record.state, sizeof(record.state), "%s", state_name(e->state));
+    record.document = json_dumps(document, JSON_COMPACT);
+    if (!record.document || journal_put(e->service->journal, &record, NULL, NULL) < 0)
+        abort(); /* see virt_call_new() */
+    free(record.document);
+    json_decref(document);
+}
+
 static void set_state(struct evacuation *e, enum state state)
 {
     log_info("evacuation: %s -> %s", state_name(e->state), state_name(state));
     e->state = state;
     e->ended_ns = state == RUNNING ? 0 : clock_now_ns();
+    if (!e->dry_run)
+        remember(e);
 }
 
 bool evacuation_is_under_way(const struct service *s)
@@ -298,7 +319,10 @@ static int read_wishes(struct evacuation *e, const json_t *wishes, struct error 
 
 static void on_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    struct evacuation *e = handle->data;
+
+    json_decref(e->wishes);
+    free(e);
 }
 
 void evacuation_free(struct service *s)
@@ -309,16 +333,61 @@ void evacuation_free(struct service *s)
         uv_close((uv_handle_t *)&e->tick, on_closed);
 }
 
-int evacuation_start(struct service *s, const json_t *wishes, struct error *err)
+static int evacuation_new(struct service *s, const json_t *wishes, struct evacuation **ret,
+                          struct error *err)
 {
     struct evacuation *e = calloc(1, sizeof(*e));
-    struct error ignored;
     int r;
 
-    if (!e)
+    if (!e || !(e->wishes = json_deep_copy(wishes))) {
+        free(e);
         return error_set(err, -ENOMEM, "evacuate", NULL, "out of memory");
+    }
     e->service = s;
     r = read_wishes(e, wishes, err);
+    if (r < 0) {
+        json_decref(e->wishes);
+        free(e);
+        return r;
+    }
+    *ret = e;
+    return 0;
+}
+
+/* The site's, from here on. */
+static void adopt(struct evacuation *e)
+{
+    struct service *s = e->service;
+
+    evacuation_free(s);
+    s->evacuation = e;
+    uv_timer_init(s->loop, &e->tick);
+    e->tick.data = e;
+    uv_timer_start(&e->tick, on_tick, TICK_MS, TICK_MS);
+}
+
+static void begin_planning(struct evacuation *e)
+{
+    struct service *s = e->service;
+    struct error ignored;
+
+    e->started_ms = clock_wall_ms();
+    e->started_ns = clock_now_ns();
+    e->probing = link_probe_start(s->probes, e->plan.sites[0], e->dry_run ? PLAN_PROBE_S : PROBE_S,
+                                  &ignored) == 0;
+    e->pending++;
+    virt_list_running(s->virt, on_listed, e);
+    log_info("evacuation%s: to %s%s, %u at a time", e->dry_run ? " (a plan only)" : "",
+             e->plan.sites[0], e->plan.site_count > 1 ? " and others" : "", e->plan.jobs);
+    if (!e->dry_run)
+        remember(e);
+}
+
+int evacuation_start(struct service *s, const json_t *wishes, struct error *err)
+{
+    struct evacuation *e = NULL;
+    int r = evacuation_new(s, wishes, &e, err);
+
     if (r == 0 && s->evacuation && s->evacuation->state <= STOPPED &&
         s->evacuation->state != PLANNED)
         r = error_set(err, -EBUSY, "evacuate", "see `ferry evacuate --show`; --resume or --stop it",
@@ -326,22 +395,29 @@ int evacuation_start(struct service *s, const json_t *wishes, struct error *err)
     if (r == 0 && evacuation_is_busy(s))
         r = error_set(err, -EBUSY, "evacuate", "try again", "libvirt still answers the last one");
     if (r < 0) {
+        if (e)
+            json_decref(e->wishes);
         free(e);
         return r;
     }
-    evacuation_free(s);
-    s->evacuation = e;
-    e->started_ms = clock_wall_ms();
-    e->started_ns = clock_now_ns();
-    uv_timer_init(s->loop, &e->tick);
-    e->tick.data = e;
-    uv_timer_start(&e->tick, on_tick, TICK_MS, TICK_MS);
-    e->probing = link_probe_start(s->probes, e->plan.sites[0],
-                                 e->dry_run ? PLAN_PROBE_S : PROBE_S, &ignored) == 0;
-    e->pending++;
-    virt_list_running(s->virt, on_listed, e);
-    log_info("evacuation%s: to %s%s, %u at a time", e->dry_run ? " (a plan only)" : "",
-             e->plan.sites[0], e->plan.site_count > 1 ? " and others" : "", e->plan.jobs);
+    adopt(e);
+    begin_planning(e);
+    return 0;
+}
+
+int evacuation_recover(struct service *s, const json_t *document, struct error *err)
+{
+    struct evacuation *e = NULL;
+    int r = evacuation_new(s, json_object_get(document, "wishes"), &e, err);
+
+    if (r < 0)
+        return r;
+    e->state = STOPPED;
+    e->interrupted = true;
+    e->started_ms = json_integer_value(json_object_get(document, "started_ms"));
+    e->started_ns = e->ended_ns = clock_now_ns();
+    adopt(e);
+    log_warning("evacuation: found unfinished; `ferry evacuate --resume` plans what is left");
     return 0;
 }
 
@@ -362,8 +438,15 @@ int evacuation_resume(struct service *s, struct error *err)
     if (!e || e->dry_run || error_is_set(&e->err) ||
         (e->state != STOPPED && e->state != DONE && !(e->state == RUNNING && e->stop_wanted)))
         return error_set(err, -EBUSY, "resume the evacuation", "ferry evacuate --to SITE",
-                         "none was stopped here since ferryd's start");
+                         "none was stopped here");
     e->stop_wanted = false;
+    if (e->interrupted) {
+        e->interrupted = false;
+        e->state = PLANNING;
+        e->ended_ns = 0;
+        begin_planning(e);
+        return 0;
+    }
     evacuation_retry(&e->plan);
     if (e->state != RUNNING)
         set_state(e, RUNNING);
@@ -411,6 +494,8 @@ json_t *evacuation_to_json(struct service *s)
                      (int)evacuation_count(&e->plan, VM_WAITING), "stay",
                      (int)evacuation_count(&e->plan, VM_STAYS), "in_doubt",
                      (int)evacuation_count(&e->plan, VM_IN_DOUBT), "vms", vms);
+    if (e->interrupted)
+        json_object_set_new(view, "interrupted", json_true());
     if (error_is_set(&e->err))
         json_object_set_new(view, "error", error_to_json(&e->err));
     return view;

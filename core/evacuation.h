@@ -5,10 +5,10 @@
  *   PLANNING -> RUNNING -> DONE
  *      |           |  ^
  *      v      stop v  | resume
- *    PLANNED     STOPPED (when the moves under way have ended)
+ *    PLANNED     STOPPED (when the moves under way have ended; or by a restart of ferryd)
  *
- * One at a time; the last one is remembered until the next. It is not journalled: after a restart of ferryd, what has
- * gone is gone, and the same command does the rest.
+ * One at a time; the last one is remembered until the next. What was asked for is journalled: one that a restart of
+ * ferryd interrupts is stopped then, and plans anew what is left when it is resumed.
  *
  * Thread: the loop thread.
  */
@@ -32,5 +32,8 @@ bool evacuation_is_under_way(const struct service *s);
 /* Whether libvirt's answers are still to come; with the service's end nothing new begins. */
 bool evacuation_is_busy(const struct service *s);
 void evacuation_free(struct service *s);
+
+/* At start-up, from the journal's record of one that had not ended. */
+int evacuation_recover(struct service *s, const json_t *document, struct error *err);
 
 #endif

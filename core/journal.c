@@ -12,7 +12,7 @@
 #include "core/base/macros.h"
 #include "core/worker.h"
 
-enum { SCHEMA_VERSION = 1 };
+enum { SCHEMA_VERSION = 2 };
 
 struct journal {
     sqlite3 *db;
@@ -36,8 +36,11 @@ static const char SCHEMA[] =
     " id TEXT NOT NULL, role INTEGER NOT NULL, state TEXT NOT NULL,"
     " finished INTEGER NOT NULL, created_ms INTEGER NOT NULL, document TEXT NOT NULL,"
     " PRIMARY KEY(id, role)) WITHOUT ROWID;"
-    "PRAGMA user_version = 1;"
+    "PRAGMA user_version = 2;"
     "COMMIT;";
+
+/* From 1, which knew no evacuations. */
+static const char UPGRADE[] = "PRAGMA user_version = 2;";
 
 static int schema_version(sqlite3 *db)
 {
@@ -123,7 +126,8 @@ static int prepare_schema(sqlite3 *db, const char *path, struct error *err)
                          "run the ferry release that wrote it, or newer",
                          "%s has schema %d, this ferryd knows up to %d", path, version,
                          SCHEMA_VERSION);
-    if (version == 0 && sqlite3_exec(db, SCHEMA, NULL, NULL, NULL) != SQLITE_OK)
+    if (version < SCHEMA_VERSION &&
+        sqlite3_exec(db, version ? UPGRADE : SCHEMA, NULL, NULL, NULL) != SQLITE_OK)
         return fault(db, path, err);
     /* Takes the exclusive lock now, so that a second ferryd on the same state fails at its start. */
     if (sqlite3_exec(db, "BEGIN IMMEDIATE; COMMIT;", NULL, NULL, NULL) != SQLITE_OK)
@@ -204,7 +208,7 @@ static int read_row(sqlite3_stmt *stmt, struct journal_record *ret)
 {
     memset(ret, 0, sizeof(*ret));
     snprintf(ret->id, sizeof(ret->id), "%s", (const char *)sqlite3_column_text(stmt, 0));
-    ret->role = sqlite3_column_int(stmt, 1) ? JOURNAL_TARGET : JOURNAL_SOURCE;
+    ret->role = (enum journal_role)sqlite3_column_int(stmt, 1);
     snprintf(ret->state, sizeof(ret->state), "%s", (const char *)sqlite3_column_text(stmt, 2));
     ret->finished = sqlite3_column_int(stmt, 3);
     ret->created_ms = sqlite3_column_int64(stmt, 4);

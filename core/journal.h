@@ -2,7 +2,8 @@
 /*
  * The journal: what this site has promised, in SQLite (WAL, synchronous=FULL), off the loop thread.
  *
- * One row a move: its role here, its state, and a JSON document with what recovery and history need.
+ * One row a move: its role here, its state, and a JSON document with what recovery and history need; and one for
+ * the evacuation of this host.
  * A write has happened, and survives a power failure, when its callback runs. A write that fails (a full
  * or broken disk, a failed fsync) stops the daemon with status 70: a site that cannot remember its
  * promises must not make any. Whether that last write is there after the restart is not known; the
@@ -21,7 +22,11 @@ struct journal;
 
 enum { JOURNAL_ID_BYTES = 40, JOURNAL_STATE_BYTES = 24 };
 
-enum journal_role { JOURNAL_SOURCE = 0, JOURNAL_TARGET = 1 };
+enum journal_role {
+    JOURNAL_SOURCE = 0,
+    JOURNAL_TARGET = 1,
+    JOURNAL_EVACUATION = 2, /* since schema 2 */
+};
 
 struct journal_record {
     char id[JOURNAL_ID_BYTES];

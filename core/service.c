@@ -219,10 +219,29 @@ static const struct virt_ops virt_ops = {
 
 /* --- recovery ------------------------------------------------------------------------------ */
 
+/* Without it nothing is lost but the operator's wish: whatever is wrong with it, ferryd starts. */
+static void recover_evacuation(struct service *s, const struct journal_record *record)
+{
+    json_t *document = json_loads(record->document, 0, NULL);
+    struct error err = {0};
+    char line[1024];
+
+    if (!record->finished && evacuation_recover(s, document, &err) < 0)
+        log_error("the evacuation that was under way is forgotten: %s",
+                  error_line(&err, line, sizeof(line)));
+    json_decref(document);
+}
+
 static int recover_record(struct service *s, const struct journal_record *record, struct error *err)
 {
     struct move *m;
-    int r = move_new(s, record->role, record->id, "?", &m, err);
+    int r;
+
+    if (record->role == JOURNAL_EVACUATION) {
+        recover_evacuation(s, record);
+        return 0;
+    }
+    r = move_new(s, record->role, record->id, "?", &m, err);
 
     if (r < 0)
         return r;

@@ -31,7 +31,7 @@ def view(bed):
 
 
 def moved(bed):
-    return [vm["domain"] for vm in view(bed)["vms"] if vm["state"] == "moved"]
+    return [vm["domain"] for vm in view(bed).get("vms", ()) if vm["state"] == "moved"]
 
 
 def plan(bed):
@@ -87,5 +87,30 @@ def full_target(bed):
             guest.stop()
 
 
+def interrupted(bed):
+    """ferryd is killed in the middle: it says so, and goes on with what is left when it is told to"""
+    guests = [bed.guest(name, **LIKE) for name in NAMES[:3]]
+    child = start(bed, "--to", "site-b", "--jobs", "1")
+    until(lambda: moved(bed), lambda: f"nothing moves: {view(bed)}")
+    bed.kill("site-a")
+    end(child)
+    bed.start("site-a")
+    until(lambda: all(move["finished"] for move in bed.moves("site-a")), "the move under way does not end")
+    found = bed.ferry("site-a", "evacuate", "--show")
+    expect_equal((found.status, found.document()["state"], found.document()["interrupted"]), (1, "stopped", True),
+                 f"after the restart ({found})")
+    words = bed.ferry("site-a", "evacuate", "--show", as_json=False)
+    expect_words(words.out, ["A restart of ferryd interrupted it", "--resume"], "the words for it")
+    busy = bed.ferry("site-a", "evacuate", "--to", "site-b")
+    expect(busy.status != 0, "a second evacuation beside one that was interrupted")
+    result = bed.ferry("site-a", "evacuate", "--resume")
+    expect_equal((result.status, result.document()["state"], result.document()["stay"]), (0, "done", 0), f"{result}")
+    for guest in guests:
+        expect_well(guest, "site-b")
+    bed.kill("site-a")
+    bed.start("site-a")
+    expect(bed.ferry("site-a", "evacuate", "--show").status != 0, "an evacuation that has ended is remembered")
+
+
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("evacuate", [plan, full_target]))
+    sys.exit(ferrylab.run("evacuate", [plan, full_target, interrupted]))

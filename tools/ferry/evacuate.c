@@ -69,6 +69,11 @@ static void print_report(const json_t *e)
         printf("evacuation %s: %d moved, %d waiting, %d stay, %d in doubt, in %.0f s\n",
                invocation_member(e, "state"), number(e, "moved"), number(e, "waiting"),
                number(e, "stay"), number(e, "in_doubt"), seconds(e, "total_ms"));
+    if (json_is_true(json_object_get(e, "interrupted"))) {
+        printf("A restart of ferryd interrupted it: `ferry evacuate --resume` plans what is left, "
+               "and goes on.\n");
+        return;
+    }
     printf("%-20s %-10s %-12s %-10s %-10s %s\n", "VM", "STATE", "TO", "PREDICTED", "DOWNTIME",
            "WHY");
     json_array_foreach(json_object_get(e, "vms"), i, vm)
@@ -101,6 +106,8 @@ static int status_of(const json_t *e)
         return 0;
     if (number(e, "in_doubt") > 0)
         return EXIT_IN_DOUBT;
+    if (json_is_true(json_object_get(e, "interrupted")))
+        return EXIT_FAILED;
     return number(e, "stay") + number(e, "waiting") > 0 ? EXIT_FAILED : 0;
 }
 
