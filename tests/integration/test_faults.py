@@ -29,6 +29,7 @@ JOURNAL = "/var/lib/ferry"
 
 def disk_full(bed, _):
     """The target's file system fills up during the copy."""
+    bed.guest(**faultcases.LIKE)  # an earlier case may have left it where the images are about to be hidden
     with ferrylab.small_images(bed, "site-b", 120):
         case = Case(bed, "copying")
         with Watch(bed, case.guest.name):
@@ -45,6 +46,7 @@ def disk_full(bed, _):
 
 def disk_fails(bed, _):
     """The target's disk answers with EIO from some moment of the copy on."""
+    bed.guest(**faultcases.LIKE)
     with ferrylab.brittle_images(bed, "site-b", 300) as break_it:
         case = Case(bed, "copying")
         with Watch(bed, case.guest.name):
