@@ -445,11 +445,8 @@ static void on_described(void *user, const struct error *err, const struct virt_
         abort(); /* see virt_call_new() */
     *c->vm = *d;
     describe_vm(c);
-    if (move_of_domain(c->service, d->info.name, d->info.uuid, NULL)) {
-        error_set(&why, -EBUSY, "start a move", "see `ferry list`",
-                  "another move of %s is not finished", d->info.name);
+    if (move_domain_is_free(c->service, d->info.name, d->info.uuid, NULL, &why) < 0)
         check_fail(&c->report, "jobs", &why);
-    }
     if (move_source_may_use(c->service, c->peer, false, &peer, &why) < 0)
         fail_and_finish(c, peer ? "permission" : "peer", &why);
     else
@@ -487,9 +484,14 @@ int check_start(struct service *s, const char *domain, const char *peer, const c
     uv_timer_init(s->loop, &c->tick);
     c->tick.data = c;
     uv_timer_start(&c->tick, on_tick, TICK_MS, TICK_MS);
+    *ret_id = c->id;
+    /* libvirt would not answer questions about a copy that is being received. */
+    if (move_domain_is_free(s, domain, domain, NULL, err) < 0) {
+        fail_and_finish(c, "jobs", err);
+        return 0;
+    }
     c->pending++;
     virt_describe(s->virt, domain, on_described, c);
-    *ret_id = c->id;
     return 0;
 }
 

@@ -153,6 +153,15 @@ struct move *move_of_domain(struct service *s, const char *name, const char *uui
     return NULL;
 }
 
+int move_domain_is_free(struct service *s, const char *name, const char *uuid,
+                        const struct move *except, struct error *err)
+{
+    if (!move_of_domain(s, name, uuid, except))
+        return 0;
+    return error_set(err, -EBUSY, "start a move", "see `ferry list`",
+                     "another move of %s is not finished", name);
+}
+
 unsigned move_count_running(struct service *s)
 {
     struct move *m;

@@ -121,6 +121,9 @@ struct move *move_lookup(struct service *s, const char *id);
 /* The unfinished move of a domain (by UUID or name), except @except; NULL: none. */
 struct move *move_of_domain(struct service *s, const char *name, const char *uuid,
                             const struct move *except);
+/* 0, or -EBUSY: there is one. */
+int move_domain_is_free(struct service *s, const char *name, const char *uuid,
+                        const struct move *except, struct error *err);
 unsigned move_count_running(struct service *s);
 
 /* Forward only; logs. */

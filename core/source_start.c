@@ -86,9 +86,9 @@ static int preflight(struct move_source *ms, const struct virt_description *d, s
 
     if (r < 0)
         return r;
-    if (move_of_domain(ms->service, d->info.name, d->info.uuid, m))
-        return error_set(err, -EBUSY, "start a move", "see `ferry list`",
-                         "another move of %s is not finished", d->info.name);
+    r = move_domain_is_free(ms->service, d->info.name, d->info.uuid, m, err);
+    if (r < 0)
+        return r;
     if (check_first_failure(&d->report, err)) /* a job of libvirt's may be that move's */
         return err->code;
     m->info = d->info;
@@ -144,6 +144,11 @@ int move_source_start(struct service *s, const char *domain, const char *peer,
         return r;
     }
     (*ret)->source->sw.drill = (*ret)->drill;
+    /* libvirt would not answer questions about a copy that is being received. */
+    if (move_domain_is_free(s, domain, domain, *ret, err) < 0) {
+        move_source_refuse((*ret)->source, err);
+        return 0;
+    }
     (*ret)->pending++;
     virt_describe(s->virt, domain, on_described, (*ret)->source);
     return 0;
