@@ -2,7 +2,7 @@
 /*
  * The commit protocol under every interleaving, to a depth, and under seeded chaos beyond it.
  *
- * The world and its laws are in switchover_world.h. A search visits every world that can be reached with
+ * The world and its laws are in switchover/. A search visits every world that can be reached with
  * a budget of faults; that is its depth: so many crashes, losses, reboots, deaths of a copy, doubled
  * words, operator's words, in any order and at any moment between any two steps of either side. Delay
  * and overtaking of words cost nothing. The budgets are listed below.
@@ -29,7 +29,7 @@
 
 #include "core/base/macros.h"
 #include "core/base/random.h"
-#include "tests/engine/switchover_world.h"
+#include "tests/engine/switchover/world.h"
 
 /* Faults are over: everything must settle. */
 static const char *settle(struct world *w)

@@ -1,0 +1,635 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Everything that can happen, one by one: see world.h. */
+#include <string.h>
+
+#include "tests/engine/switchover/laws.h"
+
+/* --- one by one ---------------------------------------------------------------------------- */
+
+static void make_durable_at_source(struct world *w)
+{
+    unsigned record = world_take(&w->source_puts);
+
+    w->source_journal = (uint8_t)record;
+    if (record == SJ_COMMIT && w->bug != BUG_COMMIT_BEFORE_DURABLE)
+        source_event(w, SOURCE_ON_COMMIT_JOURNALLED);
+    if (record == SJ_RESTORE || record == SJ_ABORT)
+        source_event(w, SOURCE_ON_ABORT_JOURNALLED);
+    if (record == SJ_RESTORE && w->bug == BUG_KEPT_UNHEARD)
+        source_event(w, (enum switchover_source_event)(SOURCE_ON_RIGHT + RIGHT_KEPT));
+}
+
+static void make_durable_at_target(struct world *w)
+{
+    unsigned record = world_take(&w->target_puts);
+
+    w->target_journal = (uint8_t)record;
+    if (record == TARGET_PREPARED && w->bug != BUG_PREPARED_BEFORE_DURABLE)
+        target_event(w, TARGET_ON_PREPARED_JOURNALLED);
+    if (record == TARGET_COMMITTING)
+        target_event(w, TARGET_ON_COMMITTED_JOURNALLED);
+    if (record == TARGET_ABORTING)
+        target_event(w, TARGET_ON_ABORT_JOURNALLED);
+}
+
+static void check_source(struct world *w)
+{
+    static const enum switchover_source_event words[] = {
+        [COPY_RUNNING] = SOURCE_ON_DOMAIN_RUNNING,
+        [COPY_PAUSED] = SOURCE_ON_DOMAIN_PAUSED,
+        [COPY_SUSPENDED] = SOURCE_ON_DOMAIN_SUSPENDED,
+        [COPY_ENDED] = SOURCE_ON_DOMAIN_ENDED,
+        [COPY_OFF] = SOURCE_ON_DOMAIN_OFF,
+        [COPY_GONE] = SOURCE_ON_DOMAIN_GONE,
+    };
+    enum switchover_source_event e = words[w->source_copy];
+
+    w->check_source = 0;
+    if (w->bug == BUG_OFF_IS_GONE && e == SOURCE_ON_DOMAIN_OFF)
+        e = SOURCE_ON_DOMAIN_GONE;
+    if (w->bug == BUG_SUSPENDED_IS_PAUSED && e == SOURCE_ON_DOMAIN_SUSPENDED)
+        e = SOURCE_ON_DOMAIN_PAUSED;
+    source_event(w, e);
+}
+
+static void resume_target(struct world *w)
+{
+    w->resume_target = 0;
+    if (w->target_copy == COPY_PAUSED) {
+        w->target_copy = COPY_RUNNING;
+        w->target_ran = 1;
+    }
+    target_event(w, w->target_copy == COPY_RUNNING ? TARGET_ON_RESUMED
+                    : w->target_copy == COPY_OFF   ? TARGET_ON_COPY_LOST
+                                                   : TARGET_ON_COPY_MISSING);
+}
+
+/* The source's side of the first session goes with it. */
+static void source_notices(struct world *w)
+{
+    w->source_notices = 0;
+    if (w->rpc_source) {
+        end_rpc_at_source(w);
+        if (w->reply != REPLY_READ)
+            fail_call(w);
+    }
+    if (w->source.state == SOURCE_MOVING || w->source.state == SOURCE_DRILLING)
+        source_event(w, SOURCE_ON_FAILURE);
+}
+
+static void target_notices(struct world *w)
+{
+    w->target_notices = 0;
+    if (w->rpc_target)
+        end_rpc_at_target(w);
+    target_event(w, TARGET_ON_LINK_LOST);
+}
+
+static uint8_t word_of(enum happening h)
+{
+    return h == H_SOURCE_RESOLVE_SOURCE || h == H_TARGET_RESOLVE_SOURCE ? 1 : 2;
+}
+
+/* Whether an operator may say so: see the head of this file. */
+static int may_resolve(const struct world *w, enum happening h)
+{
+    int source_in_doubt = w->source_up && (w->source.state == SOURCE_IN_DOUBT ||
+                                           (w->source.state == SOURCE_COMMITTING && !w->session));
+    int target_in_doubt = w->target_up && w->target.state == TARGET_PREPARED && w->target.in_doubt;
+
+    if (w->budget.resolves == 0 || (w->word && w->word != word_of(h)))
+        return 0;
+    switch (h) {
+    case H_SOURCE_RESOLVE_SOURCE:
+        return source_in_doubt && !w->target_up && w->target_copy != COPY_RUNNING &&
+               w->target_journal != TARGET_COMMITTING && !w->target_ran;
+    case H_SOURCE_RESOLVE_TARGET:
+        return source_in_doubt && !w->source_ran;
+    case H_TARGET_RESOLVE_SOURCE:
+        return target_in_doubt && !w->source_up;
+    default:
+        return target_in_doubt && !w->source_up && !w->source_ran && w->target_copy != COPY_GONE &&
+               (w->source_copy == COPY_OFF || w->source_copy == COPY_GONE);
+    }
+}
+
+static int resolve(struct world *w, enum happening h)
+{
+    if (!may_resolve(w, h))
+        return 0;
+    w->budget.resolves--;
+    w->excused = 1;
+    w->word = word_of(h);
+    if (h == H_SOURCE_RESOLVE_SOURCE || h == H_SOURCE_RESOLVE_TARGET)
+        source_event(w, h == H_SOURCE_RESOLVE_SOURCE ? SOURCE_ON_RESOLVE_SOURCE
+                                                     : SOURCE_ON_RESOLVE_TARGET);
+    else
+        target_event(w, h == H_TARGET_RESOLVE_SOURCE ? TARGET_ON_RESOLVE_SOURCE
+                                                     : TARGET_ON_RESOLVE_TARGET);
+    return 1;
+}
+
+static int hear(struct world *w, uint8_t *word, int up)
+{
+    (void)w;
+    if (*word == 0 || !up)
+        return 0;
+    --*word;
+    return 1;
+}
+
+static int spend(uint8_t *budget)
+{
+    if (*budget == 0)
+        return 0;
+    --*budget;
+    return 1;
+}
+
+/* Faults and people. */
+static int befall(struct world *w, enum happening h)
+{
+    switch (h) {
+    case H_SESSION_ENDS:
+        if (!w->session || !spend(&w->budget.losses))
+            return 0;
+        end_session(w);
+        return 1;
+    case H_RPC_BREAKS: /* libvirt at the source closes its connection */
+        if (!w->rpc_source || !spend(&w->budget.losses))
+            return 0;
+        end_rpc_at_source(w);
+        fail_call(w);
+        return 1;
+    case H_CANCEL:
+        if (!w->source_up ||
+            (w->source.state != SOURCE_MOVING && w->source.state != SOURCE_DRILLING) ||
+            !spend(&w->budget.cancels))
+            return 0;
+        source_event(w, SOURCE_ON_FAILURE);
+        return 1;
+    case H_SOURCE_CRASHES:
+        if (!w->source_up || !spend(&w->budget.crashes))
+            return 0;
+        crash_source(w);
+        return 1;
+    case H_TARGET_CRASHES:
+        if (!w->target_up || !spend(&w->budget.crashes))
+            return 0;
+        crash_target(w);
+        return 1;
+    case H_LIBVIRTD_DIES:
+    case H_LIBVIRTD_DIES_AND_RESUMES:
+        if (!spend(&w->budget.reboots))
+            return 0;
+        kill_libvirtd(w, h == H_LIBVIRTD_DIES_AND_RESUMES);
+        return 1;
+    case H_HOST_REBOOTS:
+        if (!spend(&w->budget.reboots))
+            return 0;
+        reboot_host(w);
+        return 1;
+    case H_GUEST_ENDS:
+    case H_GUEST_SUSPENDED: /* where it went on after the switchover had begun */
+        if (w->source_copy != COPY_RUNNING || !w->source_ran || !spend(&w->budget.deaths))
+            return 0;
+        w->source_copy = h == H_GUEST_ENDS ? COPY_ENDED : COPY_SUSPENDED;
+        w->aborted_by_death = 1;
+        return 1;
+    case H_TARGET_COPY_DIES: /* before libvirt has answered FINISH3, that is H_FINISH_FAILS */
+        if ((w->target_copy != COPY_PAUSED && !(w->clone_runs && w->target_copy == COPY_RUNNING)) ||
+            w->reply == REPLY_NONE || !spend(&w->budget.deaths))
+            return 0;
+        w->target_copy = COPY_OFF;
+        w->death_unseen = w->target_up;
+        w->excused = 1;
+        return 1;
+    case H_COMMIT_DOUBLED:
+        if (w->words.commit == 0 || !spend(&w->budget.doubles))
+            return 0;
+        world_say(&w->words.commit);
+        return 1;
+    case H_ABORT_DOUBLED:
+        if (w->words.abort == 0 || !spend(&w->budget.doubles))
+            return 0;
+        world_say(&w->words.abort);
+        return 1;
+    case H_WITNESS_ANSWER_LOST:
+        if (!(w->source_answer | w->target_answer) || !spend(&w->budget.losses))
+            return 0;
+        w->source_answer = w->target_answer = 0;
+        return 1;
+    case H_WITNESS_REQUEST_LATE: /* its asker has lost patience, and asks again */
+        if (!w->asked || !spend(&w->budget.losses))
+            return 0;
+        orphan_wishes(w, SOURCE_WISHES | TARGET_WISHES);
+        return 1;
+    default:
+        return resolve(w, h);
+    }
+}
+
+/* What the two ferryds hear, and what they do again after a while. */
+static int converse(struct world *w, enum happening h)
+{
+    switch (h) {
+    case H_COMMIT_ARRIVES:
+        if (!hear(w, &w->words.commit, w->target_up))
+            return 0;
+        target_event(w, TARGET_ON_COMMIT);
+        return 1;
+    case H_ABORT_ARRIVES:
+        if (!hear(w, &w->words.abort, w->target_up))
+            return 0;
+        target_event(w, TARGET_ON_ABORT);
+        return 1;
+    case H_DRILL_ARRIVES:
+        if (!hear(w, &w->words.drill, w->target_up))
+            return 0;
+        target_event(w, TARGET_ON_DRILL);
+        return 1;
+    case H_ASK_ARRIVES:
+        if (!hear(w, &w->words.ask, w->source_up))
+            return 0;
+        source_event(w, SOURCE_ON_TARGET_ASKS);
+        return 1;
+    case H_RESUMED_ARRIVES:
+        if (!hear(w, &w->words.resumed, w->source_up))
+            return 0;
+        source_event(w, SOURCE_ON_TARGET_RESUMED);
+        return 1;
+    case H_ABORTED_ARRIVES:
+        if (!hear(w, &w->words.aborted, w->source_up))
+            return 0;
+        source_event(w, SOURCE_ON_TARGET_ABORTED);
+        return 1;
+    case H_LATE_WORDS_LOST:
+        if (w->session)
+            return 0;
+        memset(&w->words, 0, sizeof(w->words));
+        return 1;
+    case H_SOURCE_NOTICES:
+        if (!w->source_notices)
+            return 0;
+        source_notices(w);
+        return 1;
+    case H_TARGET_NOTICES:
+        if (!w->target_notices)
+            return 0;
+        target_notices(w);
+        return 1;
+    case H_NEW_SESSION:
+        if (w->reach & SITES_PARTED || w->session || !w->source_up || !w->target_up ||
+            w->source_notices)
+            return 0;
+        w->session = 1;
+        source_event(w, SOURCE_ON_LINK_UP);
+        target_event(w, TARGET_ON_LINK_UP);
+        return 1;
+    case H_SOURCE_REPEATS: /* its timer, while it waits for the target's word */
+        if (!w->source_up || !w->session || w->words.commit || w->words.abort || w->words.drill ||
+            (w->source.state != SOURCE_COMMITTING && w->source.state != SOURCE_ABORTING &&
+             w->source.state != SOURCE_DRILLING))
+            return 0;
+        source_event(w, SOURCE_ON_LINK_UP);
+        return 1;
+    case H_TARGET_ASKS: /* the timer of a prepared target */
+        if (!w->target_up || !w->session || w->target.state != TARGET_PREPARED || w->words.ask ||
+            w->words.commit || w->words.abort)
+            return 0;
+        world_say(&w->words.ask);
+        return 1;
+    case H_TARGET_SILENT:
+        if (!w->source_up || w->session || w->source.state != SOURCE_ABORTING)
+            return 0;
+        source_event(w, w->bug == BUG_SILENCE_RESTARTS ? SOURCE_ON_TARGET_UNKNOWN
+                                                       : SOURCE_ON_TARGET_SILENT);
+        return 1;
+    case H_SOURCE_RESTARTS:
+        if (w->source_up)
+            return 0;
+        restart_source(w);
+        return 1;
+    default:
+        if (w->target_up)
+            return 0;
+        restart_target(w);
+        return 1;
+    }
+}
+
+/* A request takes effect at the witness. */
+static int change_right(struct world *w, enum right_wish wish)
+{
+    uint8_t bit = (uint8_t)(1 << wish), seen = WITNESS_BY_TARGET;
+    enum right now = (enum right)w->right, after = right_after(wish, now);
+    int heard = (w->asked & bit) != 0;
+
+    if (bit & SOURCE_WISHES)
+        seen = WITNESS_BY_SOURCE;
+    if (!((w->asked | w->orphaned) & bit) || !(w->reach & seen))
+        return 0;
+    if (heard)
+        w->asked &= (uint8_t)~bit;
+    else
+        w->orphaned &= (uint8_t)~bit;
+    if (wish == RIGHT_WISH_CLAIM && w->bug == BUG_HELD_IS_CLAIMED && now == RIGHT_HELD)
+        after = RIGHT_KEPT;
+    if (wish == RIGHT_WISH_CLAIM && w->bug == BUG_GIVEN_IS_CLAIMED && now == RIGHT_GIVEN)
+        after = now;
+    w->right = (uint8_t)after;
+    if (heard && bit & SOURCE_WISHES)
+        w->source_answer = (uint8_t)(after + 1);
+    if (heard && wish == RIGHT_WISH_CLAIM)
+        w->target_answer = (uint8_t)(after + 1);
+    return 1;
+}
+
+/* One question of a side at a time. */
+static int ask_witness(struct world *w, int up, enum right_wish wish)
+{
+    uint8_t bit = (uint8_t)(1 << wish);
+    int source = (bit & SOURCE_WISHES) != 0;
+
+    if (!up || wish == RIGHT_WISH_NOTHING || w->orphaned & bit ||
+        w->asked & (source ? SOURCE_WISHES : TARGET_WISHES) ||
+        (source ? w->source_answer : w->target_answer))
+        return 0;
+    w->asked |= bit;
+    return 1;
+}
+
+static int hear_witness(struct world *w, uint8_t *answer, int at_source)
+{
+    unsigned right = *answer - 1u;
+
+    if (*answer == 0)
+        return 0;
+    *answer = 0;
+    if (at_source)
+        source_event(w, (enum switchover_source_event)(SOURCE_ON_RIGHT + right));
+    else if (w->bug == BUG_GIVEN_IS_CLAIMED && right == RIGHT_GIVEN)
+        target_event(w, (enum switchover_target_event)(TARGET_ON_RIGHT + RIGHT_CLAIMED));
+    else
+        target_event(w, (enum switchover_target_event)(TARGET_ON_RIGHT + right));
+    return 1;
+}
+
+static int consult(struct world *w, enum happening h)
+{
+    switch (h) {
+    case H_SOURCE_ASKS_WITNESS:
+        return ask_witness(w, w->source_up, switchover_source_wish(&w->source));
+    case H_TARGET_ASKS_WITNESS:
+        return ask_witness(w, w->target_up, switchover_target_wish(&w->target));
+    case H_TARGET_NOTES:
+        if (w->right == RIGHT_RESUMED || w->right == RIGHT_NONE)
+            return 0;
+        return ask_witness(w, w->target_up,
+                           w->target.state == TARGET_RESUMED && w->target.witness
+                               ? RIGHT_WISH_NOTE
+                               : RIGHT_WISH_NOTHING);
+    case H_RIGHT_HOLD:
+        return change_right(w, RIGHT_WISH_HOLD);
+    case H_RIGHT_GIVE:
+        return change_right(w, RIGHT_WISH_GIVE);
+    case H_RIGHT_KEEP:
+        return change_right(w, RIGHT_WISH_KEEP);
+    case H_RIGHT_CLAIM:
+        return change_right(w, RIGHT_WISH_CLAIM);
+    case H_RIGHT_NOTE:
+        return change_right(w, RIGHT_WISH_NOTE);
+    case H_SOURCE_HEARS_WITNESS:
+        return hear_witness(w, &w->source_answer, 1);
+    case H_TARGET_HEARS_WITNESS:
+        return hear_witness(w, &w->target_answer, 0);
+    default: /* the guest is stopped and the witness does not answer */
+        if (!w->source_up || switchover_source_wish(&w->source) != RIGHT_WISH_HOLD ||
+            !w->source.finish_ok)
+            return 0;
+        if (w->bug == BUG_HELD_UNHEARD)
+            source_event(w, (enum switchover_source_event)(SOURCE_ON_RIGHT + RIGHT_HELD));
+        else
+            source_event(w, SOURCE_ON_FAILURE);
+        return 1;
+    }
+}
+
+/* The calls of both ferryds: to the disks, to the journal, to libvirt. */
+static int work(struct world *w, enum happening h)
+{
+    switch (h) {
+    case H_SOURCE_DURABLE:
+        if (w->source_puts.count == 0)
+            return 0;
+        make_durable_at_source(w);
+        return 1;
+    case H_TARGET_DURABLE:
+        if (w->target_puts.count == 0)
+            return 0;
+        make_durable_at_target(w);
+        return 1;
+    case H_TARGET_RESUMES: /* libvirt's Finish holds the domain until it has answered */
+        if (!w->resume_target || (w->finish_passed && w->reply == REPLY_NONE))
+            return 0;
+        resume_target(w);
+        return 1;
+    case H_TARGET_STARTS:
+        if (!w->start_target)
+            return 0;
+        w->start_target = 0;
+        w->memory_lost = 1;
+        w->target_copy = COPY_RUNNING;
+        w->target_ran = 1;
+        target_event(w, TARGET_ON_RESUMED);
+        return 1;
+    case H_CLONE_RUNS:
+        if (!w->run_clone)
+            return 0;
+        w->run_clone = 0;
+        if (w->target_copy == COPY_PAUSED) {
+            w->target_copy = COPY_RUNNING;
+            w->clone_runs = 1;
+        } else {
+            target_event(w, TARGET_ON_DRILL_DONE);
+        }
+        return 1;
+    case H_DRILL_DONE:
+        if (!w->clone_runs || w->target.state != TARGET_DRILLING)
+            return 0;
+        target_event(w, TARGET_ON_DRILL_DONE);
+        return 1;
+    case H_TARGET_SEES_DEATH: /* libvirt's event; nobody repeats it for a ferryd that was down */
+        if (!w->death_unseen || !w->target_up)
+            return 0;
+        w->death_unseen = 0;
+        target_event(w, TARGET_ON_COPY_LOST);
+        return 1;
+    case H_TARGET_CLEANED:
+        if (!w->clean_target)
+            return 0;
+        w->clean_target = w->target_complete = w->run_clone = w->clone_runs = 0;
+        w->target_copy = COPY_GONE;
+        target_event(w, TARGET_ON_CLEANED);
+        return 1;
+    case H_TARGET_RPC_ENDS: /* the source has closed its end, or the whole session is over */
+        if (!w->rpc_target || w->rpc_source || w->target_notices || !w->target_up)
+            return 0;
+        end_rpc_at_target(w);
+        target_event(w, TARGET_ON_FAILURE);
+        return 1;
+    case H_SOURCE_CHECKED: /* only when libvirt's job has ended, and nothing of ours is under way */
+        if (!w->check_source || w->source_copy == COPY_STOPPED || w->resume_source ||
+            w->start_source)
+            return 0;
+        check_source(w);
+        return 1;
+    case H_SOURCE_RESUMED:
+        if (!w->resume_source)
+            return 0;
+        w->resume_source = 0;
+        if (w->source_copy == COPY_PAUSED)
+            run_source_copy(w);
+        return 1;
+    case H_SOURCE_STARTED:
+        if (!w->start_source)
+            return 0;
+        w->start_source = 0;
+        if (w->source_withdrawn) /* there is no such domain any more */
+            return 1;
+        w->memory_lost = 1;
+        run_source_copy(w);
+        return 1;
+    default:
+        if (!w->withdraw || w->source_copy == COPY_STOPPED)
+            return 0;
+        w->withdraw = 0;
+        w->source_withdrawn = 1;
+        w->source_copy = COPY_OFF;
+        world_put(&w->source_puts, SJ_COMMITTED);
+        return 1;
+    }
+}
+
+/* libvirt's migration itself. */
+static int migrate(struct world *w, enum happening h)
+{
+    switch (h) {
+    case H_FINISH_CALL:
+        if (!w->rpc_source || !w->rpc_target || !w->streams || w->target.finish_held ||
+            w->target.state != TARGET_RECEIVING)
+            return 0;
+        w->source_copy = COPY_STOPPED;
+        target_event(w, TARGET_ON_FINISH_CALL);
+        return 1;
+    case H_DISKS_DONE:
+    case H_MEMORY_DONE:
+        if (!w->streams || w->source_copy != COPY_STOPPED || w->target.state != TARGET_RECEIVING ||
+            (h == H_DISKS_DONE ? w->target.disks_done : w->target.memory_done))
+            return 0;
+        /* Complete at the latest when the target says so, before it promises. */
+        w->target_complete = h == H_DISKS_DONE ? w->target.memory_done : w->target.disks_done;
+        target_event(w, h == H_DISKS_DONE ? TARGET_ON_DISKS_DONE : TARGET_ON_MEMORY_DONE);
+        return 1;
+    case H_PREPARED_HEARD: /* over the first session, ahead of the reply or not */
+        if (!w->streams || !w->source_up || w->source.state != SOURCE_MOVING ||
+            w->target.state != TARGET_PREPARED || !w->source.witness || w->source.prepared)
+            return 0;
+        source_event(w, SOURCE_ON_TARGET_PREPARED);
+        return 1;
+    case H_FINISH_ANSWERED:
+        if (!w->finish_passed || w->reply != REPLY_NONE || w->target_copy != COPY_PAUSED)
+            return 0;
+        w->reply = REPLY_UNDER_WAY;
+        return 1;
+    case H_FINISH_FAILS: /* libvirt kills its copy and says so to both */
+        if (!w->finish_passed || w->reply != REPLY_NONE || !spend(&w->budget.deaths))
+            return 0;
+        w->target_copy = COPY_GONE;
+        w->reply = REPLY_READ;
+        if (w->source_copy == COPY_STOPPED)
+            run_source_copy(w);
+        w->rpc_source = 0;
+        target_event(w, TARGET_ON_FINISH_FAILED);
+        fail_call(w);
+        return 1;
+    case H_REPLY_ARRIVES:
+        if (w->reply != REPLY_UNDER_WAY || !w->streams || !w->source_up || !w->rpc_source)
+            return 0;
+        w->reply = REPLY_AT_SOURCE;
+        source_event(w, SOURCE_ON_FINISH_OK);
+        return 1;
+    case H_REPLY_READ:        /* libvirt reads the reply, and ferryd sees that it did */
+    case H_REPLY_READ_UNSEEN: /* ... or loses sight of it just then */
+        if (w->reply != REPLY_RELEASED || !w->rpc_source)
+            return 0;
+        w->reply = REPLY_READ;
+        if (h == H_REPLY_READ) {
+            source_event(w, SOURCE_ON_REPLY_READ);
+        } else {
+            w->rpc_source = 0;
+            source_event(w, SOURCE_ON_RPC_LOST);
+        }
+        return 1;
+    case H_CALL_SUCCEEDS: /* libvirt's call at the source returns: it has read the reply */
+        if (w->reply != REPLY_READ || w->source_copy != COPY_GONE || !w->source_up ||
+            w->source.state != SOURCE_CHECKING)
+            return 0;
+        source_event(w, SOURCE_ON_REPLY_READ);
+        return 1;
+    default: /* libvirt's Confirm */
+        if (w->reply != REPLY_READ || w->source_copy != COPY_STOPPED)
+            return 0;
+        w->source_copy = COPY_GONE;
+        return 1;
+    }
+}
+
+/* Does @h happen if it can? Returns whether it could. */
+int happen(struct world *w, enum happening h)
+{
+    if (h >= FIRST_FAULT)
+        return befall(w, h);
+    switch (h) {
+    case H_FINISH_CALL:
+    case H_DISKS_DONE:
+    case H_MEMORY_DONE:
+    case H_PREPARED_HEARD:
+    case H_FINISH_ANSWERED:
+    case H_FINISH_FAILS:
+    case H_REPLY_ARRIVES:
+    case H_REPLY_READ:
+    case H_REPLY_READ_UNSEEN:
+    case H_CALL_SUCCEEDS:
+    case H_CONFIRMED:
+        return migrate(w, h);
+    case H_SOURCE_DURABLE:
+    case H_TARGET_DURABLE:
+    case H_TARGET_RESUMES:
+    case H_TARGET_STARTS:
+    case H_CLONE_RUNS:
+    case H_DRILL_DONE:
+    case H_TARGET_SEES_DEATH:
+    case H_TARGET_CLEANED:
+    case H_TARGET_RPC_ENDS:
+    case H_SOURCE_CHECKED:
+    case H_SOURCE_RESUMED:
+    case H_SOURCE_STARTED:
+    case H_WITHDRAWN:
+        return work(w, h);
+    case H_SOURCE_ASKS_WITNESS:
+    case H_TARGET_ASKS_WITNESS:
+    case H_TARGET_NOTES:
+    case H_RIGHT_HOLD:
+    case H_RIGHT_GIVE:
+    case H_RIGHT_KEEP:
+    case H_RIGHT_CLAIM:
+    case H_RIGHT_NOTE:
+    case H_SOURCE_HEARS_WITNESS:
+    case H_TARGET_HEARS_WITNESS:
+    case H_SOURCE_LOSES_PATIENCE:
+        return consult(w, h);
+    default:
+        return converse(w, h);
+    }
+}
