@@ -32,6 +32,8 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
                     const struct disk_source_ops *ops, void *user, struct disk_source **ret);
 /* The disks added from now on are verified: storage/mirror_check.h. */
 void disk_source_verify(struct disk_source *d);
+/* The streams of the disks added from now on are compressed; @level: 0 adapts. Once. */
+int disk_source_pack(struct disk_source *d, int level, unsigned window_log);
 /* Goes on with it, and drops connections that never chose a disk; now and then. */
 void disk_source_tick(struct disk_source *d);
 /* The stream becomes the disk's. @seeded: the target has an older copy of the disk. */
@@ -68,6 +70,8 @@ struct disk_source_stats {
     uint64_t in_bytes;      /* taken from QEMU, zeroes by their extent */
     uint64_t payload_bytes; /* of these, data */
     uint64_t sent_bytes;    /* into the streams */
+    int pack_level;         /* of compression now; 0: none */
+    uint64_t pack_cpu_ns;
     uint64_t seed_bytes;    /* applied from the target's seeds, never sent */
     uint64_t applied_bytes; /* payload applied at the target */
     uint64_t fill_bytes;    /* acknowledged and not applied */

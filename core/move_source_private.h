@@ -7,6 +7,7 @@
 #include "core/disk_source.h"
 #include "core/local_socket.h"
 #include "core/disk_seed.h"
+#include "core/disk_codec.h"
 #include "core/memory_codec.h"
 #include "core/move.h"
 #include "core/relay.h"
@@ -52,6 +53,7 @@ struct move_source {
     struct rpc_relay *rpc;
     struct relay *memory;
     struct memory_codec codec;
+    struct disk_codec disk_codec;
     struct ram_pipe *encoder; /* until the memory channel takes it */
     struct ram_parser *parser;
     struct disk_source *disks;

@@ -9,17 +9,14 @@
 
 #include "core/base/buffer.h"
 #include "core/base/clock.h"
+#include "core/codec_level.h"
 #include "core/worker.h"
 #include "memory/ram_decoder.h"
 #include "memory/ram_encoder.h"
 
 enum {
     JOBS = 3,
-    /* Levels are looked at this often; a change costs the compressor what it remembers. */
-    ADAPT_EVERY_MS = 1000,
-    BUSY_PERMILLE = 850,  /* the codec holds the link up: compress less */
-    SPARE_PERMILLE = 500, /* the link holds the codec up: compress more */
-    LEVEL_MOST = 6,       /* beyond, zstd's speed falls steeply for little */
+    LEVEL_MOST = 6, /* beyond, zstd's speed falls steeply for little */
 };
 
 /* Made on the worker, used on the worker, freed on the worker. */
@@ -61,9 +58,7 @@ struct ram_pipe {
     const struct ram_pipe_ops *ops;
     void *user;
     struct ram_pipe_stats stats;
-    int level;
-    uint64_t adapted_ns, adapted_cpu_ns;
-    unsigned looks, waits; /* since then */
+    struct codec_level level;
 };
 
 /* --- on the worker ------------------------------------------------------------------------- */
@@ -137,7 +132,7 @@ static void done_job(struct worker_job *job);
 static void post(struct ram_pipe *p, struct codec_job *c)
 {
     c->job = (struct worker_job){.run = run_job, .done = done_job};
-    c->level = p->level;
+    c->level = p->level.level;
     p->working = c;
     p->working_is_back = false;
     worker_post(p->worker, &c->job);
@@ -249,7 +244,9 @@ int ram_pipe_new(uv_loop_t *loop, enum ram_pipe_kind kind, const struct ram_code
     }
     p->filling = &p->jobs[0];
     p->ready = &p->jobs[1];
-    p->level = p->stats.level = RAM_LEVEL_DEFAULT;
+    p->level = (struct codec_level){
+        .level = RAM_LEVEL_DEFAULT, .least = RAM_LEVEL_LEAST, .most = LEVEL_MOST};
+    p->stats.level = RAM_LEVEL_DEFAULT;
     p->opening = true;
     post(p, &p->jobs[2]);
     *ret = p;
@@ -323,25 +320,8 @@ bool ram_pipe_is_at_end(const struct ram_pipe *p)
 
 void ram_pipe_adapt(struct ram_pipe *p, uint64_t now_ns, bool waited)
 {
-    uint64_t span_ns = now_ns - p->adapted_ns, busy;
-    int level = p->level;
-
-    p->looks++;
-    p->waits += waited;
-    if (span_ns < ADAPT_EVERY_MS * NS_PER_MS)
-        return;
-    busy = (p->stats.cpu_ns - p->adapted_cpu_ns) * 1000 / span_ns;
-    if (p->adapted_ns && busy > BUSY_PERMILLE && p->waits * 2 < p->looks)
-        level--;
-    else if (p->adapted_ns && busy < SPARE_PERMILLE && p->waits * 2 > p->looks)
-        level++;
-    if (level == 0) /* to zstd that is its default, 3 */
-        level = p->level > 0 ? -1 : 1;
-    p->level = MIN(MAX(level, (int)RAM_LEVEL_LEAST), (int)LEVEL_MOST);
-    p->stats.level = p->level;
-    p->adapted_ns = now_ns;
-    p->adapted_cpu_ns = p->stats.cpu_ns;
-    p->looks = p->waits = 0;
+    codec_level_look(&p->level, now_ns, p->stats.cpu_ns, waited);
+    p->stats.level = p->level.level;
 }
 
 void ram_pipe_get_stats(const struct ram_pipe *p, struct ram_pipe_stats *ret)

@@ -134,7 +134,9 @@ int source_disks_open(struct move_source *ms, struct error *err)
 
     if (r == 0 && m->verify)
         disk_source_verify(ms->disks);
-
+    if (r == 0 && ms->disk_codec.used)
+        r = disk_source_pack(ms->disks, ms->service->config->link.compression_level,
+                             ms->disk_codec.window_log);
     for (unsigned i = 0; i < m->info.disk_count && r == 0; i++) {
         const struct domain_disk *d = &m->info.disks[i];
         struct stream *stream;
@@ -272,6 +274,8 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns)
     disk_source_get_stats(ms->disks, &d);
     p->disk_payload = d.payload_bytes;
     p->disk_wire = d.sent_bytes;
+    p->disk_pack_level = d.pack_level;
+    p->disk_pack_cpu_ns = d.pack_cpu_ns;
     p->disk_seed = d.seed_bytes;
     p->log_fill = d.fill_bytes + d.spooled_bytes;
     p->spooled = d.spooled_bytes;

@@ -240,6 +240,8 @@ int target_channels_open(struct move_target *mt, struct error *err)
                             &mt->disks[i]);
         if (r == 0)
             mt->disk_count++;
+        if (r == 0 && mt->disk_codec.used)
+            r = disk_target_unpack(mt->disks[i], mt->disk_codec.window_log);
     }
     if (r < 0)
         return error_set(err, r, "open the move's channels", NULL, "%s", strerror(-r));
@@ -312,6 +314,7 @@ void target_channels_close(struct move_target *mt)
     relay_free(TAKE_PTR(mt->memory));
     ram_pipe_free(TAKE_PTR(mt->decoder));
     json_decref(TAKE_PTR(mt->codec_answer));
+    json_decref(TAKE_PTR(mt->disk_codec_answer));
     ram_parser_free(TAKE_PTR(mt->parser));
     while (mt->disk_count > 0) {
         mt->disk_count--;
