@@ -3,7 +3,7 @@
  * The copy's writes are sent in the order of the disk, where that is free to choose.
  *
  * QEMU's copy has 16 reads under way and writes what comes back first, so a file's pieces come shuffled; in their own
- * order the compressor finds more (real files: 0.419 of raw instead of 0.427), and the target's disk likes it, too. So
+ * order the compressor finds more (real files: 0.419 of raw instead of 0.427, at level 5), and the target's disk likes it, too. So
  * when the last large extent's successor is among the next in the log, it goes first.
  *
  * That is right because an entry passes only entries of its own epoch (no READ or CHECK between) that it does not

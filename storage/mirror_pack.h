@@ -19,7 +19,7 @@
  * never ends. The session below delivers every byte once and in order, so that the stream outlives the loss of any
  * connection; a new session is a new mirror with new contexts.
  *
- * Where bytes do not shrink, fewer and fewer chunks are tried. What was tried is sent as zstd has it, shorter or not:
+ * Where bytes do not shrink for long, fewer and fewer chunks are tried, but for a look at some bytes of each. What was tried is sent as zstd has it, shorter or not:
  * the other side's window must see it.
  *
  * Bounds. A chunk holds at most MIRROR_CHUNK_BYTES, and its wire form at most what zstd's bound adds. The window is agreed

@@ -149,9 +149,9 @@ static void noise_costs_next_to_nothing(void **state)
         assert_int_equal(mirror_packer_pack(p, 3, false, raw + at, 64 << 10, &wire), 0);
         tried += buffer_data(&wire)[before] != 1;
     }
-    assert_true(tried >= 4 && tried < chunks / 10);
+    assert_true(tried >= 16 && tried < chunks / 4);
     assert_true(buffer_len(&wire) < 8 * MIB + 8 * MIB / 200);
-    /* What shrinks again is found again. */
+    /* What shrinks again is found at once. */
     fill_text(raw, 8 * MIB, 10);
     tried = 0;
     for (size_t at = 0; at < 8 * MIB; at += 64 << 10) {
@@ -160,7 +160,7 @@ static void noise_costs_next_to_nothing(void **state)
         assert_int_equal(mirror_packer_pack(p, 3, false, raw + at, 64 << 10, &wire), 0);
         tried += buffer_data(&wire)[before] != 1;
     }
-    assert_true(tried > chunks / 2);
+    assert_true(tried == chunks);
     buffer_done(&wire);
     mirror_packer_free(p);
     free(raw);
