@@ -23,7 +23,9 @@ struct disk {
     struct disk_source *owner;
     struct mirror_source *mirror;
     struct stream *stream;
-    struct disk_packer *packer;        /* NULL: the stream goes as it is */
+    struct disk_packer *packer; /* NULL: the stream goes as it is */
+    bool ready;
+    uint64_t ready_entries;            /* in the log by then */
     uint64_t copied_writes, copied_ns; /* of the copy: as of a tick, and when that last changed */
 };
 
@@ -210,6 +212,15 @@ static void on_mirror_wake(void *owner, struct mirror_source *m)
     (void)m;
     pump_disk(disk);
     report(disk->owner);
+}
+
+static void on_content(void *owner, uint64_t offset, uint32_t length, const uint8_t *data)
+{
+    struct disk *disk = owner;
+    struct disk_source *d = disk->owner;
+
+    d->ops->on_content(d->user, (unsigned)(disk - d->disks), offset, length,
+                       disk->ready ? NULL : data);
 }
 
 static void on_stream_readable(void *user, struct stream *stream)
@@ -460,6 +471,7 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         .spool = d->spool,
         .verify = d->verify,
         .seeded = seeded,
+        .content = on_content,
         .wake = on_mirror_wake,
         .owner = &d->disks[d->disk_count],
     };
@@ -537,9 +549,27 @@ void disk_source_free(struct disk_source *d)
 void disk_source_set_ready(struct disk_source *d)
 {
     for (unsigned i = 0; i < d->disk_count; i++) {
+        struct mirror_source_stats s;
+
+        mirror_source_stats(d->disks[i].mirror, &s);
+        d->disks[i].ready = true;
+        d->disks[i].ready_entries = s.log.in_entries;
         mirror_source_set_ready(d->disks[i].mirror, true);
         stream_set_care(d->disks[i].stream, CARE_GUEST);
     }
+}
+
+bool disk_source_copy_is_applied(const struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count; i++) {
+        struct mirror_source_stats s;
+
+        mirror_source_stats(d->disks[i].mirror, &s);
+        if (!d->disks[i].ready ||
+            s.log.applied_entries + s.log.coalesced_entries < d->disks[i].ready_entries)
+            return false;
+    }
+    return true;
 }
 
 int disk_source_pack(struct disk_source *d, int level, unsigned window_log)

@@ -25,6 +25,9 @@ struct disk_source_ops {
     void (*on_done)(void *user);
     /* A disk failed. Called once; do not free in it. */
     void (*on_failed)(void *user, const struct error *err);
+    /* The copy, or the guest before READY, writes this to the @disk-th; @data NULL: it is unknown from now on. */
+    void (*on_content)(void *user, unsigned disk, uint64_t offset, uint32_t length,
+                       const uint8_t *data);
 };
 
 /* @spool may be NULL. */
@@ -49,6 +52,9 @@ unsigned disk_source_copying(const struct disk_source *d, uint64_t idle_ns);
 
 /* All mirrors are READY: from now on every write is the guest's, and urgent. */
 void disk_source_set_ready(struct disk_source *d);
+
+/* What was written before that is applied at the target. */
+bool disk_source_copy_is_applied(const struct disk_source *d);
 
 bool disk_source_is_done(const struct disk_source *d);
 

@@ -119,7 +119,14 @@ static void on_disks_done(void *user)
     source_channels_finish(user);
 }
 
+static void on_disk_content(void *user, unsigned disk, uint64_t offset, uint32_t length,
+                            const uint8_t *data)
+{
+    source_blocks_note(user, disk, offset, length, data);
+}
+
 static const struct disk_source_ops disk_ops = {
+    .on_content = on_disk_content,
     .on_started = on_disks_started,
     .on_closing = on_disks_closing,
     .on_failed = on_disks_failed,

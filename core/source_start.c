@@ -26,7 +26,8 @@ void move_source_prepare(struct move_source *ms, const struct error *err)
                            m->drill ? drill_to_json(&m->rehearsal) : NULL, "persistent",
                            m->persistent, "autostart", m->autostart, "witness", m->right.agreed,
                            "memory_codec",
-                           memory_codec_offer(ms->service->config, m->progress.memory_total),
+                           memory_codec_offer(ms->service->config, m->progress.memory_total,
+                                              m->info.disk_count),
                            "disk_codec", disk_codec_offer(ms->service->config, m->info.disk_count),
                            "seeds", disk_seeds_offer()));
 }
