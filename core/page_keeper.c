@@ -15,8 +15,9 @@ enum {
     /* So many misses end it, unless they are few of many. */
     MISSES_MAX = 16,
     MISSES_SHARE = 1024,
-    /* Where nothing is known of the disks there, few are under way; then as many more as were passed. */
+    /* Where nothing is known of the disks there, few are under way; then four more for each that was passed. */
     FIRST_ROOM = 64,
+    ROOM_FOR_PASSED = 4,
 };
 
 struct page_keeper {
@@ -139,7 +140,7 @@ unsigned page_keeper_room(const struct page_keeper *k)
 
     if (k->over || (k->misses >= MISSES_MAX && k->misses * MISSES_SHARE > k->made))
         return 0;
-    most = MIN(FIRST_ROOM + k->passed, (uint64_t)PAGES_KEPT_MAX);
+    most = MIN(FIRST_ROOM + k->passed * ROOM_FOR_PASSED, (uint64_t)PAGES_KEPT_MAX);
     return most > under_way ? (unsigned)(most - under_way) : 0;
 }
 

@@ -15,9 +15,9 @@ enum {
     PAGE_WORD_BYTES = 12,
     PAGE_BYTES = 4096,
     PAGE_ANSWER_BYTES = 8 + PAGE_BYTES,
-    /* What a source keeps for its target to ask for, in references: 16 MiB. In a round trip of 100 ms that is 160 MiB/s of
-     * memory that goes as references. */
-    PAGES_KEPT_MAX = 4096,
+    /* What a source keeps for its target to ask for, in references: 32 MiB. A round trip, the target's disk and what waits
+     * before it can come to a second. */
+    PAGES_KEPT_MAX = 8192,
 };
 
 #endif

@@ -15,8 +15,8 @@
 
 enum {
     /* Memory holds neighbours of a disk near each other, but in any order: windows are read whole, and this many kept. */
-    WINDOW_BYTES = 64 * 1024,
-    WINDOWS = 64,
+    WINDOW_BYTES = 256 * 1024,
+    WINDOWS = 32,
     TURN_MS = 50,
     /* A QEMU that is busy is waited for: to ask the source instead would take a round trip for each block. */
     LIMIT_MS = 30000,
