@@ -79,6 +79,7 @@ static void set_defaults(struct config *c)
         .switchover_deadline_s = 15,
         .codec = true,
         .page_store_bytes = 256u << 20,
+        .disk_index_bytes = 64u << 20,
         .witness = {.timeout_ms = 3000},
     };
     link_config_default(&c->link);

@@ -108,6 +108,7 @@ struct config {
     unsigned switchover_deadline_s; /* a stopped guest waits no longer than this for the target */
     bool codec;                     /* offer and take the RAM codec */
     uint64_t page_store_bytes;      /* of one move's codec, at each end */
+    uint64_t disk_index_bytes;      /* of one move's references, at the source; 0: none */
     /* [drill] */
     char drill_commands[PATH_MAX]; /* the folder of what peers' drills may run here, by name */
     unsigned drill_timeout_s;      /* of a command */

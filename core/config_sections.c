@@ -345,6 +345,8 @@ static int set_memory(struct config *c, const char *key, const char *value)
         return set_bool(&c->codec, value);
     if (strcmp(key, "page_store") == 0)
         return set_bytes(&c->page_store_bytes, value, 0, LIMIT_RAM_STORE_BYTES);
+    if (strcmp(key, "disk_index") == 0)
+        return set_bytes(&c->disk_index_bytes, value, 0, LIMIT_DISK_INDEX_BYTES);
     return -1;
 }
 

@@ -9,6 +9,7 @@
 #include "core/base/buffer.h"
 #include "core/base/clock.h"
 #include "core/base/limits.h"
+#include "core/disk_packer.h"
 #include "core/local_socket.h"
 #include "storage/mirror_connection.h"
 #include "storage/mirror_endpoint.h"
@@ -22,6 +23,9 @@ struct disk {
     struct disk_source *owner;
     struct mirror_source *mirror;
     struct stream *stream;
+    struct disk_packer *packer; /* NULL: the stream goes as it is */
+    bool ready;
+    uint64_t ready_entries;            /* in the log by then */
     uint64_t copied_writes, copied_ns; /* of the copy: as of a tick, and when that last changed */
 };
 
@@ -49,8 +53,10 @@ struct disk_source {
     uv_idle_t reaper;
     uv_timer_t pace_timer;
     struct ack_pacer pacer;
-    unsigned handles; /* not closed yet */
+    unsigned handles;             /* not closed yet */
+    struct disk_packing *packing; /* NULL: not compressed */
     bool verify;
+    bool urgent; /* a stopped guest waits */
     bool started, closing, failed, done;
     struct buffer scratch;
 };
@@ -123,6 +129,10 @@ static void pump_disk(struct disk *disk)
     struct buffer *b = &disk->owner->scratch;
     size_t room;
 
+    if (disk->packer && disk->stream) {
+        disk_packer_pump(disk->packer, disk->mirror, disk->stream, disk->owner->urgent);
+        return;
+    }
     while (disk->stream && (room = stream_room(disk->stream)) > 0 &&
            mirror_source_has_output(disk->mirror)) {
         buffer_clear(b);
@@ -131,6 +141,21 @@ static void pump_disk(struct disk *disk)
         if (stream_write(disk->stream, buffer_data(b), buffer_len(b)) < 0)
             break;
     }
+}
+
+static void on_packed(void *user)
+{
+    struct disk *disk = user;
+    struct error why = {0};
+    int fault = disk_packer_fault(disk->packer);
+
+    if (fault) {
+        error_set(&why, fault, "compress a disk's stream", NULL, "%s", strerror(-fault));
+        mirror_source_fail(disk->mirror, &why);
+    } else {
+        pump_disk(disk);
+    }
+    report(disk->owner);
 }
 
 /* --- the guest's pace ---------------------------------------------------------------------- */
@@ -187,6 +212,15 @@ static void on_mirror_wake(void *owner, struct mirror_source *m)
     (void)m;
     pump_disk(disk);
     report(disk->owner);
+}
+
+static void on_content(void *owner, uint64_t offset, uint32_t length, const uint8_t *data)
+{
+    struct disk *disk = owner;
+    struct disk_source *d = disk->owner;
+
+    d->ops->on_content(d->user, (unsigned)(disk - d->disks), offset, length,
+                       disk->ready ? NULL : data);
 }
 
 static void on_stream_readable(void *user, struct stream *stream)
@@ -369,10 +403,23 @@ unsigned disk_source_copying(const struct disk_source *d, uint64_t idle_ns)
     return count;
 }
 
+/* The link is full when some disk's bytes stand before it. */
+static void look_at_level(struct disk_source *d, uint64_t now_ns)
+{
+    bool full = false;
+
+    for (unsigned i = 0; i < d->disk_count; i++)
+        full |= disk_packer_waits(d->disks[i].packer);
+    disk_packing_look(d->packing, now_ns, full);
+}
+
 void disk_source_tick(struct disk_source *d)
 {
     uint64_t now_ns = clock_now_ns();
     struct client *c;
+
+    if (d->packing)
+        look_at_level(d, now_ns);
 
     for (unsigned i = 0; i < d->disk_count; i++) {
         mirror_source_verify(d->disks[i].mirror);
@@ -424,6 +471,7 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         .spool = d->spool,
         .verify = d->verify,
         .seeded = seeded,
+        .content = on_content,
         .wake = on_mirror_wake,
         .owner = &d->disks[d->disk_count],
     };
@@ -434,12 +482,20 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         return -E2BIG;
     disk->owner = d;
     disk->stream = stream;
+    if (d->packing) {
+        r = disk_packer_new(d->packing, on_packed, disk, &disk->packer);
+        if (r < 0)
+            return r;
+        stream_set_packed(stream);
+    }
     r = mirror_source_new(&disk->mirror, &params);
-    if (r < 0)
-        return r;
-    r = mirror_endpoint_add(d->endpoint, disk->mirror);
+    if (r == 0) {
+        r = mirror_endpoint_add(d->endpoint, disk->mirror);
+        if (r < 0)
+            mirror_source_free(disk->mirror);
+    }
     if (r < 0) {
-        mirror_source_free(disk->mirror);
+        disk_packer_free(TAKE_PTR(disk->packer));
         return r;
     }
     d->disk_count++;
@@ -481,7 +537,9 @@ void disk_source_free(struct disk_source *d)
     for (unsigned i = 0; i < d->disk_count; i++) {
         mirror_endpoint_remove(d->endpoint, d->disks[i].mirror);
         mirror_source_free(d->disks[i].mirror);
+        disk_packer_free(d->disks[i].packer);
     }
+    disk_packing_free(d->packing);
     mirror_endpoint_free(d->endpoint);
     buffer_done(&d->scratch);
     uv_close((uv_handle_t *)&d->reaper, on_handle_closed);
@@ -491,13 +549,37 @@ void disk_source_free(struct disk_source *d)
 void disk_source_set_ready(struct disk_source *d)
 {
     for (unsigned i = 0; i < d->disk_count; i++) {
+        struct mirror_source_stats s;
+
+        mirror_source_stats(d->disks[i].mirror, &s);
+        d->disks[i].ready = true;
+        d->disks[i].ready_entries = s.log.in_entries;
         mirror_source_set_ready(d->disks[i].mirror, true);
         stream_set_care(d->disks[i].stream, CARE_GUEST);
     }
 }
 
+bool disk_source_copy_is_applied(const struct disk_source *d)
+{
+    for (unsigned i = 0; i < d->disk_count; i++) {
+        struct mirror_source_stats s;
+
+        mirror_source_stats(d->disks[i].mirror, &s);
+        if (!d->disks[i].ready ||
+            s.log.applied_entries + s.log.coalesced_entries < d->disks[i].ready_entries)
+            return false;
+    }
+    return true;
+}
+
+int disk_source_pack(struct disk_source *d, int level, unsigned window_log)
+{
+    return disk_packing_new(d->loop, level, window_log, &d->packing);
+}
+
 void disk_source_set_urgent(struct disk_source *d)
 {
+    d->urgent = true;
     for (unsigned i = 0; i < d->disk_count; i++)
         stream_set_care(d->disks[i].stream, CARE_CONTROL);
 }
@@ -521,13 +603,18 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
     uint64_t counts[32] = {0}, total = 0;
 
     memset(ret, 0, sizeof(*ret));
+    if (d->packing) {
+        ret->pack_level = disk_packing_level(d->packing);
+        ret->pack_cpu_ns = disk_packing_cpu_ns(d->packing);
+    }
     for (unsigned i = 0; i < d->disk_count; i++) {
         struct mirror_source_stats s;
 
         mirror_source_stats(d->disks[i].mirror, &s);
         ret->in_bytes += s.log.in_bytes;
         ret->payload_bytes += s.log.in_payload_bytes;
-        ret->sent_bytes += s.log.sent_bytes;
+        ret->sent_bytes +=
+            d->disks[i].packer ? disk_packer_sent_bytes(d->disks[i].packer) : s.log.sent_bytes;
         ret->seed_bytes += s.log.seed_bytes;
         ret->applied_bytes += s.log.applied_bytes;
         ret->fill_bytes += s.log.fill_bytes;
@@ -542,6 +629,8 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
         ret->spooled_bytes += s.log.spooled_bytes;
         ret->spooled_ever_bytes += s.log.spooled_ever_bytes;
         ret->unsent_bytes += s.log.unsent_bytes;
+        if (d->disks[i].packer)
+            ret->unsent_bytes += disk_packer_held_bytes(d->disks[i].packer);
         ret->held_now += s.log.held_now;
         ret->held_guest_now += s.log.held_guest_now;
         if (s.log.held_since_ns)

@@ -25,6 +25,9 @@ struct disk_source_ops {
     void (*on_done)(void *user);
     /* A disk failed. Called once; do not free in it. */
     void (*on_failed)(void *user, const struct error *err);
+    /* The copy, or the guest before READY, writes this to the @disk-th; @data NULL: it is unknown from now on. */
+    void (*on_content)(void *user, unsigned disk, uint64_t offset, uint32_t length,
+                       const uint8_t *data);
 };
 
 /* @spool may be NULL. */
@@ -32,6 +35,8 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
                     const struct disk_source_ops *ops, void *user, struct disk_source **ret);
 /* The disks added from now on are verified: storage/mirror_check.h. */
 void disk_source_verify(struct disk_source *d);
+/* The streams of the disks added from now on are compressed; @level: 0 adapts. Once. */
+int disk_source_pack(struct disk_source *d, int level, unsigned window_log);
 /* Goes on with it, and drops connections that never chose a disk; now and then. */
 void disk_source_tick(struct disk_source *d);
 /* The stream becomes the disk's. @seeded: the target has an older copy of the disk. */
@@ -47,6 +52,9 @@ unsigned disk_source_copying(const struct disk_source *d, uint64_t idle_ns);
 
 /* All mirrors are READY: from now on every write is the guest's, and urgent. */
 void disk_source_set_ready(struct disk_source *d);
+
+/* What was written before that is applied at the target. */
+bool disk_source_copy_is_applied(const struct disk_source *d);
 
 bool disk_source_is_done(const struct disk_source *d);
 
@@ -68,6 +76,8 @@ struct disk_source_stats {
     uint64_t in_bytes;      /* taken from QEMU, zeroes by their extent */
     uint64_t payload_bytes; /* of these, data */
     uint64_t sent_bytes;    /* into the streams */
+    int pack_level;         /* of compression now; 0: none */
+    uint64_t pack_cpu_ns;
     uint64_t seed_bytes;    /* applied from the target's seeds, never sent */
     uint64_t applied_bytes; /* payload applied at the target */
     uint64_t fill_bytes;    /* acknowledged and not applied */

@@ -11,6 +11,7 @@
 #include "core/base/log.h"
 #include "core/nbd_poll.h"
 #include "storage/disk_writer_nbd.h"
+#include "storage/mirror_pack.h"
 
 enum { SEED_OPEN_S = 10 };
 
@@ -22,6 +23,7 @@ struct disk_target {
     uint64_t size_bytes;
     struct stream *stream;
     struct mirror_target *mirror;
+    struct mirror_unpacker *unpacker; /* NULL: the stream comes as it is */
     struct disk_writer_nbd *writer;
     struct nbd_poll *poll;
     struct disk_writer_nbd *seed; /* NULL: none */
@@ -199,11 +201,49 @@ void disk_target_tick(struct disk_target *d)
 
 /* --- the stream ---------------------------------------------------------------------------- */
 
+/* What is unpacked; false: the mirror takes no more of it now. */
+static bool feed_unpacked(struct disk_target *d)
+{
+    const uint8_t *data = NULL;
+    size_t len;
+
+    while ((len = mirror_unpacker_peek(d->unpacker, &data)) > 0) {
+        ssize_t n = mirror_target_feed(d->mirror, data, len);
+
+        if (n <= 0)
+            return false;
+        mirror_unpacker_consume(d->unpacker, (size_t)n);
+    }
+    return true;
+}
+
+static void feed_packed(struct disk_target *d)
+{
+    struct error why = {0};
+    const uint8_t *data = NULL;
+    size_t len;
+
+    while (feed_unpacked(d) && d->stream && (len = stream_peek(d->stream, &data)) > 0) {
+        ssize_t n = mirror_unpacker_feed(d->unpacker, data, len, &why);
+
+        if (n < 0) {
+            mirror_target_fail(d->mirror, &why);
+            return;
+        }
+        stream_consume(d->stream, (size_t)n);
+    }
+}
+
 static void feed_mirror(struct disk_target *d)
 {
     const uint8_t *data = NULL;
     size_t len;
 
+    if (d->unpacker) {
+        if (mirror_target_state(d->mirror) != MIRROR_TARGET_FAILED)
+            feed_packed(d);
+        return;
+    }
     while (d->stream && (len = stream_peek(d->stream, &data)) > 0) {
         ssize_t n = mirror_target_feed(d->mirror, data, len);
 
@@ -325,6 +365,11 @@ int disk_target_new(uv_loop_t *loop, const char *export_name, uint64_t size_byte
     return 0;
 }
 
+int disk_target_unpack(struct disk_target *d, unsigned window_log)
+{
+    return mirror_unpacker_new(&d->unpacker, window_log);
+}
+
 void disk_target_flush_ahead(struct disk_target *d)
 {
     if (mirror_target_state(d->mirror) == MIRROR_TARGET_APPLYING && d->writer) {
@@ -342,6 +387,7 @@ void disk_target_free(struct disk_target *d)
     disk_writer_nbd_free(d->writer);
     close_seed(d);
     mirror_target_free(d->mirror);
+    mirror_unpacker_free(d->unpacker);
     if (d->stream)
         stream_release(d->stream);
     buffer_done(&d->scratch);

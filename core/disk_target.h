@@ -27,6 +27,8 @@ struct disk_target_ops {
 int disk_target_new(uv_loop_t *loop, const char *export_name, uint64_t size_bytes,
                     const struct disk_seed *seed, const struct disk_target_ops *ops, void *user,
                     struct disk_target **ret);
+/* Its stream comes compressed (storage/mirror_pack.h). Before it comes. */
+int disk_target_unpack(struct disk_target *d, unsigned window_log);
 /* The stream that carries it; becomes the disk's. */
 void disk_target_set_stream(struct disk_target *d, struct stream *stream);
 /* QEMU's NBD server is up at @socket_path. */

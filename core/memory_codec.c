@@ -10,9 +10,20 @@ static uint64_t store_for(const struct config *c, uint64_t memory_bytes)
     return memory_bytes ? MIN(c->page_store_bytes, memory_bytes) : c->page_store_bytes;
 }
 
-static json_t *to_json(uint64_t store_bytes)
+static json_t *to_json(uint64_t store_bytes, unsigned references)
 {
-    return json_pack("{s:i, s:I}", "version", VERSION, "page_store", (json_int_t)store_bytes);
+    json_t *json =
+        json_pack("{s:i, s:I}", "version", VERSION, "page_store", (json_int_t)store_bytes);
+
+    if (references > 0)
+        json_object_set_new(json, "references", json_integer((json_int_t)references));
+    return json;
+}
+
+/* Both mean the same disks, or none. */
+static unsigned references_of(const json_t *json, unsigned disks)
+{
+    return json_integer_value(json_object_get(json, "references")) == (json_int_t)disks ? disks : 0;
 }
 
 static bool from_json(const json_t *json, uint64_t *ret_store_bytes)
@@ -27,12 +38,14 @@ static bool from_json(const json_t *json, uint64_t *ret_store_bytes)
     return true;
 }
 
-json_t *memory_codec_offer(const struct config *c, uint64_t memory_bytes)
+json_t *memory_codec_offer(const struct config *c, uint64_t memory_bytes, unsigned disks)
 {
-    return c->codec ? to_json(store_for(c, memory_bytes)) : NULL;
+    return c->codec ? to_json(store_for(c, memory_bytes), c->disk_index_bytes > 0 ? disks : 0)
+                    : NULL;
 }
 
-json_t *memory_codec_answer(const struct config *c, const json_t *offer, struct memory_codec *ret)
+json_t *memory_codec_answer(const struct config *c, unsigned disks, const json_t *offer,
+                            struct memory_codec *ret)
 {
     uint64_t store_bytes;
 
@@ -41,11 +54,12 @@ json_t *memory_codec_answer(const struct config *c, const json_t *offer, struct 
         return NULL;
     ret->used = true;
     ret->config.store_bytes = MIN(store_bytes, c->page_store_bytes);
-    return to_json(ret->config.store_bytes);
+    ret->references = references_of(offer, disks);
+    return to_json(ret->config.store_bytes, ret->references);
 }
 
-void memory_codec_agree(const struct config *c, uint64_t memory_bytes, const json_t *answer,
-                        struct memory_codec *ret)
+void memory_codec_agree(const struct config *c, uint64_t memory_bytes, unsigned disks,
+                        const json_t *answer, struct memory_codec *ret)
 {
     uint64_t store_bytes;
 
@@ -54,6 +68,7 @@ void memory_codec_agree(const struct config *c, uint64_t memory_bytes, const jso
         return;
     ret->used = true;
     ret->config.store_bytes = store_bytes;
+    ret->references = c->disk_index_bytes > 0 ? references_of(answer, disks) : 0;
 }
 
 json_t *memory_codec_to_json(const struct ram_pipe_stats *s, bool encoder)
@@ -71,10 +86,13 @@ json_t *memory_codec_to_json(const struct ram_pipe_stats *s, bool encoder)
         json_object_set_new(operations, ram_operation_name((enum ram_operation)op), one);
     }
     json =
-        json_pack("{s:o, s:f}", "operations", operations, "cpu_seconds", (double)s->cpu_ns / 1e9);
+        json_pack("{s:o, s:f, s:I}", "operations", operations, "cpu_seconds",
+                  (double)s->cpu_ns / 1e9, "references_missed", (json_int_t)c->references_missed);
     if (encoder) {
         json_object_set_new(json, "level", json_integer(s->level));
         json_object_set_new(json, "store_lookups", json_integer((json_int_t)c->store_lookups));
+        json_object_set_new(json, "references_refused",
+                            json_integer((json_int_t)c->references_refused));
         json_object_set_new(json, "store_hits", json_integer((json_int_t)c->store_hits));
     }
     return json;

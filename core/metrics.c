@@ -98,6 +98,16 @@ static double outages(const struct move *m)
     return (double)m->progress.outages;
 }
 
+static double references(const struct move *m)
+{
+    return (double)m->progress.codec.codec.operation[RAM_DISK].count;
+}
+
+static double references_missed(const struct move *m)
+{
+    return (double)m->progress.codec.codec.references_missed;
+}
+
 static bool is_source(const struct move *m)
 {
     return m->role == JOURNAL_SOURCE;
@@ -123,6 +133,10 @@ static const struct family {
      memory_wire_bytes, NULL},
     {"ferry_move_memory_codec_cpu_seconds_total", "counter",
      "Processor time of the RAM codec here.", codec_seconds, has_codec},
+    {"ferry_move_memory_references_total", "counter",
+     "Pages that went as references to the target's disks.", references, has_codec},
+    {"ferry_move_memory_references_missed_total", "counter",
+     "Of these, those that the target had to ask for.", references_missed, has_codec},
     {"ferry_move_remaining_bytes", "gauge", "Disks, log and memory that are left.", remaining_bytes,
      is_source},
     {"ferry_move_dirty_bytes_per_second", "gauge", "Memory that the guest dirties, by QEMU.",

@@ -49,6 +49,8 @@ enum move_outcome {
 struct move_progress {
     uint64_t disk_total, disk_done;   /* virtual bytes of all disks; copied or zero */
     uint64_t disk_payload, disk_wire; /* data taken from QEMU; bytes into the link */
+    int disk_pack_level;              /* of the disks' compression now; 0: none */
+    uint64_t disk_pack_cpu_ns;        /* what it took */
     uint64_t disk_seed;               /* of the data, what the target had on a seed */
     uint64_t log_fill, log_peak;      /* acknowledged, not yet applied; at most in memory */
     uint64_t spooled, spooled_ever;   /* of log_fill, on the spool; all that ever was */

@@ -192,6 +192,10 @@ static void add_measurements(const struct move *m, json_t *view)
                   slowed_to_json(p->guest_slowed_ms)));
     json_object_set_new(json_object_get(view, "disk"), "seed_bytes",
                         json_integer((json_int_t)p->disk_seed));
+    if (p->disk_pack_level)
+        json_object_set_new(json_object_get(view, "disk"), "codec",
+                            json_pack("{s:i, s:f}", "level", p->disk_pack_level, "cpu_seconds",
+                                      (double)p->disk_pack_cpu_ns / 1e9));
     if (m->verify)
         json_object_set_new(view, "verify",
                             json_pack("{s:I, s:I}", "checked_bytes", (json_int_t)p->checked,

@@ -7,7 +7,9 @@
 #include "core/disk_source.h"
 #include "core/local_socket.h"
 #include "core/disk_seed.h"
+#include "core/disk_codec.h"
 #include "core/memory_codec.h"
+#include "core/page_keeper.h"
 #include "core/move.h"
 #include "core/relay.h"
 #include "core/rpc_relay.h"
@@ -52,6 +54,9 @@ struct move_source {
     struct rpc_relay *rpc;
     struct relay *memory;
     struct memory_codec codec;
+    struct disk_codec disk_codec;
+    struct page_keeper *keeper; /* of references; NULL: there are none */
+    bool may_refer;
     struct ram_pipe *encoder; /* until the memory channel takes it */
     struct ram_parser *parser;
     struct disk_source *disks;
@@ -138,5 +143,14 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns);
 bool source_disks_must_wait(const struct move_source *ms);
 unsigned source_disks_first_speed_mib_s(const struct move_source *ms);
 bool source_disks_may_qmp(const struct move_source *ms);
+
+/* source_blocks.c: references to blocks of the target's disks. Opens their stream; 0 or a negative errno. */
+int source_blocks_open(struct move_source *ms, struct ram_pipe_blocks *ret);
+/* A disk's mirror was given this (@data NULL: it is unknown from now on). */
+void source_blocks_note(struct move_source *ms, unsigned disk, uint64_t offset, uint32_t length,
+                        const uint8_t *data);
+void source_blocks_tick(struct move_source *ms);
+/* After or with the encoder. */
+void source_blocks_close(struct move_source *ms);
 
 #endif

@@ -417,8 +417,10 @@ static int check_prepare(struct move_target *mt, const char *peer, const json_t 
     m->autostart = json_is_true(json_object_get(msg, "autostart"));
     m->right.agreed = mt->service->witness && json_is_true(json_object_get(msg, "witness"));
     mt->sw.witness = m->right.agreed;
-    mt->codec_answer =
-        memory_codec_answer(mt->service->config, json_object_get(msg, "memory_codec"), &mt->codec);
+    mt->codec_answer = memory_codec_answer(mt->service->config, info.disk_count,
+                                           json_object_get(msg, "memory_codec"), &mt->codec);
+    mt->disk_codec_answer = disk_codec_answer(mt->service->config, info.disk_count,
+                                              json_object_get(msg, "disk_codec"), &mt->disk_codec);
     mt->seeds_offered = disk_seeds_offered(json_object_get(msg, "seeds"));
     for (unsigned i = 0; i < info.disk_count; i++)
         m->progress.disk_total += info.disks[i].size_bytes;

@@ -5,7 +5,9 @@
 
 #include "core/disk_target.h"
 #include "core/drill_command.h"
+#include "core/disk_codec.h"
 #include "core/memory_codec.h"
+#include "core/target_blocks.h"
 #include "core/move.h"
 #include "core/relay.h"
 #include "core/rpc_relay.h"
@@ -33,10 +35,12 @@ struct move_target {
     struct rpc_relay *rpc;
     struct relay *memory;
     struct memory_codec codec;
+    struct disk_codec disk_codec;
     struct virt_host_question
-        *host;                /* what the VM needs of this host, until it is looked for; owned */
-    json_t *codec_answer;     /* until `ready` takes it */
-    struct ram_pipe *decoder; /* until the memory channel takes it */
+        *host; /* what the VM needs of this host, until it is looked for; owned */
+    json_t *codec_answer, *disk_codec_answer; /* until `ready` takes them */
+    struct ram_pipe *decoder;                 /* until the memory channel takes it */
+    struct target_blocks *blocks;             /* the decoder's; NULL: no references may come */
     struct ram_parser *parser;
     uint64_t parsed_bytes; /* of the RAM stream, seen by the parser */
     struct disk_target *disks[LIMIT_DISKS_PER_MOVE];

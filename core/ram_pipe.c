@@ -9,23 +9,27 @@
 
 #include "core/base/buffer.h"
 #include "core/base/clock.h"
+#include "core/codec_level.h"
 #include "core/worker.h"
+#include "memory/disk_blocks.h"
 #include "memory/ram_decoder.h"
 #include "memory/ram_encoder.h"
 
 enum {
     JOBS = 3,
-    /* Levels are looked at this often; a change costs the compressor what it remembers. */
-    ADAPT_EVERY_MS = 1000,
-    BUSY_PERMILLE = 850,  /* the codec holds the link up: compress less */
-    SPARE_PERMILLE = 500, /* the link holds the codec up: compress more */
-    LEVEL_MOST = 6,       /* beyond, zstd's speed falls steeply for little */
+    /* Notes of what was written to disks go to the worker in such lots, or with what it does anyway. */
+    NOTES_LOT_BYTES = 64 << 10,
+    /* So much waits for a worker that does not come to it, then there are no references any more. */
+    NOTES_MAX_BYTES = 16 << 20,
+    LEVEL_MOST = 6, /* beyond, zstd's speed falls steeply for little */
 };
 
 /* Made on the worker, used on the worker, freed on the worker. */
 struct engine {
     struct ram_encoder *encoder;
     struct ram_decoder *decoder;
+    struct disk_blocks *blocks; /* of an encoder; NULL: no references */
+    struct codec_job *job;      /* the one that runs */
 };
 
 struct codec_job {
@@ -40,6 +44,10 @@ struct codec_job {
     bool retires; /* the engine's last job */
     int level;
     int result;
+    struct ram_pipe_blocks blocks;
+    struct buffer notes; /* for the index */
+    struct buffer made;  /* pages that became references */
+    unsigned may_refer;
     struct buffer out;
     struct ram_codec_stats stats;
     uint64_t cpu_ns;
@@ -57,13 +65,15 @@ struct ram_pipe {
     bool opening; /* the engine is being made */
     bool end;     /* no more input will come */
     bool freed;
+    struct ram_pipe_blocks blocks;
+    struct buffer notes; /* since the last job was posted */
+    bool notes_lost;
+    uint64_t passed_told;
     int fault;
     const struct ram_pipe_ops *ops;
     void *user;
     struct ram_pipe_stats stats;
-    int level;
-    uint64_t adapted_ns, adapted_cpu_ns;
-    unsigned looks, waits; /* since then */
+    struct codec_level level;
 };
 
 /* --- on the worker ------------------------------------------------------------------------- */
@@ -76,11 +86,47 @@ static uint64_t thread_cpu_ns(void)
     return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
-static int make_engine(struct codec_job *c)
+static bool may_refer(void *user)
 {
-    if (c->kind == RAM_PIPE_ENCODER)
-        return c->engine->encoder ? 0 : ram_encoder_new(&c->config, &c->engine->encoder);
-    return c->engine->decoder ? 0 : ram_decoder_new(&c->config, &c->engine->decoder);
+    return ((struct engine *)user)->job->may_refer > 0;
+}
+
+static void keep(void *user, uint64_t number, const uint8_t *page)
+{
+    struct codec_job *c = ((struct engine *)user)->job;
+
+    (void)number; /* they come in order */
+    c->may_refer--;
+    if (buffer_append(&c->made, page, DISK_BLOCK_BYTES) < 0)
+        c->result = -ENOMEM;
+}
+
+static const struct ram_reference_source_ops reference_ops = {.may_refer = may_refer, .keep = keep};
+
+static int make_encoder(struct codec_job *c)
+{
+    struct engine *g = c->engine;
+    int r = g->encoder ? 0 : ram_encoder_new(&c->config, &g->encoder);
+
+    if (r == 0 && c->blocks.disks > 0 && !g->blocks) {
+        r = disk_blocks_new(c->blocks.index_bytes, &g->blocks);
+        if (r == 0)
+            ram_encoder_set_blocks(g->encoder, g->blocks, &reference_ops, g);
+    }
+    return r;
+}
+
+static int make_decoder(struct codec_job *c)
+{
+    struct engine *g = c->engine;
+    int r;
+
+    if (g->decoder)
+        return 0;
+    r = ram_decoder_new(&c->config, &g->decoder);
+    if (r == 0 && c->blocks.disks > 0)
+        ram_decoder_set_blocks(g->decoder, c->blocks.disks, c->blocks.target, c->blocks.user);
+    return r;
 }
 
 static int encode(struct codec_job *c)
@@ -88,6 +134,8 @@ static int encode(struct codec_job *c)
     struct ram_encoder *e = c->engine->encoder;
     int r;
 
+    if (c->engine->blocks)
+        disk_blocks_take(c->engine->blocks, &c->notes);
     ram_encoder_set_level(e, c->level);
     r = ram_encoder_feed(e, c->in, c->in_len, &c->out);
     if (r == 0)
@@ -118,15 +166,20 @@ static void run_job(struct worker_job *job)
 {
     struct codec_job *c = container_of(job, struct codec_job, job);
     uint64_t start_ns = thread_cpu_ns();
+    int r = 0;
 
     if (c->retires) {
         ram_encoder_free(c->engine->encoder);
         ram_decoder_free(c->engine->decoder);
+        disk_blocks_free(c->engine->blocks);
         return;
     }
-    c->result = make_engine(c);
+    c->engine->job = c;
+    c->result = c->kind == RAM_PIPE_ENCODER ? make_encoder(c) : make_decoder(c);
     if (c->result == 0)
-        c->result = c->kind == RAM_PIPE_ENCODER ? encode(c) : decode(c);
+        r = c->kind == RAM_PIPE_ENCODER ? encode(c) : decode(c);
+    if (c->result == 0)
+        c->result = r;
     c->cpu_ns = thread_cpu_ns() - start_ns;
 }
 
@@ -134,10 +187,23 @@ static void run_job(struct worker_job *job)
 
 static void done_job(struct worker_job *job);
 
+/* What was noted goes with the job, whose emptied memory is for the next. */
+static void swap_notes(struct ram_pipe *p, struct codec_job *c)
+{
+    struct buffer empty = c->notes;
+
+    empty.head = empty.tail = 0;
+    c->notes = p->notes;
+    p->notes = empty;
+}
+
 static void post(struct ram_pipe *p, struct codec_job *c)
 {
     c->job = (struct worker_job){.run = run_job, .done = done_job};
-    c->level = p->level;
+    c->level = p->level.level;
+    c->may_refer =
+        p->blocks.room && !p->notes_lost && !p->freed ? p->blocks.room(p->blocks.user) : 0;
+    swap_notes(p, c);
     p->working = c;
     p->working_is_back = false;
     worker_post(p->worker, &c->job);
@@ -163,7 +229,8 @@ static void rotate(struct ram_pipe *p)
             p->working = NULL;
         }
     }
-    if (!p->working && (p->filling->in_len > 0 || (p->end && !p->filling->end))) {
+    if (!p->working && (p->filling->in_len > 0 || (p->end && !p->filling->end) ||
+                        (buffer_len(&p->notes) >= NOTES_LOT_BYTES && !p->filling->end))) {
         c = p->filling;
         p->filling = p->spare;
         p->spare = NULL;
@@ -178,7 +245,10 @@ static void free_all(struct ram_pipe *p)
     for (unsigned i = 0; i < JOBS; i++) {
         free(p->jobs[i].in);
         buffer_done(&p->jobs[i].out);
+        buffer_done(&p->jobs[i].notes);
+        buffer_done(&p->jobs[i].made);
     }
+    buffer_done(&p->notes);
     free(p);
 }
 
@@ -188,11 +258,27 @@ static void retire(struct ram_pipe *p)
 
     if (c->retires) { /* the retiring job itself came back */
         worker_retire(p->worker);
+        if (p->blocks.free)
+            p->blocks.free(p->blocks.user);
         free_all(p);
         return;
     }
     c->retires = true;
     post(p, c);
+}
+
+/* Before anything of it is sent, the references are kept; what was decoded is told. */
+static void account_references(struct ram_pipe *p, struct codec_job *c)
+{
+    size_t bytes = buffer_len(&c->made);
+
+    if (p->blocks.made && bytes > 0)
+        p->blocks.made(p->blocks.user, buffer_data(&c->made), (unsigned)(bytes / DISK_BLOCK_BYTES));
+    buffer_clear(&c->made);
+    if (p->blocks.passed && c->stats.operation[RAM_DISK].count > p->passed_told) {
+        p->passed_told = c->stats.operation[RAM_DISK].count;
+        p->blocks.passed(p->blocks.user, p->passed_told);
+    }
 }
 
 static void done_job(struct worker_job *job)
@@ -213,6 +299,7 @@ static void done_job(struct worker_job *job)
         return;
     }
     p->working_is_back = true;
+    account_references(p, c);
     if (p->opening) {
         p->opening = false;
         p->working = NULL;
@@ -224,7 +311,7 @@ static void done_job(struct worker_job *job)
 }
 
 int ram_pipe_new(uv_loop_t *loop, enum ram_pipe_kind kind, const struct ram_codec_config *config,
-                 struct ram_pipe **ret)
+                 const struct ram_pipe_blocks *blocks, struct ram_pipe **ret)
 {
     struct ram_pipe *p = calloc(1, sizeof(*p));
     int r = p ? 0 : -ENOMEM;
@@ -235,6 +322,7 @@ int ram_pipe_new(uv_loop_t *loop, enum ram_pipe_kind kind, const struct ram_code
             .engine = &p->engine,
             .config = *config,
             .kind = kind,
+            .blocks = blocks ? *blocks : (struct ram_pipe_blocks){0},
             .in = malloc(RAM_PIPE_INPUT_BYTES),
         };
         r = p->jobs[i].in ? 0 : -ENOMEM;
@@ -247,9 +335,13 @@ int ram_pipe_new(uv_loop_t *loop, enum ram_pipe_kind kind, const struct ram_code
             free_all(p);
         return r;
     }
+    if (blocks)
+        p->blocks = *blocks;
     p->filling = &p->jobs[0];
     p->ready = &p->jobs[1];
-    p->level = p->stats.level = RAM_LEVEL_DEFAULT;
+    p->level = (struct codec_level){
+        .level = RAM_LEVEL_DEFAULT, .least = RAM_LEVEL_LEAST, .most = LEVEL_MOST};
+    p->stats.level = RAM_LEVEL_DEFAULT;
     p->opening = true;
     post(p, &p->jobs[2]);
     *ret = p;
@@ -267,8 +359,25 @@ void ram_pipe_free(struct ram_pipe *p)
     if (!p)
         return;
     p->freed = true;
+    if (p->blocks.cancel)
+        p->blocks.cancel(p->blocks.user);
     if (!p->working || p->working_is_back || p->fault)
         retire(p);
+}
+
+void ram_pipe_note(struct ram_pipe *p, unsigned disk, uint64_t offset, uint32_t length,
+                   const uint8_t *data)
+{
+    if (p->fault || p->notes_lost)
+        return;
+    if (buffer_len(&p->notes) > NOTES_MAX_BYTES ||
+        (data ? disk_notes_write(&p->notes, disk, offset, length, data)
+              : disk_notes_forget(&p->notes, disk, offset, length)) < 0) {
+        p->notes_lost = true;
+        buffer_done(&p->notes);
+        return;
+    }
+    rotate(p);
 }
 
 int ram_pipe_fault(const struct ram_pipe *p)
@@ -323,25 +432,8 @@ bool ram_pipe_is_at_end(const struct ram_pipe *p)
 
 void ram_pipe_adapt(struct ram_pipe *p, uint64_t now_ns, bool waited)
 {
-    uint64_t span_ns = now_ns - p->adapted_ns, busy;
-    int level = p->level;
-
-    p->looks++;
-    p->waits += waited;
-    if (span_ns < ADAPT_EVERY_MS * NS_PER_MS)
-        return;
-    busy = (p->stats.cpu_ns - p->adapted_cpu_ns) * 1000 / span_ns;
-    if (p->adapted_ns && busy > BUSY_PERMILLE && p->waits * 2 < p->looks)
-        level--;
-    else if (p->adapted_ns && busy < SPARE_PERMILLE && p->waits * 2 > p->looks)
-        level++;
-    if (level == 0) /* to zstd that is its default, 3 */
-        level = p->level > 0 ? -1 : 1;
-    p->level = MIN(MAX(level, (int)RAM_LEVEL_LEAST), (int)LEVEL_MOST);
-    p->stats.level = p->level;
-    p->adapted_ns = now_ns;
-    p->adapted_cpu_ns = p->stats.cpu_ns;
-    p->looks = p->waits = 0;
+    codec_level_look(&p->level, now_ns, p->stats.cpu_ns, waited);
+    p->stats.level = p->level.level;
 }
 
 void ram_pipe_get_stats(const struct ram_pipe *p, struct ram_pipe_stats *ret)

@@ -47,9 +47,30 @@ struct ram_pipe_stats {
     int level; /* of an encoder */
 };
 
+/* References to blocks of the target's disks (memory/ram_codec.h), an encoder's or a decoder's half. Where nothing else is
+ * said, called on the loop. */
+struct ram_pipe_blocks {
+    unsigned disks;
+    void *user;
+    /* Encoder: */
+    uint64_t index_bytes;
+    unsigned (*room)(void *user); /* how many references may be made now */
+    void (*made)(void *user, const uint8_t *pages,
+                 unsigned count); /* these were, before they leave */
+    /* Decoder: */
+    const struct ram_reference_target_ops *target; /* on the decoder's thread */
+    void (*passed)(void *user, uint64_t count);    /* so many were decoded */
+    void (*cancel)(void *user);                    /* what runs in @target must come back at once */
+    void (*free)(void *user);                      /* it does not run, and will not */
+};
+
+/* @blocks, copied; NULL: without references. */
 int ram_pipe_new(uv_loop_t *loop, enum ram_pipe_kind kind, const struct ram_codec_config *config,
-                 struct ram_pipe **ret);
+                 const struct ram_pipe_blocks *blocks, struct ram_pipe **ret);
 void ram_pipe_set_ops(struct ram_pipe *p, const struct ram_pipe_ops *ops, void *user);
+/* Of an encoder with blocks: written to a disk (@data NULL: no longer known). */
+void ram_pipe_note(struct ram_pipe *p, unsigned disk, uint64_t offset, uint32_t length,
+                   const uint8_t *data);
 /* 0, or the negative errno it failed with. */
 int ram_pipe_fault(const struct ram_pipe *p);
 /* No callbacks follow. A job under way comes back by itself. NULL is allowed. */

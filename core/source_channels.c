@@ -315,12 +315,15 @@ int source_channels_open(struct move_source *ms, struct error *err)
 {
     struct service *s = ms->service;
     struct link_session_info info;
+    struct ram_pipe_blocks blocks;
     int r = move_paths_make(s, &ms->paths, err);
 
     ms->channels_open = true;
+    if (r == 0 && ms->codec.references > 0 && source_blocks_open(ms, &blocks) < 0)
+        r = error_set(err, -EPIPE, "open the move's channels", NULL, "no stream for references");
     if (r == 0 && (ram_parser_new(&ms->parser) < 0 || congestion_new(&ms->congestion) < 0 ||
-                   (ms->codec.used &&
-                    ram_pipe_new(s->loop, RAM_PIPE_ENCODER, &ms->codec.config, &ms->encoder) < 0)))
+                   (ms->codec.used && ram_pipe_new(s->loop, RAM_PIPE_ENCODER, &ms->codec.config,
+                                                   ms->keeper ? &blocks : NULL, &ms->encoder) < 0)))
         r = error_set(err, -ENOMEM, "open the move's channels", NULL, "out of memory");
     if (r == 0)
         r = local_listener_new(s->loop, ms->paths.rpc, 0, 0, on_rpc_accept, ms, &ms->rpc_listener,
@@ -349,12 +352,15 @@ static void measure_memory(struct move_source *ms)
     p->memory_codec = relay_pipe(ms->memory) != NULL;
     if (p->memory_codec)
         ram_pipe_get_stats(relay_pipe(ms->memory), &p->codec);
+    if (ms->keeper)
+        p->codec.codec.references_missed = page_keeper_misses(ms->keeper);
 }
 
 void source_channels_detach(struct move_source *ms)
 {
     rpc_relay_detach(ms->rpc);
     relay_detach(ms->memory);
+    source_blocks_close(ms);
     if (ms->disks)
         disk_source_detach(ms->disks);
 }
@@ -371,6 +377,7 @@ void source_channels_close(struct move_source *ms)
     measure_memory(ms);
     relay_free(TAKE_PTR(ms->memory));
     ram_pipe_free(TAKE_PTR(ms->encoder));
+    source_blocks_close(ms);
     disk_source_free(TAKE_PTR(ms->disks));
     ram_parser_free(TAKE_PTR(ms->parser));
     congestion_free(TAKE_PTR(ms->congestion));
@@ -445,6 +452,7 @@ void source_channels_tick(struct move_source *ms, uint64_t now_ns)
         ram_pipe_adapt(relay_pipe(ms->memory), now_ns, relay_waits_for_link(ms->memory));
     if (ms->disks)
         source_disks_tick(ms, now_ns);
+    source_blocks_tick(ms);
     if (ms->memory_waits && !source_disks_must_wait(ms))
         source_channels_send_memory(ms);
     source_stun_tick(ms, now_ns);

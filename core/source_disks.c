@@ -119,7 +119,14 @@ static void on_disks_done(void *user)
     source_channels_finish(user);
 }
 
+static void on_disk_content(void *user, unsigned disk, uint64_t offset, uint32_t length,
+                            const uint8_t *data)
+{
+    source_blocks_note(user, disk, offset, length, data);
+}
+
 static const struct disk_source_ops disk_ops = {
+    .on_content = on_disk_content,
     .on_started = on_disks_started,
     .on_closing = on_disks_closing,
     .on_failed = on_disks_failed,
@@ -134,7 +141,9 @@ int source_disks_open(struct move_source *ms, struct error *err)
 
     if (r == 0 && m->verify)
         disk_source_verify(ms->disks);
-
+    if (r == 0 && ms->disk_codec.used)
+        r = disk_source_pack(ms->disks, ms->service->config->link.compression_level,
+                             ms->disk_codec.window_log);
     for (unsigned i = 0; i < m->info.disk_count && r == 0; i++) {
         const struct domain_disk *d = &m->info.disks[i];
         struct stream *stream;
@@ -272,6 +281,8 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns)
     disk_source_get_stats(ms->disks, &d);
     p->disk_payload = d.payload_bytes;
     p->disk_wire = d.sent_bytes;
+    p->disk_pack_level = d.pack_level;
+    p->disk_pack_cpu_ns = d.pack_cpu_ns;
     p->disk_seed = d.seed_bytes;
     p->log_fill = d.fill_bytes + d.spooled_bytes;
     p->spooled = d.spooled_bytes;

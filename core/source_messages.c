@@ -111,7 +111,9 @@ static void on_ready(struct move_source *ms, const json_t *msg)
     if (ms->sw.state != SOURCE_MOVING || ms->migrating || ms->channels_open)
         return;
     memory_codec_agree(ms->service->config, ms->move->progress.memory_total,
-                       json_object_get(msg, "memory_codec"), &ms->codec);
+                       ms->move->info.disk_count, json_object_get(msg, "memory_codec"), &ms->codec);
+    disk_codec_agree(ms->service->config, ms->move->info.disk_count,
+                     json_object_get(msg, "disk_codec"), &ms->disk_codec);
     for (unsigned i = 0; i < ms->move->info.disk_count; i++)
         ms->seeded[i] =
             disk_seeds_have(json_object_get(msg, "seeds"), ms->move->info.disks[i].alias);

@@ -20,13 +20,15 @@ void move_source_prepare(struct move_source *ms, const struct error *err)
     }
     ms->prepare_sent = true;
     peering_send(ms->ls,
-                 json_pack("{s:s, s:s, s:o, s:o*, s:o*, s:b, s:b, s:b, s:o*, s:o}", "type",
+                 json_pack("{s:s, s:s, s:o, s:o*, s:o*, s:b, s:b, s:b, s:o*, s:o*, s:o}", "type",
                            "prepare", "move", m->id, "info", domain_info_to_json(&m->info),
                            "platform", TAKE_PTR(ms->platform), "drill",
                            m->drill ? drill_to_json(&m->rehearsal) : NULL, "persistent",
                            m->persistent, "autostart", m->autostart, "witness", m->right.agreed,
                            "memory_codec",
-                           memory_codec_offer(ms->service->config, m->progress.memory_total),
+                           memory_codec_offer(ms->service->config, m->progress.memory_total,
+                                              m->info.disk_count),
+                           "disk_codec", disk_codec_offer(ms->service->config, m->info.disk_count),
                            "seeds", disk_seeds_offer()));
 }
 

@@ -230,16 +230,25 @@ static int add_disk(struct move_target *mt, const char *alias, struct stream *st
 int target_channels_open(struct move_target *mt, struct error *err)
 {
     const struct domain_info *info = &mt->move->info;
+    struct ram_pipe_blocks blocks;
     int r = ram_parser_new(&mt->parser);
 
-    if (r == 0 && mt->codec.used)
-        r = ram_pipe_new(mt->service->loop, RAM_PIPE_DECODER, &mt->codec.config, &mt->decoder);
+    if (r == 0 && mt->codec.references > 0)
+        r = target_blocks_new(mt->service->loop, mt->paths.disk, info, &mt->blocks, &blocks);
+    if (r == 0 && mt->codec.used) {
+        r = ram_pipe_new(mt->service->loop, RAM_PIPE_DECODER, &mt->codec.config,
+                         mt->blocks ? &blocks : NULL, &mt->decoder);
+        if (r < 0)
+            target_blocks_free(TAKE_PTR(mt->blocks));
+    }
     for (unsigned i = 0; i < info->disk_count && r == 0; i++) {
         r = disk_target_new(mt->service->loop, info->disks[i].alias, info->disks[i].size_bytes,
                             mt->seeds[i].path[0] ? &mt->seeds[i] : NULL, &disk_ops, mt,
                             &mt->disks[i]);
         if (r == 0)
             mt->disk_count++;
+        if (r == 0 && mt->disk_codec.used)
+            r = disk_target_unpack(mt->disks[i], mt->disk_codec.window_log);
     }
     if (r < 0)
         return error_set(err, r, "open the move's channels", NULL, "%s", strerror(-r));
@@ -259,6 +268,8 @@ int target_channels_add(struct move_target *mt, const json_t *label, struct stre
         return add_disk(mt, disk, stream);
     if (strcmp(channel, "ram") == 0)
         return add_memory(mt, stream);
+    if (strcmp(channel, "pages") == 0)
+        return mt->blocks ? target_blocks_set_stream(mt->blocks, stream) : -EPROTO;
     if (strcmp(channel, "rpc") != 0 || mt->rpc)
         return -EPROTO;
     fd = local_connect_fd(mt->service->config->libvirt_socket);
@@ -311,7 +322,9 @@ void target_channels_close(struct move_target *mt)
     rpc_relay_free(TAKE_PTR(mt->rpc));
     relay_free(TAKE_PTR(mt->memory));
     ram_pipe_free(TAKE_PTR(mt->decoder));
+    mt->blocks = NULL; /* went with it */
     json_decref(TAKE_PTR(mt->codec_answer));
+    json_decref(TAKE_PTR(mt->disk_codec_answer));
     ram_parser_free(TAKE_PTR(mt->parser));
     while (mt->disk_count > 0) {
         mt->disk_count--;

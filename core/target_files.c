@@ -166,11 +166,12 @@ static void done_create(struct worker_job *job)
     if (mt->sw.state == TARGET_RECEIVING) {
         if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
             target_channels_open(mt, &f->err) == 0)
-            move_target_send(mt,
-                             json_pack("{s:s, s:b, s:o*, s:o*, s:o*}", "type", "ready", "witness",
-                                       mt->move->right.agreed, "drill", target_drill_answer(mt),
-                                       "memory_codec", TAKE_PTR(mt->codec_answer), "seeds",
-                                       disk_seeds_answer(&f->info, f->seeds)));
+            move_target_send(mt, json_pack("{s:s, s:b, s:o*, s:o*, s:o*, s:o*}", "type", "ready",
+                                           "witness", mt->move->right.agreed, "drill",
+                                           target_drill_answer(mt), "memory_codec",
+                                           TAKE_PTR(mt->codec_answer), "disk_codec",
+                                           TAKE_PTR(mt->disk_codec_answer), "seeds",
+                                           disk_seeds_answer(&f->info, f->seeds)));
         if (f->err.code) {
             disk_files_remove(&f->info, f->move->id);
             move_target_refuse(mt, &f->err);

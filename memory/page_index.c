@@ -159,3 +159,26 @@ void page_index_put(struct page_index *ix, uint32_t slot, uint64_t key, uint64_t
     r->used = true;
     LINK(ix, slot, hash_head(ix, hash), by_hash);
 }
+
+void page_index_forget(struct page_index *ix, uint64_t first, uint64_t count)
+{
+    uint32_t slot;
+
+    if (count > ix->slots) { /* fewer slots than keys to look for */
+        for (slot = 0; slot < ix->slots; slot++) {
+            if (ix->records[slot].used && ix->records[slot].key - first < count)
+                forget(ix, slot);
+        }
+        return;
+    }
+    for (uint64_t key = first; key - first < count; key++) {
+        slot = page_index_find_key(ix, key);
+        if (slot != PAGE_INDEX_NONE)
+            forget(ix, slot);
+    }
+}
+
+uint64_t page_index_key(const struct page_index *ix, uint32_t slot)
+{
+    return ix->records[slot].key;
+}

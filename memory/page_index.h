@@ -29,5 +29,9 @@ uint32_t page_index_find_hash(const struct page_index *ix, uint64_t hash, uint32
 uint32_t page_index_take(struct page_index *ix);
 /* The slot now holds the page @key with content of @hash. */
 void page_index_put(struct page_index *ix, uint32_t slot, uint64_t key, uint64_t hash, bool hot);
+/* The pages with the @count keys from @first on are not here any more. */
+void page_index_forget(struct page_index *ix, uint64_t first, uint64_t count);
+/* Of a slot that was found. */
+uint64_t page_index_key(const struct page_index *ix, uint32_t slot);
 
 #endif

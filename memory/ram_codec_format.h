@@ -32,7 +32,7 @@
  *   PLAIN       pages      header, a page of `plain`                     -
  *   ZSTD        pages      header, a page of `pages`                     -
  *   XOR         pages      header, a page of `pages` xor the slot's page -
- *   DISK        pages      header, a block of the target's disk          u8 disk, u64 offset, XXH3-128 of it
+ *   DISK        pages      header, a block of the target's disk          u8 disk, u64 offset, SHA-256 of it
  *
  * Header modes: NONE (a literal before it brought it), NEXT (the page after the previous header's, same
  * block), JUMP. A header is the record's u64: page number * 4096 | PAGE or ZERO | CONTINUE. Slot modes:
@@ -54,7 +54,8 @@ enum {
     RAM_CHUNK_HEADER_BYTES = 36,
     RAM_WINDOW_LOG_MAX = 21, /* 2 MiB: what a decoder holds for each of its two streams */
     RAM_WINDOW_LOG = 19,     /* what this encoder uses */
-    RAM_DISK_REFERENCE_BYTES = 1 + 8 + 16,
+    RAM_REFERENCE_HASH_BYTES = 32,
+    RAM_REFERENCE_BYTES = 1 + 8 + RAM_REFERENCE_HASH_BYTES,
     RAM_VARINT_MAX_BYTES = 10,
 };
 

@@ -18,6 +18,7 @@
 #include "memory/ram_checksum.h"
 #include "memory/ram_codec_format.h"
 #include "memory/ram_parser.h"
+#include "memory/ram_reference.h"
 
 struct ram_decoder {
     ZSTD_DCtx *pages_zstd, *control_zstd;
@@ -27,7 +28,12 @@ struct ram_decoder {
     uint64_t checksum;  /* of the chunk before */
     uint64_t next_number;
     uint32_t next_slot;
-    int fault; /* negative errno, for good */
+    int fault;                                            /* negative errno, for good */
+    const struct ram_reference_target_ops *reference_ops; /* NULL: none may come */
+    void *reference_user;
+    unsigned disks;
+    uint64_t references;
+    int lost; /* why one could not be had: negative errno */
     struct ram_codec_stats stats;
     uint8_t control[LIMIT_RAM_CONTROL_BYTES];
     uint8_t pages[LIMIT_RAM_CHUNK_BYTES];
@@ -86,6 +92,14 @@ void ram_decoder_free(struct ram_decoder *d)
     free(d);
 }
 
+void ram_decoder_set_blocks(struct ram_decoder *d, unsigned disks,
+                            const struct ram_reference_target_ops *ops, void *user)
+{
+    d->disks = disks;
+    d->reference_ops = ops;
+    d->reference_user = user;
+}
+
 /* --- operations ---------------------------------------------------------------------------- */
 
 static void account(struct ram_decoder *d, enum ram_operation op, uint64_t count, size_t bytes)
@@ -106,14 +120,15 @@ static bool read_operation(struct ram_decoder *d, struct wire_reader *r, struct 
         [RAM_PLAIN] = {.header = true, .slot_allowed = true},
         [RAM_ZSTD] = {.header = true, .slot_allowed = true},
         [RAM_XOR] = {.header = true, .slot_allowed = true, .slot_needed = true},
+        [RAM_DISK] = {.header = true, .slot_allowed = true},
     };
     uint8_t byte = wire_u8(r);
     unsigned op = byte & 15;
 
     *o = (struct operation){.header = byte >> 4 & 3, .slot_mode = byte >> 6};
     o->count = ram_varint_get(r);
-    if (r->bad || op > RAM_XOR || o->count == 0 || o->header >= RAM_HEADER_MODES ||
-        o->slot_mode >= RAM_SLOT_MODES)
+    if (r->bad || op > (d->reference_ops ? RAM_DISK : RAM_XOR) || o->count == 0 ||
+        o->header >= RAM_HEADER_MODES || o->slot_mode >= RAM_SLOT_MODES)
         return false;
     o->op = (enum ram_operation)op;
     if (o->header != RAM_HEADER_NONE && !rules[op].header)
@@ -192,6 +207,31 @@ static bool write_constant(struct work *w)
     return true;
 }
 
+/* The block, if it is still what the source meant; else the source has the page. */
+static bool write_reference(struct ram_decoder *d, struct work *w)
+{
+    const uint8_t *data = wire_bytes(&w->data, RAM_REFERENCE_BYTES), *hash;
+    uint64_t offset, number = d->references++;
+    int r;
+
+    if (!data || w->end - w->at < RAM_PAGE_BYTES)
+        return false;
+    hash = data + 9;
+    offset = get_be64(data + 1);
+    if (data[0] >= d->disks || offset % RAM_PAGE_BYTES != 0 || offset > INT64_MAX - RAM_PAGE_BYTES)
+        return false;
+    r = d->reference_ops->read(d->reference_user, data[0], offset, w->at);
+    if (r != -ECANCELED && (r < 0 || !ram_reference_is(w->at, hash))) {
+        d->stats.references_missed++;
+        r = d->reference_ops->ask(d->reference_user, number, w->at);
+        if (r == 0 && !ram_reference_is(w->at, hash))
+            r = -EBADMSG;
+    }
+    w->at += RAM_PAGE_BYTES;
+    d->lost = r;
+    return r == 0;
+}
+
 /* A page's content; then the slot, if there is one, holds the same. */
 static bool write_page(struct ram_decoder *d, struct work *w, const struct operation *o,
                        uint32_t slot)
@@ -214,6 +254,12 @@ static bool write_page(struct ram_decoder *d, struct work *w, const struct opera
             return false;
         page_content_xor(stored, stored, page);
         return write_bytes(w, stored, RAM_PAGE_BYTES);
+    case RAM_DISK:
+        if (!write_reference(d, w))
+            return false;
+        if (stored)
+            page_store_put(&d->store, slot, w->at - RAM_PAGE_BYTES);
+        return true;
     case RAM_PLAIN:
     case RAM_ZSTD:
         page = wire_bytes(o->op == RAM_PLAIN ? &w->plain : &w->pages, RAM_PAGE_BYTES);
@@ -313,7 +359,7 @@ static int decode_chunk(struct ram_decoder *d, const uint8_t *raw, const struct 
     w.end = start + h->decoded_bytes;
     while (wire_left(&w.operations) > 0) {
         if (!read_operation(d, &w.operations, &o) || !carry_out(d, &w, &o))
-            return -EPROTO;
+            return d->lost < 0 ? d->lost : -EPROTO;
     }
     if (w.at != w.end || wire_left(&w.data) > 0 || wire_left(&w.pages) > 0 ||
         wire_left(&w.plain) > 0)

@@ -16,9 +16,12 @@
 
 struct ram_decoder;
 
-/* -ENOMEM, -EINVAL (a store too large). */
+/* -ENOMEM, -EINVAL (a store too large). Without references. */
 int ram_decoder_new(const struct ram_codec_config *config, struct ram_decoder **ret);
 void ram_decoder_free(struct ram_decoder *d);
+/* References may come from now on, to the first @disks disks. */
+void ram_decoder_set_blocks(struct ram_decoder *d, unsigned disks,
+                            const struct ram_reference_target_ops *ops, void *user);
 
 /*
  * Takes bytes up to the end of one chunk at most, says how many, and appends what a completed chunk

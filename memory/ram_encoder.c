@@ -13,6 +13,7 @@
  *     few spans differ                       DELTA
  *     up to half of its bytes differ         XOR
  *   is in the store under another key        DUPLICATE
+ *   is known to lie on a disk of the target  DISK
  *   looks random                             PLAIN
  *   else                                     ZSTD
  */
@@ -22,12 +23,15 @@
 #include <errno.h>
 #include <string.h>
 
+#include "memory/disk_blocks.h"
 #include "memory/page_content.h"
 #include "memory/page_index.h"
 #include "memory/page_store.h"
 #include "memory/ram_checksum.h"
 #include "memory/ram_chunk_writer.h"
+#include "memory/ram_codec_format.h"
 #include "memory/ram_parser.h"
+#include "memory/ram_reference.h"
 
 enum { HELD_MAX_BYTES = 512 }; /* the parser's longest item and its record's head */
 
@@ -51,6 +55,10 @@ struct ram_encoder {
     size_t page_fill;
     size_t literal_left; /* of a page whose beginning was sent already */
     uint64_t store_lookups, store_hits;
+    const struct disk_blocks *blocks; /* NULL: no references */
+    const struct ram_reference_source_ops *reference_ops;
+    void *reference_user;
+    uint64_t references, references_refused;
 };
 
 int ram_encoder_new(const struct ram_codec_config *config, struct ram_encoder **ret)
@@ -84,6 +92,14 @@ void ram_encoder_free(struct ram_encoder *e)
     page_index_free(e->index);
     page_store_done(&e->store);
     free(e);
+}
+
+void ram_encoder_set_blocks(struct ram_encoder *e, const struct disk_blocks *blocks,
+                            const struct ram_reference_source_ops *ops, void *user)
+{
+    e->blocks = blocks;
+    e->reference_ops = ops;
+    e->reference_user = user;
 }
 
 void ram_encoder_set_level(struct ram_encoder *e, int level)
@@ -141,10 +157,49 @@ static uint32_t find_equal(struct ram_encoder *e, const uint8_t *page, uint64_t 
     return PAGE_INDEX_NONE;
 }
 
+/* Makes the reference's data, if the page lies on a disk there. */
+static bool refer(struct ram_encoder *e, const uint8_t *page, uint64_t hash,
+                  uint8_t data[RAM_REFERENCE_BYTES])
+{
+    uint64_t offset;
+    unsigned disk;
+
+    if (!e->blocks || !disk_blocks_find(e->blocks, hash, &disk, &offset))
+        return false;
+    if (!e->reference_ops->may_refer(e->reference_user)) {
+        e->references_refused++;
+        return false;
+    }
+    data[0] = (uint8_t)disk;
+    put_be64(data + 1, offset);
+    if (!ram_reference_hash(page, data + 9))
+        return false;
+    e->reference_ops->keep(e->reference_user, e->references++, page);
+    return true;
+}
+
+static void become_reference(struct ram_record *record, const uint8_t *data)
+{
+    record->op = RAM_DISK;
+    record->data = data;
+    record->data_len = RAM_REFERENCE_BYTES;
+}
+
+/* Of which nothing is known here. */
+static void describe_new(struct ram_encoder *e, struct ram_record *record,
+                         uint8_t reference[RAM_REFERENCE_BYTES])
+{
+    if (refer(e, record->page, record->hash, reference))
+        become_reference(record, reference);
+    else
+        record->op = page_content_looks_random(record->page) ? RAM_PLAIN : RAM_ZSTD;
+}
+
 static int add_page(struct ram_encoder *e, const uint8_t *page, struct buffer *out)
 {
     struct ram_record record = {.id = &e->id, .page = page, .slot = RAM_NO_SLOT};
     uint8_t delta[PAGE_DELTA_MAX_BYTES], difference[RAM_PAGE_BYTES];
+    uint8_t reference[RAM_REFERENCE_BYTES];
     const uint8_t *base = NULL;
     uint32_t own, equal;
     int r;
@@ -157,7 +212,7 @@ static int add_page(struct ram_encoder *e, const uint8_t *page, struct buffer *o
         return add_record(e, &record, out);
     }
     if (e->store.slots == 0) {
-        record.op = page_content_looks_random(page) ? RAM_PLAIN : RAM_ZSTD;
+        describe_new(e, &record, reference);
         return add_record(e, &record, out);
     }
     own = page_index_find_key(e->index, e->id.key);
@@ -180,6 +235,8 @@ static int add_page(struct ram_encoder *e, const uint8_t *page, struct buffer *o
         record.op = RAM_DUPLICATE;
         record.slot = equal;
         return add_record(e, &record, out);
+    } else if (refer(e, page, record.hash, reference)) {
+        become_reference(&record, reference);
     } else if (base && page_content_differing_bytes(base, page) <= XOR_MAX_DIFFERING) {
         record.op = RAM_XOR;
         page_content_xor(difference, base, page);
@@ -318,4 +375,5 @@ void ram_encoder_get_stats(const struct ram_encoder *e, struct ram_codec_stats *
     ram_chunk_writer_get_stats(e->writer, ret);
     ret->store_lookups = e->store_lookups;
     ret->store_hits = e->store_hits;
+    ret->references_refused = e->references_refused;
 }

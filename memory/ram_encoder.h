@@ -25,6 +25,11 @@ enum { RAM_LEVEL_LEAST = -7, RAM_LEVEL_DEFAULT = 1, RAM_LEVEL_MOST = 9 };
 int ram_encoder_new(const struct ram_codec_config *config, struct ram_encoder **ret);
 void ram_encoder_free(struct ram_encoder *e);
 
+struct disk_blocks;
+/* Pages may become references to @blocks from now on. All outlive the encoder. */
+void ram_encoder_set_blocks(struct ram_encoder *e, const struct disk_blocks *blocks,
+                            const struct ram_reference_source_ops *ops, void *user);
+
 /* Takes effect after the current chunk; each change costs the compressor its memory of the past. */
 void ram_encoder_set_level(struct ram_encoder *e, int level);
 

@@ -367,6 +367,11 @@ void stream_set_care(struct stream *st, enum care care)
     st->care = care;
 }
 
+void stream_set_packed(struct stream *st)
+{
+    st->packed_already = true;
+}
+
 uint32_t stream_id(const struct stream *st)
 {
     return st->id;

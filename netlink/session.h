@@ -168,6 +168,8 @@ int stream_open(struct session *s, enum care care, struct stream **ret);
 void stream_set_ops(struct stream *stream, const struct stream_ops *ops, void *user);
 /* The class of care may change at any time; it holds for bytes not yet cut into frames. */
 void stream_set_care(struct stream *stream, enum care care);
+/* What is written is compressed already: no frame of it goes through the compressor. */
+void stream_set_packed(struct stream *stream);
 uint32_t stream_id(const struct stream *stream);
 struct session *stream_session(const struct stream *stream);
 

@@ -88,6 +88,7 @@ struct stream {
     unsigned lost_ranges, range_count;
     /* Compression pays or not: after frames that did not shrink, most go without a try. */
     unsigned pack_failures, pack_skips;
+    bool packed_already; /* by who writes it: its frames are not tried at all */
 
     /* Receiving. Bytes [receive_read, receive_next) are in `readable`, what came too early is in `early`. */
     TAILQ_HEAD(segment_list, segment) readable, early; /* in offset order, not overlapping */

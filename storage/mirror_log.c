@@ -307,6 +307,7 @@ int mirror_log_append_entry(struct mirror_log *log, struct mirror_log_request *r
 
 static void begin_sending(struct mirror_log *log, struct entry *e)
 {
+    mirror_log_run_began(log, e);
     mirror_log_index_remove(e);
     mirror_log_spool_forget(log, e);
     e->seq = ++log->sent_seq;
@@ -404,8 +405,10 @@ static size_t pull_entry(struct mirror_log *log, struct entry *e, struct buffer 
 /* One message after the other: what has begun ends first, then FILLs, which others wait for at the target. */
 static size_t pull_next(struct mirror_log *log, struct buffer *out, size_t max_bytes)
 {
-    struct entry *e = TAILQ_FIRST(&log->unsent);
+    struct entry *e;
 
+    mirror_log_run_choose(log);
+    e = TAILQ_FIRST(&log->unsent);
     if (e && e->seq > 0)
         return pull_entry(log, e, out, max_bytes);
     if (!TAILQ_EMPTY(&log->fills))

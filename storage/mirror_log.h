@@ -23,6 +23,9 @@
  * held bulk writes, each in order of arrival; guest writes also wait for the pacer, when there is one. QEMU keeps at most 16 requests in flight over both kinds,
  * so holding bulk also takes slots from the guest: it is the safety net, the brake is congestion.h.
  *
+ * Entries are pulled in order of arrival, but the copy's go in the order of the disk where that is free to choose:
+ * mirror_log_run.c.
+ *
  * Bulk or guest is a guess: before READY, extents aligned to 64 KiB of at least 64 KiB in rising order
  * are bulk. A wrong guess costs a delay or a little fairness, never correctness.
  */

@@ -2,7 +2,7 @@
 /*
  * The inside of a mirror log, shared by its files: mirror_log.c (the queues, acknowledging, the wire),
  * mirror_log_index.c (finding what a new write covers), mirror_log_spool.c (payloads on the spool),
- * mirror_log_split.c (zeroes within a write), mirror_log_seed.c (what the target may have already).
+ * mirror_log_split.c (zeroes within a write), mirror_log_run.c (the copy in the order of the disk), mirror_log_seed.c (what the target may have already).
  */
 #ifndef FERRY_STORAGE_MIRROR_LOG_PRIVATE_H
 #define FERRY_STORAGE_MIRROR_LOG_PRIVATE_H
@@ -92,6 +92,8 @@ struct mirror_log {
     uint64_t bulk_released_ns; /* when an acknowledgement of the copy was last let go */
     uint64_t bulk_next;        /* end of the highest bulk write seen */
     bool let_go, closed, abandoned, ready, last_was_bulk;
+    uint64_t run_end;         /* of the last large extent that was sent */
+    unsigned run_passed;      /* how often the first of `unsent` was passed since */
     bool seeded;              /* the target has an older copy of the disk */
     struct entry_queue seeds; /* sent as SEED, not applied */
     struct entry_queue fills; /* of these, those of which the target lacks something */
@@ -137,6 +139,12 @@ void mirror_log_seed_applied(struct mirror_log *log, struct entry *e);
 /* It leaves the log. */
 void mirror_log_seed_forget(struct mirror_log *log, struct entry *e);
 size_t mirror_log_pull_fill(struct mirror_log *log, struct buffer *out, size_t max_bytes);
+
+/* mirror_log_run.c */
+/* Puts what continues the copy's run first, if that is free to choose. */
+void mirror_log_run_choose(struct mirror_log *log);
+/* The first byte of @e is pulled. */
+void mirror_log_run_began(struct mirror_log *log, const struct entry *e);
 
 /* mirror_log_index.c */
 void mirror_log_index_insert(struct mirror_log *log, struct entry *e);

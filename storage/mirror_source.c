@@ -25,6 +25,7 @@ struct mirror_source {
     char export_name[LIMIT_EXPORT_NAME_BYTES + 1];
     uint64_t size_bytes;
     bool many_clients;
+    void (*content)(void *owner, uint64_t offset, uint32_t length, const uint8_t *data);
     void (*wake)(void *owner, struct mirror_source *m);
     void *owner;
 
@@ -113,6 +114,7 @@ int mirror_source_new(struct mirror_source **ret_source, const struct mirror_sou
     memcpy(m->export_name, params->export_name, name_len + 1);
     m->size_bytes = params->size_bytes;
     m->many_clients = params->many_clients;
+    m->content = params->content;
     m->wake = params->wake;
     m->owner = params->owner;
     mirror_wire_decoder_init(&m->decoder, MIRROR_WIRE_TO_SOURCE);
@@ -342,6 +344,8 @@ static enum mirror_log_kind kind_of(enum nbd_command command)
 
 static void note_content(struct mirror_source *m, const struct mirror_log_request *r)
 {
+    if (m->content && r->kind != MIRROR_LOG_READ)
+        m->content(m->owner, r->offset, r->length, r->payload);
     if (!m->check)
         return;
     if (r->kind == MIRROR_LOG_WRITE)

@@ -48,6 +48,8 @@ struct mirror_source_params {
     bool many_clients;
     bool verify; /* the target's disk is compared with what was written: mirror_check.h */
     bool seeded; /* the target has an older copy of the disk: seed_blocks.h */
+    /* A write's content (@data NULL: it is unknown), before anything becomes of it; NULL: nobody looks. */
+    void (*content)(void *owner, uint64_t offset, uint32_t length, const uint8_t *data);
     void (*wake)(void *owner, struct mirror_source *m);
     void *owner;
 };

@@ -69,6 +69,9 @@
 /* A page store: all of a large guest's RAM. A site offers no more than its configuration says. */
 #define LIMIT_RAM_STORE_BYTES (UINT64_C(1) << 40)
 
+/* The index of what lies on the target's disks: 1.2 TiB of blocks. */
+#define LIMIT_DISK_INDEX_BYTES (UINT64_C(1) << 34)
+
 /* --- core ------------------------------------------------------------------------------------- */
 
 /* Moves running at a time, in both roles together; bounds threads and memory. */

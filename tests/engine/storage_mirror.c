@@ -32,13 +32,15 @@ static void disks_end_equal(void **state)
     }
     print_message("%" PRIu64 " entries applied, %" PRIu64 " coalesced, %" PRIu64
                   " acknowledgements held, %" PRIu64 " bytes spooled, %" PRIu64
-                  " segments read back, %" PRIu64 " bytes from seeds, %" PRIu64 " misses\n",
+                  " segments read back, %" PRIu64 " bytes from seeds, %" PRIu64 " misses, %" PRIu64
+                  " bytes packed to %" PRIu64 "\n",
                   totals.applied, totals.coalesced, totals.held, totals.spooled, totals.spool_reads,
-                  totals.seeded, totals.missed);
+                  totals.seeded, totals.missed, totals.packed_raw, totals.packed);
     if (count >= 100) {
         assert_true(totals.spooled > 0 && totals.spool_reads > 0);
         assert_true(totals.checked > 0);
         assert_true(totals.seeded > 0 && totals.missed > 0);
+        assert_true(totals.packed > 0 && totals.packed < totals.packed_raw);
         assert_true(totals.held > 0);
         assert_true(totals.coalesced > 0);
     }

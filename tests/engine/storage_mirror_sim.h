@@ -7,7 +7,7 @@
  *      ^                                                                                   |
  *      +-- model image (what the disk must hold)          sim_disk <-- random order, latency
  *
- * Half of the targets have a seed: an image of which the client writes parts again, whole or nearly, that may
+ * Half of the streams are compressed on their way. Half of the targets have a seed: an image of which the client writes parts again, whole or nearly, that may
  * fail, change, end, and be found late.
  *
  * The client keeps up to 16 requests open and counts on their order of arrival, so every request has
@@ -31,6 +31,7 @@
 #include "storage/limits.h"
 #include "storage/mirror_connection.h"
 #include "storage/mirror_endpoint.h"
+#include "storage/mirror_pack.h"
 #include "storage/mirror_source.h"
 #include "storage/mirror_target.h"
 #include "storage/nbd_proto.h"
@@ -124,6 +125,9 @@ struct sim_lane { /* one disk with all that belongs to it */
     struct mirror_source *source;
     struct mirror_connection *connection;
     struct mirror_target *target;
+    struct mirror_packer *packer; /* NULL: the stream goes as it is */
+    struct mirror_unpacker *unpacker;
+    uint64_t raw_bytes, wire_bytes;
     bool writer_set;
     struct sim_pipe there, back;
     uint8_t *model;
@@ -534,7 +538,8 @@ static void sim_send_random(struct sim_lane *l)
     if (what < 70) {
         uint64_t word = sim_next(r);
 
-        for (uint32_t i = 0; i < length; i += 8, word = word * 5 + 1)
+        /* half of it compresses */
+        for (uint32_t i = 0; i < length; i += 8, word = what & 2 ? word : word * 5 + 1)
             memcpy(data + i, &word, 8);
         if (what < 10 && l->seed && sim_below(r, 4) > 0) {
             memcpy(data, l->seed + offset, length);
@@ -684,6 +689,60 @@ static void sim_client_step(struct sim_lane *l)
             break;
 }
 
+static void sim_pull(struct sim_lane *l)
+{
+    struct sim *s = l->sim;
+    size_t most = 1 + sim_below(&s->random, s->pipe_max - l->there.bytes), len;
+    struct buffer raw = {0}, out = {0};
+
+    if (!l->packer) {
+        mirror_source_pull(l->source, &out, most, s->now_ns);
+    } else {
+        len = mirror_source_pull(l->source, &raw, MIN(most, (size_t)MIRROR_CHUNK_BYTES), s->now_ns);
+        /* the level changes now and then, and some pieces go plain */
+        if (len > 0 &&
+            mirror_packer_pack(l->packer, sim_below(&s->random, 10) ? 1 : -1,
+                               sim_below(&s->random, 8) == 0, buffer_data(&raw), len, &out) < 0)
+            abort();
+        l->raw_bytes += len;
+        l->wire_bytes += buffer_len(&out);
+    }
+    sim_pipe_put(s, &l->there, &out);
+    buffer_done(&raw);
+    buffer_done(&out);
+}
+
+/* False: the target takes no more of it now. */
+static bool sim_feed_unpacked(struct sim_lane *l)
+{
+    const uint8_t *data = NULL;
+    size_t len;
+
+    while ((len = mirror_unpacker_peek(l->unpacker, &data)) > 0) {
+        ssize_t n = mirror_target_feed(l->target, data, len);
+
+        if (n <= 0)
+            return false;
+        mirror_unpacker_consume(l->unpacker, (size_t)n);
+    }
+    return true;
+}
+
+static ssize_t sim_feed(struct sim_lane *l, const uint8_t *data, size_t len)
+{
+    struct error e = {0};
+    ssize_t n;
+
+    if (!l->unpacker)
+        return mirror_target_feed(l->target, data, len);
+    if (!sim_feed_unpacked(l))
+        return 0;
+    n = mirror_unpacker_feed(l->unpacker, data, len, &e);
+    if (n < 0)
+        sim_fail(l->sim, "%s: %s", l->name, e.why);
+    return n;
+}
+
 static void sim_link_step(struct sim_lane *l)
 {
     struct sim *s = l->sim;
@@ -692,15 +751,15 @@ static void sim_link_step(struct sim_lane *l)
     ssize_t n;
 
     if (l->there.bytes < s->pipe_max)
-        mirror_source_pull(l->source, &out, 1 + sim_below(&s->random, s->pipe_max - l->there.bytes),
-                           s->now_ns);
-    sim_pipe_put(s, &l->there, &out);
+        sim_pull(l);
     while ((c = sim_pipe_due(s, &l->there))) {
-        n = mirror_target_feed(l->target, c->data + c->at, c->len - c->at);
+        n = sim_feed(l, c->data + c->at, c->len - c->at);
         if (n <= 0)
             break;
         sim_pipe_took(&l->there, (size_t)n);
     }
+    if (l->unpacker)
+        sim_feed_unpacked(l);
     mirror_target_pull(l->target, &out, 1 + sim_below(&s->random, 100000));
     sim_pipe_put(s, &l->back, &out);
     while ((c = sim_pipe_due(s, &l->back))) {
@@ -763,6 +822,10 @@ static void sim_lane_new(struct sim *s, struct sim_lane *l, unsigned index, unsi
         }
         l->seed_fails = sim_below(&s->random, 4) == 0;
     }
+    if (sim_below(&s->random, 2) &&
+        (mirror_packer_new(&l->packer, MIRROR_WINDOW_LOG_LEAST) < 0 ||
+         mirror_unpacker_new(&l->unpacker, MIRROR_WINDOW_LOG_LEAST) < 0))
+        abort();
     l->model = calloc(1, SIM_DISK_BYTES);
     l->disk = calloc(1, SIM_DISK_BYTES);
     if (!l->model || !l->disk ||
@@ -795,6 +858,8 @@ static void sim_lane_free(struct sim_lane *l)
     mirror_endpoint_remove(l->sim->endpoint, l->source);
     mirror_source_free(l->source);
     mirror_target_free(l->target);
+    mirror_packer_free(l->packer);
+    mirror_unpacker_free(l->unpacker);
     sim_pipe_done(&l->there);
     sim_pipe_done(&l->back);
     buffer_done(&l->to_server);
@@ -836,6 +901,7 @@ static void sim_check_lane(struct sim *s, struct sim_lane *l)
 /* What happened over all seeds, so that a test can see that it tested something. */
 struct sim_totals {
     uint64_t held, coalesced, applied, spooled, spool_reads, checked, seeded, missed;
+    uint64_t packed_raw, packed; /* of the compressed streams: before, after */
 };
 
 static void sim_count(struct sim *s, struct sim_totals *totals)
@@ -853,6 +919,8 @@ static void sim_count(struct sim *s, struct sim_totals *totals)
         totals->seeded += stats.log.seed_bytes;
         mirror_target_stats(s->lanes[i].target, &target);
         totals->missed += target.seed_misses;
+        totals->packed_raw += s->lanes[i].raw_bytes;
+        totals->packed += s->lanes[i].wire_bytes;
     }
     totals->spool_reads += s->spool_reads;
 }

@@ -4,6 +4,7 @@
  * chunks; a wrong checksum would end most of them at once, so the first byte says whether to mend it by
  * encoding instead: the rest is then a stream whose chunks are damaged at the place the next bytes name.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,25 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
+/* The target's disks: each block holds its number; some cannot be read. */
+static int read_block(void *user, unsigned disk, uint64_t offset, uint8_t *ret_page)
+{
+    (void)user;
+    if (disk > 1 || offset % 4096 != 0)
+        abort();
+    memset(ret_page, (int)(offset >> 12), 4096);
+    return disk ? -EIO : 0;
+}
+
+static int ask(void *user, uint64_t number, uint8_t *ret_page)
+{
+    (void)user;
+    memset(ret_page, (int)number, 4096);
+    return number % 3 ? 0 : -EPROTO;
+}
+
+static const struct ram_reference_target_ops target_ops = {.read = read_block, .ask = ask};
+
 static void decode(const uint8_t *data, size_t len, uint64_t store_bytes, struct buffer *out)
 {
     struct ram_codec_config config = {.store_bytes = store_bytes};
@@ -21,6 +41,7 @@ static void decode(const uint8_t *data, size_t len, uint64_t store_bytes, struct
 
     if (ram_decoder_new(&config, &d) < 0)
         abort();
+    ram_decoder_set_blocks(d, 2, &target_ops, NULL);
     for (; len > 0; data += taken, len -= taken) {
         size_t before = buffer_len(out);
 

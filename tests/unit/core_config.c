@@ -90,6 +90,7 @@ static void test_all_settings(void **state)
         "/s\nspool_size = 2G\nold_disks = "
         "remove\n"
         "[memory]\ndowntime_ms = 50\nswitchover_deadline_s = 5\ncodec = no\npage_store = 64M\n"
+        "disk_index = 0\n"
         "converge = auto-converge\nstun_actuator = cgroup\nstun_max_percent = 50\ndowntime_max_ms "
         "= 900\n"
         "[peer b]\naddress = b.example:7077\nfingerprint = " FINGERPRINT_A "\n"
@@ -120,6 +121,7 @@ static void test_all_settings(void **state)
     assert_int_equal(c->stun_actuator, STUN_ACTUATOR_CGROUP);
     assert_int_equal(c->downtime_max_ms, 900);
     assert_int_equal(c->page_store_bytes, 64 << 20);
+    assert_int_equal(c->disk_index_bytes, 0);
     assert_int_equal(c->peer_count, 2);
     assert_string_equal(c->ca, "/t/ca");
     assert_string_equal(config_peer_by_name(c, "b")->link.fingerprint, FINGERPRINT_A);
@@ -174,6 +176,7 @@ static void test_broken_things_are_named(void **state)
         {"[site]\nstatus_page = 127.0.0.1:7078x\n", "status_page"},
         {"[site]\nstatus_page = [::1]7078\n", "status_page"},
         {"[memory]\npage_store = 2T\n", "page_store"},
+        {"[memory]\ndisk_index = 32G\n", "disk_index"},
         {"[peer b]\nfingerprint = sha256:12\n", "fingerprint"},
         {"[peer b]\nallow = everything\n", "allow"},
         {"[peer b]\nnetworks = lan\n", "networks"},

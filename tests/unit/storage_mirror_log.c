@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "core/base/wire.h"
 #include "storage/limits.h"
 #include "storage/mirror_log.h"
 #include "storage/mirror_wire.h"
@@ -136,6 +137,86 @@ static void rewritten_blocks_are_sent_once(void **state)
     expect_stream(f, 7, "ZERO WRITE");
     assert_int_equal(mirror_log_applied(f->log, 2, 0), 0);
     assert_int_equal(stats(f).fill_bytes, 0);
+}
+
+/* Where the entries start, in units of 64 KiB, in the order in which they are sent. */
+static void expect_offsets(struct fixture *f, const char *expected)
+{
+    struct mirror_wire_decoder d;
+    struct mirror_wire_message m;
+    struct buffer out = {0};
+    struct error e = {0};
+    char seen[512] = "";
+    bool complete;
+
+    while (mirror_log_pull(f->log, &out, 100000) > 0)
+        ;
+    mirror_wire_decoder_init(&d, MIRROR_WIRE_TO_TARGET);
+    while (buffer_len(&out) > 0) {
+        ssize_t n = mirror_wire_decode(&d, buffer_data(&out), buffer_len(&out), &m, &complete, &e);
+
+        assert_true(n > 0 && complete);
+        buffer_consume(&out, (size_t)n);
+        snprintf(seen + strlen(seen), sizeof(seen) - strlen(seen), "%s%u", seen[0] ? " " : "",
+                 (unsigned)(m.offset >> 16));
+        free(m.payload);
+    }
+    assert_string_equal(seen, expected);
+    buffer_done(&out);
+}
+
+static void put_units(struct fixture *f, const unsigned *units, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        put(f, MIRROR_LOG_WRITE, (uint64_t)units[i] << 16, 1u << 16, units[i]);
+}
+
+static void the_copy_goes_in_the_order_of_the_disk(void **state)
+{
+    struct fixture *f = *state;
+
+    put_units(f, (const unsigned[]){0, 2, 3, 1, 5}, 5);
+    put(f, MIRROR_LOG_WRITE, 900 << 16, 4096, 7); /* a guest's: keeps its place, ends no run */
+    put_units(f, (const unsigned[]){6, 4}, 2);
+    expect_offsets(f, "0 1 2 3 4 5 6 900");
+}
+
+static void overlap_and_answers_keep_their_order(void **state)
+{
+    struct fixture *f = *state;
+
+    put_units(f, (const unsigned[]){0}, 1);
+    put(f, MIRROR_LOG_WRITE, (2 << 16) - 100, 4096, 9); /* overlaps what would come first */
+    put_units(f, (const unsigned[]){1, 2}, 2);
+    expect_offsets(f, "0 1 1 2");
+    assert_int_equal(stats(f).coalesced_entries, 0);
+    put_units(f, (const unsigned[]){4}, 1);
+    put(f, MIRROR_LOG_READ, 0, 512, 3);
+    put_units(f, (const unsigned[]){3}, 1); /* goes on, but behind a READ */
+    expect_offsets(f, "4 0 3");
+    mirror_log_set_ready(f->log, true);
+    put_units(f, (const unsigned[]){6, 4}, 2); /* the guest's now */
+    expect_offsets(f, "6 4");
+}
+
+static void nobody_is_passed_for_ever(void **state)
+{
+    struct fixture *f = *state;
+    struct buffer out = {0};
+    unsigned passed = 0;
+
+    put_units(f, (const unsigned[]){0}, 1);
+    assert_true(mirror_log_pull(f->log, &out, 1 << 20) > 0);
+    put(f, MIRROR_LOG_WRITE, 5000 << 16, 4096, 7);
+    for (unsigned unit = 1; unit < 200 && passed == 0; unit++) {
+        put_units(f, &unit, 1);
+        buffer_clear(&out);
+        assert_true(mirror_log_pull(f->log, &out, MIRROR_WIRE_HEADER_BYTES + (1 << 16)) > 0);
+        if (get_be64(buffer_data(&out) + 16) >> 16 == 5000)
+            passed = unit;
+    }
+    assert_in_range(passed, 2, 199);
+    buffer_done(&out);
 }
 
 static void far_apart_regions_coalesce_too(void **state)
@@ -390,6 +471,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(rewritten_blocks_are_sent_once),
+        TEST(the_copy_goes_in_the_order_of_the_disk),
+        TEST(overlap_and_answers_keep_their_order),
+        TEST(nobody_is_passed_for_ever),
         TEST(far_apart_regions_coalesce_too),
         TEST(what_must_not_coalesce),
         TEST(a_begun_entry_stays),
