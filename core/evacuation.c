@@ -12,6 +12,7 @@
 #include "core/evacuation_plan.h"
 #include "core/move.h"
 #include "core/move_source.h"
+#include "core/policy_json.h"
 
 enum { TICK_MS = 250, PROBE_S = 3, JOBS_DEFAULT = 2 };
 
@@ -28,6 +29,7 @@ struct evacuation {
     struct error err; /* it could not be planned */
     char first[EVACUATION_VMS_MAX][DOMAIN_NAME_BYTES];
     unsigned first_count;
+    struct move_wishes wishes; /* of each move: its policy */
     struct {
         char uuid[DOMAIN_UUID_BYTES];
         struct prediction_input in;
@@ -116,13 +118,18 @@ static void on_described(void *user, const struct error *err, const struct virt_
 {
     struct evacuation *e = user;
     struct evacuation_vm *vm = &e->plan.vms[e->described];
+    struct policy policy = {0};
 
     e->pending--;
     if (err->code) { /* it has ended just now: nothing to move */
         *vm = e->plan.vms[--e->plan.count];
     } else {
+        if (policy_resolve(&e->service->config->policies, vm->name, &d->choices, &e->wishes.choices,
+                           &policy, &vm->reason) < 0)
+            vm->state = VM_STAYS;
         memcpy(e->facts[e->described].uuid, d->info.uuid, sizeof(d->info.uuid));
-        check_fill_input(e->service, &d->info, d->resident_bytes, &e->facts[e->described].in);
+        check_fill_input(&policy, &d->info, d->resident_bytes, &e->facts[e->described].in);
+        vm->priority = (unsigned)policy_get(&policy, POLICY_PRIORITY);
         if (check_first_failure(&d->report, &vm->reason))
             vm->state = VM_STAYS;
         e->described++;
@@ -174,7 +181,8 @@ static void start_move(struct evacuation *e, struct evacuation_vm *vm, uint64_t 
     struct move *m;
 
     vm->tries++;
-    if (move_source_start(e->service, vm->name, e->plan.sites[vm->site], NULL, &m, &err) < 0) {
+    if (move_source_start(e->service, vm->name, e->plan.sites[vm->site], &e->wishes, &m, &err) <
+        0) {
         evacuation_failed(&e->plan, vm, &err, now_ns);
         return;
     }
@@ -285,6 +293,12 @@ static int read_wishes(struct evacuation *e, const json_t *wishes, struct error 
                          "\"to\" must name one to %d sites, \"first\" VMs", EVACUATION_SITES_MAX);
     if (n < 1 || n > (json_int_t)LIMIT_MOVES)
         return error_set(err, -EINVAL, "evacuate", NULL, "\"jobs\" must be 1 to %u", LIMIT_MOVES);
+    if (policy_request_from_json(wishes, &e->wishes.choices, err) < 0)
+        return err->code;
+    if (e->wishes.choices.policy[0] &&
+        !policy_config_knows(&e->service->config->policies, e->wishes.choices.policy))
+        return error_set(err, -ENOENT, "evacuate", "see `ferry policies`",
+                         "no policy is named '%s'", e->wishes.choices.policy);
     e->plan.jobs = (unsigned)n;
     e->dry_run = json_is_true(json_object_get(wishes, "dry_run"));
     for (unsigned i = 0; i < e->plan.site_count; i++) {
