@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -28,46 +27,59 @@ const char *source_policy_encrypted(const struct service *s, const char *peer, c
     return NULL;
 }
 
-/* Whether libvirtd may allow a process to lock more memory. Who listens on its socket is it, or who started it. */
+/* What follows @key in a line of /proc/PID/@file; false: it cannot be seen. */
+static bool read_proc(int pid, const char *file, const char *key, char *buf, size_t cap)
+{
+    char path[64], line[256];
+    bool found = false;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+    f = pid > 0 ? fopen(path, "re") : NULL;
+    while (f && !found && fgets(line, sizeof(line), f)) {
+        found = strncmp(line, key, strlen(key)) == 0;
+        if (found)
+            snprintf(buf, cap, "%s", line + strlen(key));
+    }
+    if (f)
+        fclose(f);
+    return found;
+}
+
+/* Whether libvirtd may allow a process to lock more memory. Who listens on its socket is it, or who started it. What
+ * cannot be seen is not held against it. */
 static bool libvirtd_may_raise_limits(const char *socket_path)
 {
-    char path[64], line[128];
-    unsigned long long capabilities = ~0ULL; /* what cannot be seen is not held against it */
     struct ucred who = {0};
     socklen_t len = sizeof(who);
     int fd = local_connect_fd(socket_path);
-    FILE *f;
+    char text[64];
 
     if (fd >= 0) {
         getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len);
         close(fd);
     }
-    snprintf(path, sizeof(path), "/proc/%d/status", (int)who.pid);
-    f = who.pid > 0 ? fopen(path, "re") : NULL;
-    while (f && fgets(line, sizeof(line), f)) {
-        if (strncmp(line, "CapEff:", 7) == 0)
-            capabilities = strtoull(line + 7, NULL, 16);
-    }
-    if (f)
-        fclose(f);
-    return capabilities >> CAP_SYS_RESOURCE & 1;
+    return !read_proc((int)who.pid, "status", "CapEff:", text, sizeof(text)) ||
+           (strtoull(text, NULL, 16) >> CAP_SYS_RESOURCE & 1);
 }
 
 /* What the VM's QEMU may lock now; 0: it cannot be seen. libvirt's file of its pid says which one it is. */
 static uint64_t qemu_lock_limit(const char *vm)
 {
-    char path[PATH_MAX];
-    struct rlimit now = {0};
+    char text[PATH_MAX];
     int pid = 0;
     FILE *f;
 
-    snprintf(path, sizeof(path), "/run/libvirt/qemu/%s.pid", vm);
-    f = fopen(path, "re");
-    if (f && fgets(path, sizeof(path), f))
-        pid = (int)strtol(path, NULL, 10);
+    snprintf(text, sizeof(text), "/run/libvirt/qemu/%s.pid", vm);
+    f = fopen(text, "re");
+    if (f && fgets(text, sizeof(text), f))
+        pid = (int)strtol(text, NULL, 10);
     if (f)
         fclose(f);
-    return pid > 0 && prlimit(pid, RLIMIT_MEMLOCK, NULL, &now) == 0 ? now.rlim_cur : 0;
+    if (!read_proc(pid, "limits", "Max locked memory", text, sizeof(text)))
+        return 0;
+    return strstr(text, "unlimited") == text + strspn(text, " ") ? UINT64_MAX
+                                                                 : strtoull(text, NULL, 10);
 }
 
 const char *source_policy_no_zero_copy(const struct service *s, const struct virt_description *d)

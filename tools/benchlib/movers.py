@@ -15,6 +15,7 @@ VIRSH_MODES = {
     "virsh-xbzrle": [*SYNC, "--compressed", "--comp-methods", "xbzrle", "--auto-converge"],
     "virsh-auto-converge": [*SYNC, "--auto-converge"],
     "virsh-postcopy": ["--postcopy", "--postcopy-after-precopy"],
+    "virsh-hybrid": [*SYNC, "--postcopy", "--postcopy-after-precopy"],
 }
 
 
