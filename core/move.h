@@ -135,6 +135,8 @@ const char *move_outcome_name(enum move_outcome outcome);
 enum move_outcome move_outcome_without_commit(const struct move *m);
 /* Notes the first reason of a failure. */
 void move_set_reason(struct move *m, const struct error *why);
+/* A limit of its own, from now on, by the operator's word. 0: none. */
+void move_set_limit(struct move *m, uint64_t rate_bytes_s);
 /* Writes the move's record; see journal_put(). Stops the daemon when there is no memory for it. */
 void move_journal(struct move *m, const char *state, bool finished, void (*on_durable)(void *user));
 

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/move_source.h"
 #include "core/move_source_private.h"
@@ -39,7 +38,7 @@ static int set_one(struct move *m, const char *key, const json_t *value, struct 
     int s = policy_setting_find(key);
     char allowed[POLICY_TEXT_BYTES];
     uint64_t n = 0;
-    int r = 0;
+    int r;
 
     if (s != POLICY_XBZRLE_CACHE && s != POLICY_BWLIMIT)
         return error_set(err, -EINVAL, WHAT, "xbzrle_cache and bwlimit can be",
@@ -48,10 +47,11 @@ static int set_one(struct move *m, const char *key, const json_t *value, struct 
         return error_set(err, -EINVAL, WHAT, NULL, "'%.64s' is no value of %s: it may be %s",
                          text ? text : "", key,
                          policy_setting_allowed((enum policy_setting)s, allowed, sizeof(allowed)));
-    if (s == POLICY_BWLIMIT)
-        shaper_set_rate(&m->shaper, n, clock_now_ns());
-    else
-        r = set_xbzrle_cache(m->source, n, err);
+    if (s == POLICY_BWLIMIT) {
+        move_set_limit(m, n);
+        return 0;
+    }
+    r = set_xbzrle_cache(m->source, n, err);
     if (r == 0)
         m->policy.of[s] = (struct policy_value){.value = n, .level = POLICY_LEVEL_REQUEST};
     return r;

@@ -248,6 +248,45 @@ def direct_and_cancelled(bed):
         distrusting(bed, "site-a", "site-b")
 
 
+# As in test_recovery.py: where a ferryd dies, and where the VM must run in the end.
+FAILPOINTS = (
+    ("source", "before-commit-journal", "source"),
+    ("source", "after-reply", "target"),
+    ("target", "after-prepared-journal", "source"),
+    ("target", "after-committed-journal", "target"),
+)
+
+
+def direct_at_failpoint(role, name, where):
+    def case(bed):
+        victim = "site-a" if role == "source" else "site-b"
+        trusting(bed, "site-a", "site-b")
+        try:
+            guest = bed.guest(**ferrylab.QUIET_GUEST)
+            old = ferrylab.old_disks(bed, "site-b")
+            bed.restart(victim, f"{name}:kill")
+            with NeverTwo(bed, guest.name):
+                move = bed.move(guest, "site-a", "site-b", "--policy", "lan-direct")
+                expect(move.id, "the move has no id")
+                bed.wait_dead(victim)
+                bed.start(victim)
+                move.end()
+                views = wait_finished(bed, move.id)
+            expect_equal({v["outcome"] for v in views.values()}, {"committed" if where == "target" else "aborted"},
+                         "the outcome")
+            if where == "target":
+                expect_moved(bed, guest)
+            else:
+                expect_stayed(bed, guest, "site-a", old)
+        finally:
+            distrusting(bed, "site-a", "site-b")
+
+    case.__name__ = f"direct_{role}_{name.replace('-', '_')}"
+    case.__doc__ = f"Direct memory, and the {role}'s ferryd is killed at {name}: the VM runs at the {where}"
+    return case
+
+
 if __name__ == "__main__":
     sys.exit(ferrylab.run("modes", [xbzrle, auto_converge, no_help, each_policy, encrypted, direct, zero_copy,
-                                    held_and_direct, direct_and_cancelled]))
+                                    held_and_direct, direct_and_cancelled,
+                                    *[direct_at_failpoint(*words) for words in FAILPOINTS]]))
