@@ -12,13 +12,13 @@
 #include "core/base/macros.h"
 #include "core/config.h"
 
-enum kind { KIND_WORD, KIND_SWITCH, KIND_NUMBER, KIND_BYTES, KIND_RATE, KIND_PARALLEL };
+enum kind { KIND_WORD, KIND_SWITCH, KIND_NUMBER, KIND_POWER, KIND_RATE, KIND_PARALLEL };
 
 static const struct setting {
     const char *name;
     enum kind kind;
     const char *words[4]; /* of KIND_WORD, in the order of its enum */
-    uint64_t least, most; /* of KIND_NUMBER and KIND_BYTES */
+    uint64_t least, most; /* of KIND_NUMBER and KIND_POWER, which is bytes, a power of two */
     uint64_t standard;    /* when nobody says */
     const char *meaning;
 } settings[POLICY_SETTINGS] = {
@@ -52,7 +52,7 @@ static const struct setting {
                             .standard = COMPRESSION_FERRY,
                             .meaning = "what makes memory smaller on its way"},
     [POLICY_XBZRLE_CACHE] = {.name = "xbzrle_cache",
-                             .kind = KIND_BYTES,
+                             .kind = KIND_POWER,
                              .least = 1 << 20,
                              .most = UINT64_C(1) << 40,
                              .standard = 64 << 20,
@@ -161,8 +161,9 @@ const char *policy_setting_allowed(enum policy_setting s, char *buf, size_t cap)
         snprintf(buf, cap, "yes or no");
         break;
     case KIND_NUMBER:
-    case KIND_BYTES:
-        snprintf(buf, cap, "%s to %s", policy_setting_format(s, t->least, least, sizeof(least)),
+    case KIND_POWER:
+        snprintf(buf, cap, "%s%s to %s", t->kind == KIND_POWER ? "a power of two, " : "",
+                 policy_setting_format(s, t->least, least, sizeof(least)),
                  policy_setting_format(s, t->most, most, sizeof(most)));
         break;
     case KIND_RATE:
@@ -221,8 +222,8 @@ int policy_setting_parse(enum policy_setting s, const char *text, uint64_t *ret)
         return 0;
     case KIND_NUMBER:
         return parse_number(text, t->least, t->most, ret);
-    case KIND_BYTES:
-        if (config_parse_bytes(text, &n) < 0 || n < t->least || n > t->most)
+    case KIND_POWER:
+        if (config_parse_bytes(text, &n) < 0 || n < t->least || n > t->most || (n & (n - 1)) != 0)
             return -EINVAL;
         *ret = n;
         return 0;
@@ -260,7 +261,7 @@ const char *policy_setting_format(enum policy_setting s, uint64_t value, char *b
     case KIND_NUMBER:
         snprintf(buf, cap, "%" PRIu64, value);
         break;
-    case KIND_BYTES:
+    case KIND_POWER:
         format_bytes(value, buf, cap);
         break;
     case KIND_RATE:

@@ -147,8 +147,10 @@ def holds(bed):
         expect_equal(bed.ferry("site-a", "cancel", started["id"]).status, 0, "exit status of cancel")
         wait_finished(bed, started["id"])
         expect_stayed(bed, guest)
-        report = bed.move(guest, "site-a", "site-b", "--set", "hold=no").end().document()
-        expect_equal(report["outcome"], "committed", "without the hold")
+        report = bed.ferry("site-a", "move", guest.name, "--to", "site-b", "--policy", "minimal-downtime", "--set",
+                           "hold=no").document()
+        expect_equal((report["outcome"], report["policy"]["name"]), ("committed", "minimal-downtime"),
+                     "without the hold")
         wait_finished(bed, report["id"])
         expect_moved(bed, guest)
 
@@ -214,6 +216,18 @@ def limit_suspends_and_is_cancelled(bed):
     expect_stayed(bed, guest)
 
 
+def limit_suspends_in_a_drill(bed):
+    """A guest that the time limit has suspended goes on here when its drill has its clone"""
+    bed.line(rtt=40, rate=200)
+    guest = bed.guest(**BUSY)
+    result = ferrylab.Move(bed, guest.name, "site-a", "site-b", "--set", "time_limit_s=3", "--set",
+                           "at_time_limit=suspend", "--set", "converge=none", command="drill").end()
+    expect_equal(result.status, 0, f"exit status of the drill ({result})")
+    expect_equal((result.document()["outcome"], result.document()["time_limit_reached"]), ("drilled", True), "the end")
+    wait_finished(bed, result.document()["id"])
+    expect_stayed(bed, guest)
+
+
 def limit_suspends_and_ferryd_dies(bed):
     """A guest that the time limit has suspended goes on when ferryd is killed and started again"""
     guest, move = limited(bed, "suspend", "--set", "converge=none")
@@ -239,5 +253,6 @@ def limit_stuns_harder(bed):
 
 if __name__ == "__main__":
     sys.exit(ferrylab.run("policies", [listed, levels, broken, follows, holds, evacuated, limit_aborts, limit_suspends,
-                                       limit_suspends_and_is_cancelled, limit_suspends_and_ferryd_dies,
+                                       limit_suspends_and_is_cancelled, limit_suspends_in_a_drill,
+                                       limit_suspends_and_ferryd_dies,
                                        limit_stuns_harder]))

@@ -331,7 +331,7 @@ static void test_values(void **state)
         {"auto_converge_initial", "99", "99", {"0", "100", "1.5", " 5"}},
         {"auto_converge_increment", "1", "1", {"0", "100", "+5", ""}},
         {"compression", "xbzrle", "xbzrle", {"zlib", "yes"}},
-        {"xbzrle_cache", "131072K", "128M", {"1K", "0", "2T", "much"}},
+        {"xbzrle_cache", "131072K", "128M", {"1K", "100M", "2T", "much"}},
         {"downtime_ms", "30", "30", {"0", "60001"}},
         {"downtime_max_ms", "60000", "60000", {"0", "99999999999999999999"}},
         {"downtime_double_s", "0", "0", {"86401", "-1"}},
