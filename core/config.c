@@ -20,7 +20,8 @@ static int on_entry(void *user, const char *section, const char *key, const char
 {
     struct reader *r = user;
     int set = config_set(r->config, section, key, value);
-    int setting = policy_setting_find(key);
+    bool choice = policy_config_owns(section) || strcmp(section, "memory") == 0;
+    int setting = choice ? policy_setting_find(key) : -1;
     char allowed[POLICY_TEXT_BYTES], mend[POLICY_TEXT_BYTES + 32] = "see ferry.conf(5)";
 
     if (set == 1)

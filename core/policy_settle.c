@@ -20,12 +20,21 @@ static void take(struct policy *p, enum policy_setting s, uint64_t value, const 
     p->substitution_count++;
 }
 
+/* Why memory cannot go past the link; NULL: it can. */
+static const char *no_direct_way(const struct policy *p, const struct policy_facts *f)
+{
+    if (f->encrypted)
+        return f->encrypted;
+    if (f->drill)
+        return "a drill's memory goes through the link";
+    if (f->verify)
+        return "disks are compared before memory is let into the link";
+    return policy_get(p, POLICY_HOLD) ? "a held move keeps its memory back in the link" : NULL;
+}
+
 static void settle_path(struct policy *p, const struct policy_facts *f)
 {
-    const char *why = f->encrypted                 ? f->encrypted
-                      : f->drill                   ? "a drill's memory goes through the link"
-                      : policy_get(p, POLICY_HOLD) ? "a held move keeps its memory back in the link"
-                                                   : NULL;
+    const char *why = no_direct_way(p, f);
 
     if (why)
         take(p, POLICY_MEMORY_PATH, MEMORY_TUNNEL, why);

@@ -6,7 +6,7 @@
  *   wanted                          | taken when                                    | instead
  *   --------------------------------+-----------------------------------------------+------------------
  *   memory_path direct              | a site requires encryption; the move is to be | tunnel
- *                                   | held; it is a drill                           |
+ *                                   | held, or verified; it is a drill              |
  *   zero_copy, parallel             | memory goes through the tunnel                | none: the link has its own
  *   zero_copy without parallel      |                                               | parallel turned on
  *   zero_copy                       | the host's QEMU, libvirt or kernel cannot     | left out
@@ -20,9 +20,10 @@
 #include "core/policy_resolve.h"
 
 struct policy_facts {
-    bool drill, monitor, codec; /* it is one; QMP may be used; both sites have ferry's codec */
-    const char *encrypted;      /* why memory must be encrypted; NULL: it need not be */
-    const char *no_zero_copy;   /* why the host cannot; NULL: it can */
+    bool drill, verify;       /* it is a drill; its disks are to be compared */
+    bool monitor, codec;      /* QMP may be used; both sites have ferry's codec */
+    const char *encrypted;    /* why memory must be encrypted; NULL: it need not be */
+    const char *no_zero_copy; /* why the host cannot; NULL: it can */
 };
 
 void policy_settle(struct policy *p, const struct policy_facts *facts);

@@ -117,6 +117,7 @@ int source_policy_resolve(struct move_source *ms, const struct policy_choices *m
 void source_policy_settle(struct move_source *ms, const json_t *ready)
 {
     struct policy_facts facts = {.drill = ms->move->drill,
+                                 .verify = ms->move->verify,
                                  .monitor = ms->service->config->monitor,
                                  .codec = ms->codec.used,
                                  .encrypted =

@@ -572,6 +572,7 @@ static void test_conflicts(void **state)
     static const struct policy_facts old = {
         .monitor = true, .codec = true, .no_zero_copy = "too old"};
     static const struct policy_facts drill = {.monitor = true, .codec = true, .drill = true};
+    static const struct policy_facts verified = {.monitor = true, .codec = true, .verify = true};
     static const struct policy_facts mute = {.codec = true};
     static const struct policy_facts plain = {.monitor = true};
     static const struct {
@@ -598,6 +599,7 @@ static void test_conflicts(void **state)
          {{"policy", "lan-direct"}, {"hold", "yes"}},
          {"memory_path=tunnel", "parallel=off"}},
         {&drill, {{"policy", "lan-direct"}}, {"memory_path=tunnel", "parallel=off"}},
+        {&verified, {{"policy", "lan-direct"}}, {"memory_path=tunnel", "parallel=off"}},
         /* What ferry does not see it cannot compress or steer. */
         {&able, {{"memory_path", "direct"}}, {"compression=none", "converge=auto-converge"}},
         {&able, {{"memory_path", "direct"}, {"compression", "xbzrle"}, {"converge", "none"}}, {0}},

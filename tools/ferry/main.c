@@ -382,12 +382,13 @@ static int run_peers(struct invocation *in)
     } else {
         printf("%-16s %-24s %-10s %s\n", "PEER", "ADDRESS", "CONNECTED", "MAY");
         json_array_foreach(json_object_get(answer, "peers"), i, p)
-            printf("%-16s %-24s %-10s%s%s%s\n", invocation_member(p, "name"),
+            printf("%-16s %-24s %-10s%s%s%s%s\n", invocation_member(p, "name"),
                    invocation_member(p, "address"),
                    json_is_true(json_object_get(p, "connected")) ? "yes" : "no",
                    json_is_true(json_object_get(p, "may_move_here")) ? " move-here" : "",
                    json_is_true(json_object_get(p, "may_move_from_here")) ? " move-from-here" : "",
-                   json_is_true(json_object_get(p, "may_drill")) ? " drill" : "");
+                   json_is_true(json_object_get(p, "may_drill")) ? " drill" : "",
+                   json_is_true(json_object_get(p, "may_direct_memory")) ? " direct-memory" : "");
     }
     json_decref(answer);
     return 0;
