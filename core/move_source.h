@@ -19,7 +19,7 @@
 struct move_wishes {
     bool drill; /* it is to end as a drill, with these: */
     struct drill rehearsal;
-    bool verify;              /* compare the disks before the decision */
+    bool verify;                   /* compare the disks before the decision */
     struct policy_choices choices; /* a policy, and settings; hold and bwlimit among them */
     int64_t switchover_at_ms; /* a held move goes on at this wall clock time; 0 = by word only */
 };
