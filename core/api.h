@@ -8,11 +8,16 @@
  *   GET  /v1/moves/ID                 one of them
  *   POST /v1/moves                    {"domain", "to", "hold": true, "at": "HH:MM"}: starts one, answers
  *                                     {"id"}; the last two are optional, and so are, for a drill,
- *                                     "drill": true, "command": NAME, "keep_disk": true
+ *                                     "drill": true, "command": NAME, "keep_disk": true; "policy": NAME
+ *                                     and "settings": {KEY: VALUE}, as with checks and evacuations
  *   POST /v1/moves/ID/cancel
  *   POST /v1/moves/ID/switchover      lets a held move go on
  *   POST /v1/moves/ID/resolve         {"run_at": "source" | "target"}
  *   POST /v1/moves/ID/bwlimit         {"rate": "200M" | "off"}
+ *   POST /v1/moves/ID/set             {"settings": {KEY: VALUE}}: xbzrle_cache, bwlimit
+ *   GET  /v1/policies                 {"policies", "settings"}: what there is, and what may be said
+ *   POST /v1/policies                 {"domain", "policy", "settings"}: what would hold for it, answers {"id"}
+ *   GET  /v1/policies/ID              {"done", "policy" | "error"}
  *   POST /v1/checks                   {"domain", "to"}: starts a check, answers {"id"}
  *   GET  /v1/checks/ID                {"done", "failed", "lines": [{"name", "site", "verdict", "text", "mend"}],
  *                                     "prediction"}

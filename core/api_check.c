@@ -5,11 +5,13 @@
 #include <string.h>
 
 #include "core/check_source.h"
+#include "core/policy_json.h"
 
 static void start(struct service *s, const json_t *body, struct api_answer *out)
 {
     const char *domain = json_string_value(json_object_get(body, "domain"));
     const char *to = json_string_value(json_object_get(body, "to"));
+    struct policy_choices choices;
     struct error err = {0};
     const char *id;
 
@@ -18,7 +20,9 @@ static void start(struct service *s, const json_t *body, struct api_answer *out)
                          "\"domain\" and \"to\" must be given as strings");
     } else if (s->stopping) {
         api_answer_error(out, 409, -ESHUTDOWN, "check", "this ferryd is stopping");
-    } else if (check_start(s, domain, to, &id, &err) < 0) {
+    } else if (policy_request_from_json(body, &choices, &err) < 0) {
+        api_answer_failure(out, &err);
+    } else if (check_start(s, domain, to, &choices, &id, &err) < 0) {
         api_answer_failure(out, &err);
     } else {
         out->status = 202;

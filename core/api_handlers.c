@@ -9,12 +9,14 @@
 #include "core/api_check.h"
 #include "core/api_evacuation.h"
 #include "core/api_link.h"
+#include "core/api_policy.h"
 #include "core/base/clock.h"
 #include "core/base/macros.h"
 #include "core/link_json.h"
 #include "core/move.h"
 #include "core/move_source.h"
 #include "core/move_target.h"
+#include "core/policy_json.h"
 
 void api_answer_error(struct api_answer *out, unsigned status, int code, const char *what,
                       const char *why)
@@ -52,13 +54,14 @@ static void get_peers(struct service *s, struct api_answer *out)
         struct link_session *ls = peering_any(s->peering, p->link.name);
 
         json_array_append_new(
-            list,
-            json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b}", "name", p->link.name, "address",
-                      p->link.address, "fingerprint", p->link.fingerprint, "certificate_name",
-                      p->link.certificate_name, "connected", ls && link_session_is_up(ls),
-                      "may_move_here", (p->permissions & PEER_MAY_MOVE_HERE) != 0,
-                      "may_move_from_here", (p->permissions & PEER_MAY_MOVE_FROM_HERE) != 0,
-                      "may_drill", (p->permissions & PEER_MAY_DRILL) != 0));
+            list, json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:b}", "name", p->link.name,
+                            "address", p->link.address, "fingerprint", p->link.fingerprint,
+                            "certificate_name", p->link.certificate_name, "connected",
+                            ls && link_session_is_up(ls), "may_move_here",
+                            (p->permissions & PEER_MAY_MOVE_HERE) != 0, "may_move_from_here",
+                            (p->permissions & PEER_MAY_MOVE_FROM_HERE) != 0, "may_drill",
+                            (p->permissions & PEER_MAY_DRILL) != 0, "may_direct_memory",
+                            (p->permissions & PEER_MAY_DIRECT_MEMORY) != 0));
     }
     out->body = json_pack("{s:s, s:o}", "site", s->config->name, "peers", list);
 }
@@ -78,7 +81,6 @@ static void get_moves(struct service *s, struct api_answer *out)
 static int read_wishes(const json_t *body, struct move_wishes *ret)
 {
     const json_t *hold = json_object_get(body, "hold"), *at = json_object_get(body, "at");
-
     const json_t *verify = json_object_get(body, "verify");
     const json_t *drill = json_object_get(body, "drill");
 
@@ -90,7 +92,8 @@ static int read_wishes(const json_t *body, struct move_wishes *ret)
     if (ret->drill && drill_from_json(body, &ret->rehearsal) < 0)
         return -EINVAL;
     ret->rehearsal.verdict = DRILL_OPEN;
-    ret->hold = json_is_true(hold) || at;
+    if (at)
+        policy_choices_say(&ret->choices, POLICY_HOLD, 1);
     return at ? move_source_parse_time(json_string_value(at), clock_wall_ms(),
                                        &ret->switchover_at_ms)
               : 0;
@@ -113,6 +116,8 @@ static void post_move(struct service *s, const json_t *body, struct api_answer *
         api_answer_error(
             out, 400, -EINVAL, "start a move",
             "\"bwlimit\" must be a rate: 200M (Mbit/s), 25MB (bytes a second), or off");
+    } else if (policy_request_from_json(body, &wishes.choices, &err) < 0) {
+        api_answer_failure(out, &err);
     } else if (read_wishes(body, &wishes) < 0) {
         api_answer_error(
             out, 400, -EINVAL, "start a move",
@@ -123,7 +128,6 @@ static void post_move(struct service *s, const json_t *body, struct api_answer *
     } else if (move_source_start(s, domain, to, &wishes, &m, &err) < 0) {
         api_answer_failure(out, &err);
     } else {
-        api_set_move_limit(m, limit, NULL);
         out->status = 202;
         out->body = json_pack("{s:s}", "id", m->id);
     }
@@ -163,6 +167,11 @@ static void post_action(struct move *m, const char *action, const json_t *body,
         r = m->role == JOURNAL_SOURCE
                 ? api_set_move_limit(m, json_object_get(body, "rate") ?: json_null(), &err)
                 : error_set(&err, -EPERM, "limit the move", "say it at the source",
+                            "this site is the move's target");
+    else if (strcmp(action, "set") == 0)
+        r = m->role == JOURNAL_SOURCE
+                ? move_source_set(m, json_object_get(body, "settings"), &err)
+                : error_set(&err, -EPERM, "change the move", "say it at the source",
                             "this site is the move's target");
     else
         r = error_set(&err, -ENOENT, "act on the move", NULL, "there is no action '%s'", action);
@@ -210,6 +219,8 @@ void api_handle(struct service *s, const char *method, const char *url, const js
         api_handle_check(s, method, url + 10, body, out);
     else if (strncmp(url, "/v1/evacuation", 14) == 0 && (!url[14] || url[14] == '/'))
         api_handle_evacuation(s, method, url + 14, body, out);
+    else if (strncmp(url, "/v1/policies", 12) == 0 && (!url[12] || url[12] == '/'))
+        api_handle_policies(s, method, url + 12, body, out);
     else if (strncmp(url, "/v1/links/", 10) == 0)
         api_handle_link(s, method, url + 10, body, out);
     else if (strncmp(url, "/v1/moves/", 10) == 0)

@@ -25,13 +25,10 @@ static int parse_rate(const json_t *rate, uint64_t *ret, struct error *err)
 int api_set_move_limit(struct move *m, const json_t *rate, struct error *err)
 {
     uint64_t bytes_s = 0;
-    int r;
+    int r = parse_rate(rate, &bytes_s, err);
 
-    if (!rate)
-        return 0;
-    r = parse_rate(rate, &bytes_s, err);
     if (r == 0)
-        shaper_set_rate(&m->shaper, bytes_s, clock_now_ns());
+        move_set_limit(m, bytes_s);
     return r;
 }
 

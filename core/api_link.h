@@ -9,7 +9,7 @@
 /* /v1/links/@rest */
 void api_handle_link(struct service *s, const char *method, const char *rest, const json_t *body,
                      struct api_answer *out);
-/* A move's own limit, from {"rate": "200M"}. @rate may be NULL: no limit was given, which is fine. */
+/* A move's own limit, from {"rate": "200M"}. */
 int api_set_move_limit(struct move *m, const json_t *rate, struct error *err);
 
 #endif

@@ -11,6 +11,8 @@
 #include "core/move.h"
 #include "core/move_source.h"
 #include "core/platform_json.h"
+#include "core/policy_settle.h"
+#include "core/source_policy.h"
 
 enum {
     CHECKS_MAX = 16, /* remembered, running ones among them */
@@ -39,6 +41,8 @@ struct check {
     struct virt_description *vm; /* owned; NULL: not described */
     struct link_session *ls;     /* held while set */
     struct check_report report;
+    struct policy_choices request;
+    struct policy policy;
     uint64_t asked_ns, rtt_us;
     int64_t asked_ms; /* wall clock */
     bool probing, loading;
@@ -121,15 +125,17 @@ static uint64_t limited(uint64_t rate_bytes_s, uint64_t limit_bytes_s)
     return limit_bytes_s ? MIN(rate_bytes_s, limit_bytes_s) : rate_bytes_s;
 }
 
-void check_fill_input(const struct service *s, const struct domain_info *info,
+void check_fill_input(const struct policy *policy, const struct domain_info *info,
                       uint64_t resident_bytes, struct prediction_input *in)
 {
     in->memory_bytes = resident_bytes;
     in->disk_bytes = 0;
     for (unsigned i = 0; i < info->disk_count; i++)
         in->disk_bytes += MIN(info->disks[i].allocated_bytes, info->disks[i].size_bytes);
-    in->stun_max_percent = s->config->converge == CONVERGE_NONE ? 0 : s->config->stun_max_percent;
-    in->downtime_max_ms = s->config->downtime_max_ms;
+    in->stun_max_percent = policy_get(policy, POLICY_CONVERGE) == CONVERGE_NONE
+                               ? 0
+                               : (unsigned)policy_get(policy, POLICY_STUN_MAX_PERCENT);
+    in->downtime_max_ms = (unsigned)policy_get(policy, POLICY_DOWNTIME_MAX_MS);
 }
 
 /* What the last move to @peer carried from its copy's start to the guest's stop; 0: there was none lately. */
@@ -191,7 +197,7 @@ static void say_convergence(struct check *c)
     case PREDICTION_CANNOT:
         error_set(&err, -EDQUOT, "move the VM",
                   "move it when it has less to do, raise the bandwidth limit, or allow more: "
-                  "converge =, stun_max_percent = in [memory]",
+                  "its policy's converge, stun_max_percent",
                   "its memory (%.0f MiB/s dirtied) or its disks (%.1f MiB/s written) outrun the "
                   "link, and a stun of %u %% at most does not suffice",
                   dirty_mib_s, (double)c->in.disk_write_bytes_s / (1 << 20),
@@ -211,7 +217,7 @@ static void predict(struct check *c)
     uint64_t dirty_bytes_s = c->in.dirty_bytes_s, written_bytes_s = c->in.disk_write_bytes_s;
     bool known = c->in.dirty_known;
 
-    check_fill_input(c->service, &c->vm->info, c->vm->resident_bytes, &c->in);
+    check_fill_input(&c->policy, &c->vm->info, c->vm->resident_bytes, &c->in);
     check_recall(c->service, c->vm->info.uuid, c->peer, &c->in);
     c->in.dirty_bytes_s = dirty_bytes_s; /* as measured now */
     c->in.disk_write_bytes_s = written_bytes_s;
@@ -354,6 +360,29 @@ static void compare_witnesses(struct check *c, const json_t *msg)
                    here ? "both sites have one" : "none: a doubt is ended by `ferry resolve`");
 }
 
+/* What the policy wants and cannot have between these two hosts. */
+static void describe_policy(struct check *c, const json_t *msg)
+{
+    struct policy_facts facts = {.monitor = c->service->config->monitor,
+                                 .codec = c->service->config->codec,
+                                 .encrypted = source_policy_encrypted(c->service, c->peer, msg),
+                                 .no_zero_copy = source_policy_no_zero_copy(c->service, c->vm)};
+    char by[2 * POLICY_NAME_BYTES], wanted[POLICY_TEXT_BYTES], taken[POLICY_TEXT_BYTES];
+
+    policy_settle(&c->policy, &facts);
+    check_pass(&c->report, "policy", "%s (%s)", c->policy.name,
+               policy_chosen_by(&c->policy, by, sizeof(by)));
+    for (unsigned i = 0; i < c->policy.substitution_count; i++) {
+        const struct policy_substitution *sub = &c->policy.substitutions[i];
+
+        check_warn(&c->report, "policy", NULL, "%s %s instead of %s: %s",
+                   policy_setting_name(sub->setting),
+                   policy_setting_format(sub->setting, sub->taken, taken, sizeof(taken)),
+                   policy_setting_format(sub->setting, sub->wanted, wanted, sizeof(wanted)),
+                   sub->why);
+    }
+}
+
 void check_source_on_message(struct service *s, const char *peer, struct link_session *ls,
                              const json_t *msg)
 {
@@ -368,6 +397,7 @@ void check_source_on_message(struct service *s, const char *peer, struct link_se
     check_append(&c->report, &there, peer);
     compare_clocks(c, msg);
     compare_witnesses(c, msg);
+    describe_policy(c, msg);
     if (check_first_failure(&c->report, &first))
         finish(c); /* what was found is mended first */
     else
@@ -447,14 +477,17 @@ static void on_described(void *user, const struct error *err, const struct virt_
     describe_vm(c);
     if (move_domain_is_free(c->service, d->info.name, d->info.uuid, NULL, &why) < 0)
         check_fail(&c->report, "jobs", &why);
-    if (move_source_may_use(c->service, c->peer, false, &peer, &why) < 0)
+    if (policy_resolve(&c->service->config->policies, d->info.name, &d->choices, &c->request,
+                       &c->policy, &why) < 0)
+        fail_and_finish(c, "policy", &why);
+    else if (move_source_may_use(c->service, c->peer, false, &peer, &why) < 0)
         fail_and_finish(c, peer ? "permission" : "peer", &why);
     else
         ask_target(c, peer);
 }
 
-int check_start(struct service *s, const char *domain, const char *peer, const char **ret_id,
-                struct error *err)
+int check_start(struct service *s, const char *domain, const char *peer,
+                const struct policy_choices *request, const char **ret_id, struct error *err)
 {
     struct check *c = calloc(1, sizeof(*c)), *old;
     unsigned count = 0;
@@ -478,6 +511,7 @@ int check_start(struct service *s, const char *domain, const char *peer, const c
         snprintf(c->id, sizeof(c->id), "%08x", id);
     } while (find(s, c->id));
     c->service = s;
+    c->request = *request;
     snprintf(c->domain, sizeof(c->domain), "%s", domain);
     snprintf(c->peer, sizeof(c->peer), "%s", peer);
     TAILQ_INSERT_TAIL(&s->checks, c, entry);

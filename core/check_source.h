@@ -14,12 +14,13 @@
 
 #include <jansson.h>
 
+#include "core/policy_resolve.h"
 #include "core/prediction.h"
 #include "core/service.h"
 
 /* Starts one; ret_id is what check_to_json() is asked for. -EBUSY at the cap. */
-int check_start(struct service *s, const char *domain, const char *peer, const char **ret_id,
-                struct error *err);
+int check_start(struct service *s, const char *domain, const char *peer,
+                const struct policy_choices *request, const char **ret_id, struct error *err);
 /* NULL: it is not known (any more). New reference. */
 json_t *check_to_json(struct service *s, const char *id);
 bool check_any_running(const struct service *s);
@@ -34,8 +35,8 @@ void check_source_on_session_closed(struct service *s, struct link_session *ls,
  * counted; dirty rate and writes of a check of the last hour. */
 void check_recall(struct service *s, const char *uuid, const char *peer,
                   struct prediction_input *in);
-/* What the configuration and @info say. */
-void check_fill_input(const struct service *s, const struct domain_info *info,
+/* What the policy and @info say. */
+void check_fill_input(const struct policy *policy, const struct domain_info *info,
                       uint64_t resident_bytes, struct prediction_input *in);
 
 #endif

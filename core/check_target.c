@@ -137,10 +137,14 @@ static void answer(struct check_question *q)
     if (q->back)
         peering_release(q->back);
     if (q->ls) {
-        peering_send(q->ls, json_pack("{s:s, s:s, s:o, s:I, s:b, s:s}", "type", "checked", "check",
-                                      q->id, "lines", check_report_to_json(&q->report), "now_ms",
-                                      (json_int_t)clock_wall_ms(), "witness",
-                                      q->service->witness != NULL, "version", FERRY_VERSION));
+        const struct config_peer *peer = config_peer_by_name(q->service->config, q->peer);
+        bool direct = peer && (peer->permissions & PEER_MAY_DIRECT_MEMORY);
+
+        peering_send(q->ls,
+                     json_pack("{s:s, s:s, s:o, s:I, s:b, s:b, s:s}", "type", "checked", "check",
+                               q->id, "lines", check_report_to_json(&q->report), "now_ms",
+                               (json_int_t)clock_wall_ms(), "direct_memory", direct, "witness",
+                               q->service->witness != NULL, "version", FERRY_VERSION));
         peering_release(q->ls);
     }
     TAILQ_REMOVE(&q->service->questions, q, entry);

@@ -20,12 +20,17 @@ static int on_entry(void *user, const char *section, const char *key, const char
 {
     struct reader *r = user;
     int set = config_set(r->config, section, key, value);
+    bool choice = policy_config_owns(section) || strcmp(section, "memory") == 0;
+    int setting = choice ? policy_setting_find(key) : -1;
+    char allowed[POLICY_TEXT_BYTES], mend[POLICY_TEXT_BYTES + 32] = "see ferry.conf(5)";
 
     if (set == 1)
         return 1;
+    if (set == 0 && setting >= 0)
+        snprintf(mend, sizeof(mend), "it may be %s",
+                 policy_setting_allowed((enum policy_setting)setting, allowed, sizeof(allowed)));
     if (!error_is_set(r->err))
-        error_set(r->err, -EINVAL, "read the configuration", "see ferry.conf(5)",
-                  "%s: %s '%s' in [%s]", r->path,
+        error_set(r->err, -EINVAL, "read the configuration", mend, "%s: %s '%s' in [%s]", r->path,
                   set == -2   ? "unknown section for"
                   : set == -1 ? "unknown setting"
                               : "unusable value of",
@@ -72,10 +77,6 @@ static void set_defaults(struct config *c)
         .drill_commands = "/etc/ferry/drill.d",
         .drill_timeout_s = 600,
         .use_seeds = true,
-        .downtime_ms = 30,
-        .downtime_max_ms = 500,
-        .converge = CONVERGE_STUN,
-        .stun_max_percent = 95,
         .switchover_deadline_s = 15,
         .codec = true,
         .page_store_bytes = 256u << 20,
@@ -134,7 +135,7 @@ static int check_whole(const struct config *c, const char *path, struct error *e
         if (r < 0)
             return r;
     }
-    return 0;
+    return policy_config_check(&c->policies, path, err);
 }
 
 int config_load(const char *path, struct config **ret, struct error *err)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The configuration: one INI file, read at start and at SIGHUP (peers, seeds and log level only).
+ * The configuration: one INI file, read at start and at SIGHUP (peers, policies, seeds and log level only).
  *
  * Every setting has a default that works on a stock Debian host; every path can be set, so that two
  * sites fit one machine. An unknown section or key is an error: a typo must not become a default.
@@ -15,6 +15,7 @@
 #include "core/bandwidth.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/policy_config.h"
 #include "core/witness.h"
 #include "netlink/link.h"
 
@@ -29,6 +30,7 @@ enum peer_permission {
     PEER_MAY_MOVE_HERE = 1 << 0,      /* it may send VMs to this site */
     PEER_MAY_MOVE_FROM_HERE = 1 << 1, /* this site's VMs may be sent to it */
     PEER_MAY_DRILL = 1 << 2,
+    PEER_MAY_DIRECT_MEMORY = 1 << 3, /* memory may go to and from it without encryption */
 };
 
 /* What slows a guest down; the best that it has when that is left to ferryd. */
@@ -39,9 +41,6 @@ enum stun_actuator {
     STUN_ACTUATOR_AUTO_CONVERGE, /* QEMU's, steered */
     STUN_ACTUATOR_NONE,
 };
-
-/* What is done about memory that does not converge. */
-enum converge { CONVERGE_STUN, CONVERGE_AUTO_CONVERGE, CONVERGE_NONE };
 
 enum old_disks { OLD_DISKS_KEEP, OLD_DISKS_REMOVE };
 
@@ -56,8 +55,10 @@ struct config_networks {
 struct config_peer {
     struct link_peer link;
     struct config_networks networks;
-    char drill_network[64]; /* here, of the clones of its drills; empty: their links are down */
-    unsigned permissions;   /* enum peer_permission */
+    char memory_address
+        [LINK_ADDRESS_BYTES]; /* of its host, for direct memory; empty: that of the link */
+    char drill_network[64];   /* here, of the clones of its drills; empty: their links are down */
+    unsigned permissions;     /* enum peer_permission */
     bool has_bwlimit;
     struct timetable bwlimit;
 };
@@ -100,15 +101,13 @@ struct config {
     struct config_seed seeds[CONFIG_SEEDS_MAX]; /* in the order of the file */
     unsigned seed_count;
     /* [memory] */
-    unsigned downtime_ms;     /* QEMU's limit for the last round, to begin with */
-    unsigned downtime_max_ms; /* wanted downtime altogether: what that limit may grow to */
-    enum converge converge;
     enum stun_actuator stun_actuator;
-    unsigned stun_max_percent;
     unsigned switchover_deadline_s; /* a stopped guest waits no longer than this for the target */
     bool codec;                     /* offer and take the RAM codec */
     uint64_t page_store_bytes;      /* of one move's codec, at each end */
     uint64_t disk_index_bytes;      /* of one move's references, at the source; 0: none */
+    /* [service], what [memory] says of a policy's settings, [policy NAME], [group NAME], [vm NAME] */
+    struct policy_config policies;
     /* [drill] */
     char drill_commands[PATH_MAX]; /* the folder of what peers' drills may run here, by name */
     unsigned drill_timeout_s;      /* of a command */
@@ -132,5 +131,7 @@ const struct config_peer *config_peer_by_certificate(const struct config *c,
 
 /* "200M", "1.5G", "4096": bytes, binary prefixes. -EINVAL. */
 int config_parse_bytes(const char *text, uint64_t *ret);
+/* yes, true, 1; no, false, 0. -EINVAL. */
+int config_parse_bool(const char *text, bool *ret);
 
 #endif

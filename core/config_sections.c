@@ -56,15 +56,22 @@ static bool set_path(char *to, const char *value)
     return value[0] == '/' && set_string(to, PATH_MAX, value);
 }
 
-static bool set_bool(bool *to, const char *value)
+int config_parse_bool(const char *value, bool *ret)
 {
     bool yes =
         strcasecmp(value, "yes") == 0 || strcasecmp(value, "true") == 0 || strcmp(value, "1") == 0;
     bool no =
         strcasecmp(value, "no") == 0 || strcasecmp(value, "false") == 0 || strcmp(value, "0") == 0;
 
-    *to = yes;
-    return yes || no;
+    if (!yes && !no)
+        return -EINVAL;
+    *ret = yes;
+    return 0;
+}
+
+static bool set_bool(bool *to, const char *value)
+{
+    return config_parse_bool(value, to) == 0;
 }
 
 static bool set_number(unsigned *to, const char *value, unsigned least, unsigned most)
@@ -148,6 +155,8 @@ static bool set_permissions(unsigned *to, const char *value)
             *to |= PEER_MAY_MOVE_FROM_HERE;
         else if (strcmp(word, "drill") == 0)
             *to |= PEER_MAY_DRILL;
+        else if (strcmp(word, "direct-memory") == 0)
+            *to |= PEER_MAY_DIRECT_MEMORY;
         else
             return false;
     }
@@ -290,21 +299,6 @@ static int set_seed(struct config *c, const char *key, const char *value)
     return 1;
 }
 
-static bool set_converge(enum converge *to, const char *value)
-{
-    static const char *const names[] = {[CONVERGE_STUN] = "stun",
-                                        [CONVERGE_AUTO_CONVERGE] = "auto-converge",
-                                        [CONVERGE_NONE] = "none"};
-
-    for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
-        if (strcmp(value, names[i]) == 0) {
-            *to = (enum converge)i;
-            return true;
-        }
-    }
-    return false;
-}
-
 const char *stun_actuator_name(enum stun_actuator actuator)
 {
     static const char *const names[] = {
@@ -327,18 +321,25 @@ static bool set_actuator(enum stun_actuator *to, const char *value)
     return false;
 }
 
+/* Settings of moves that stood in [memory] before there were policies: the service's. */
+static bool is_old_choice(const char *key)
+{
+    static const char *const keys[] = {"downtime_ms", "downtime_max_ms", "converge",
+                                       "stun_max_percent"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+        if (strcmp(key, keys[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
 static int set_memory(struct config *c, const char *key, const char *value)
 {
-    if (strcmp(key, "downtime_ms") == 0)
-        return set_number(&c->downtime_ms, value, 1, 60000);
-    if (strcmp(key, "downtime_max_ms") == 0)
-        return set_number(&c->downtime_max_ms, value, 1, 60000);
-    if (strcmp(key, "converge") == 0)
-        return set_converge(&c->converge, value);
+    if (is_old_choice(key))
+        return policy_choices_set(&c->policies.service, key, value);
     if (strcmp(key, "stun_actuator") == 0)
         return set_actuator(&c->stun_actuator, value);
-    if (strcmp(key, "stun_max_percent") == 0)
-        return set_number(&c->stun_max_percent, value, 1, 99);
     if (strcmp(key, "switchover_deadline_s") == 0)
         return set_number(&c->switchover_deadline_s, value, 1, 3600);
     if (strcmp(key, "codec") == 0)
@@ -431,6 +432,16 @@ static bool set_networks(struct config_networks *n, const char *value)
     return n->count > 0;
 }
 
+/* A host name or an address, without a port; of IPv6 without brackets. */
+static bool set_memory_address(char to[LINK_ADDRESS_BYTES], const char *value)
+{
+    for (const char *p = value; *p; p++) {
+        if (!isalnum((unsigned char)*p) && !strchr("-_.:", *p))
+            return false;
+    }
+    return value[0] && set_string(to, LINK_ADDRESS_BYTES, value);
+}
+
 static int set_peer(struct config_peer *p, const char *key, const char *value)
 {
     if (strcmp(key, "address") == 0)
@@ -443,6 +454,8 @@ static int set_peer(struct config_peer *p, const char *key, const char *value)
         return set_networks(&p->networks, value);
     if (strcmp(key, "drill_network") == 0)
         return set_string(p->drill_network, sizeof(p->drill_network), value);
+    if (strcmp(key, "memory_address") == 0)
+        return set_memory_address(p->memory_address, value);
     if (strcmp(key, "allow") == 0)
         return set_permissions(&p->permissions, value);
     if (strcmp(key, "bwlimit") == 0) {
@@ -474,6 +487,8 @@ int config_set(struct config *c, const char *section, const char *key, const cha
         return set_drill(c, key, value);
     if (strcmp(section, "witness") == 0)
         return set_witness(&c->witness, key, value);
+    if (policy_config_owns(section))
+        return policy_config_set(&c->policies, section, key, value);
     if (strncmp(section, "peer ", 5) == 0) {
         struct config_peer *p = peer_of_section(c, section + 5);
 

@@ -12,6 +12,7 @@
 #include "core/evacuation_plan.h"
 #include "core/move.h"
 #include "core/move_source.h"
+#include "core/policy_json.h"
 
 enum { TICK_MS = 250, PLAN_PROBE_S = 3, PROBE_S = 1, JOBS_DEFAULT = 2 };
 
@@ -22,7 +23,7 @@ struct evacuation {
     enum state state;
     bool dry_run, stop_wanted, listed, probing;
     bool interrupted;   /* by a restart of ferryd, and not planned since */
-    json_t *wishes;     /* as asked for; owned */
+    json_t *asked;      /* for, as it came; owned */
     unsigned described; /* of the plan's VMs */
     unsigned pending;   /* libvirt's answers under way */
     int64_t started_ms; /* wall clock */
@@ -30,6 +31,7 @@ struct evacuation {
     struct error err; /* it could not be planned */
     char first[EVACUATION_VMS_MAX][DOMAIN_NAME_BYTES];
     unsigned first_count;
+    struct move_wishes wishes; /* of each move: its policy */
     struct {
         char uuid[DOMAIN_UUID_BYTES];
         struct prediction_input in;
@@ -52,7 +54,7 @@ static void remember(const struct evacuation *e)
                                     .finished = e->state == DONE,
                                     .created_ms = e->started_ms};
     json_t *document =
-        json_pack("{s:I, s:O}", "started_ms", (json_int_t)e->started_ms, "wishes", e->wishes);
+        json_pack("{s:I, s:O}", "started_ms", (json_int_t)e->started_ms, "wishes", e->asked);
 
     snprintf(record.state, sizeof(record.state), "%s", state_name(e->state));
     record.document = json_dumps(document, JSON_COMPACT);
@@ -137,13 +139,18 @@ static void on_described(void *user, const struct error *err, const struct virt_
 {
     struct evacuation *e = user;
     struct evacuation_vm *vm = &e->plan.vms[e->described];
+    struct policy policy = {0};
 
     e->pending--;
     if (err->code) { /* it has ended just now: nothing to move */
         *vm = e->plan.vms[--e->plan.count];
     } else {
+        if (policy_resolve(&e->service->config->policies, vm->name, &d->choices, &e->wishes.choices,
+                           &policy, &vm->reason) < 0)
+            vm->state = VM_STAYS;
         memcpy(e->facts[e->described].uuid, d->info.uuid, sizeof(d->info.uuid));
-        check_fill_input(e->service, &d->info, d->resident_bytes, &e->facts[e->described].in);
+        check_fill_input(&policy, &d->info, d->resident_bytes, &e->facts[e->described].in);
+        vm->priority = (unsigned)policy_get(&policy, POLICY_PRIORITY);
         if (check_first_failure(&d->report, &vm->reason))
             vm->state = VM_STAYS;
         e->described++;
@@ -195,7 +202,8 @@ static void start_move(struct evacuation *e, struct evacuation_vm *vm, uint64_t 
     struct move *m;
 
     vm->tries++;
-    if (move_source_start(e->service, vm->name, e->plan.sites[vm->site], NULL, &m, &err) < 0) {
+    if (move_source_start(e->service, vm->name, e->plan.sites[vm->site], &e->wishes, &m, &err) <
+        0) {
         evacuation_failed(&e->plan, vm, &err, now_ns);
         return;
     }
@@ -306,6 +314,12 @@ static int read_wishes(struct evacuation *e, const json_t *wishes, struct error 
                          "\"to\" must name one to %d sites, \"first\" VMs", EVACUATION_SITES_MAX);
     if (n < 1 || n > (json_int_t)LIMIT_MOVES)
         return error_set(err, -EINVAL, "evacuate", NULL, "\"jobs\" must be 1 to %u", LIMIT_MOVES);
+    if (policy_request_from_json(wishes, &e->wishes.choices, err) < 0)
+        return err->code;
+    if (e->wishes.choices.policy[0] &&
+        !policy_config_knows(&e->service->config->policies, e->wishes.choices.policy))
+        return error_set(err, -ENOENT, "evacuate", "see `ferry policies`",
+                         "no policy is named '%s'", e->wishes.choices.policy);
     e->plan.jobs = (unsigned)n;
     e->dry_run = json_is_true(json_object_get(wishes, "dry_run"));
     for (unsigned i = 0; i < e->plan.site_count; i++) {
@@ -321,7 +335,7 @@ static void on_closed(uv_handle_t *handle)
 {
     struct evacuation *e = handle->data;
 
-    json_decref(e->wishes);
+    json_decref(e->asked);
     free(e);
 }
 
@@ -339,14 +353,14 @@ static int evacuation_new(struct service *s, const json_t *wishes, struct evacua
     struct evacuation *e = calloc(1, sizeof(*e));
     int r;
 
-    if (!e || !(e->wishes = json_deep_copy(wishes))) {
+    if (!e || !(e->asked = json_deep_copy(wishes))) {
         free(e);
         return error_set(err, -ENOMEM, "evacuate", NULL, "out of memory");
     }
     e->service = s;
     r = read_wishes(e, wishes, err);
     if (r < 0) {
-        json_decref(e->wishes);
+        json_decref(e->asked);
         free(e);
         return r;
     }
@@ -396,7 +410,7 @@ int evacuation_start(struct service *s, const json_t *wishes, struct error *err)
         r = error_set(err, -EBUSY, "evacuate", "try again", "libvirt still answers the last one");
     if (r < 0) {
         if (e)
-            json_decref(e->wishes);
+            json_decref(e->asked);
         free(e);
         return r;
     }

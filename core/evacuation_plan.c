@@ -25,6 +25,8 @@ static int compare(const void *a, const void *b)
 
     if (first_x != first_y)
         return first_x < first_y ? -1 : 1;
+    if (x->priority != y->priority)
+        return x->priority > y->priority ? -1 : 1;
     if (x->predicted_ms != y->predicted_ms && x->predicted_ms && y->predicted_ms)
         return x->predicted_ms < y->predicted_ms ? -1 : 1;
     if (x->bytes != y->bytes)

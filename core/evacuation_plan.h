@@ -8,7 +8,7 @@
  *      |         `-----> WAITING, once more: what failed may succeed
  *      `-- resume --- STAYS: no site took it, or it failed too often
  *
- * First those that the operator put first, in that order; then the shortest predicted first, so that as many as
+ * First those that the operator put first, in that order; then by their policies' priority; then the shortest predicted first, so that as many as
  * possible are away when something breaks.
  */
 #ifndef FERRY_CORE_EVACUATION_PLAN_H
@@ -34,6 +34,7 @@ struct evacuation_vm {
     char name[DOMAIN_NAME_BYTES];
     enum evacuation_state state;
     unsigned first;        /* place among those put first, from 1; 0: none */
+    unsigned priority;     /* its policy's: higher ones go first, after those put first */
     uint64_t predicted_ms; /* of its move; 0: not known */
     uint64_t bytes;        /* disks and memory: stands in for it */
     unsigned site;         /* index: where it goes next, or went */

@@ -194,6 +194,13 @@ void move_set_reason(struct move *m, const struct error *why)
     log_warning("move %s (%s): %s", m->id, m->info.name, error_line(why, line, sizeof(line)));
 }
 
+void move_set_limit(struct move *m, uint64_t rate_bytes_s)
+{
+    shaper_set_rate(&m->shaper, rate_bytes_s, clock_now_ns());
+    m->policy.of[POLICY_BWLIMIT] =
+        (struct policy_value){.value = rate_bytes_s, .level = POLICY_LEVEL_REQUEST};
+}
+
 void move_journal(struct move *m, const char *state, bool finished, void (*on_durable)(void *user))
 {
     struct journal_record record = {

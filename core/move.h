@@ -17,6 +17,7 @@
 #include "core/downtime.h"
 #include "core/drill.h"
 #include "core/move_right.h"
+#include "core/policy_resolve.h"
 #include "core/prediction.h"
 #include "core/ram_pipe.h"
 #include "core/service.h"
@@ -90,16 +91,19 @@ struct move {
     int64_t downtime_ms;            /* -1 = none measured */
     struct downtime_parts downtime; /* of which; valid when downtime_known */
     bool downtime_known;
-    bool drill;    /* it never commits: its copy at the target is a clone */
-    bool verify;   /* the disks are compared before the decision */
-    bool hold;     /* one step before the switchover, until released; see core/source_hold.c */
-    bool held;     /* it is there now */
-    bool refused;  /* by preflight, here or at the target: nothing was begun */
-    bool finished; /* nothing left for this site to do */
+    bool drill;  /* it never commits: its copy at the target is a clone */
+    bool verify; /* the disks are compared before the decision */
+    bool hold;   /* one step before the switchover, until released; see core/source_hold.c */
+    bool held;   /* it is there now */
+    bool time_limit_reached; /* of the policy: it has been acted upon */
+    bool refused;            /* by preflight, here or at the target: nothing was begun */
+    bool finished;           /* nothing left for this site to do */
     enum move_outcome outcome;
-    int64_t switchover_at_ms; /* wall clock at which it is released; 0 = by word only */
-    struct shaper shaper;     /* a limit of its own; the source's streams keep to it */
-    struct drill rehearsal;   /* of a drill */
+    int64_t switchover_at_ms;      /* wall clock at which it is released; 0 = by word only */
+    struct policy_choices request; /* what was asked for */
+    struct policy policy;          /* what holds; at the source, once the VM is known (name[0]) */
+    struct shaper shaper;          /* a limit of its own; the source's streams keep to it */
+    struct drill rehearsal;        /* of a drill */
     struct error reason;
     struct move_right right; /* the witness's word */
     struct move_progress progress;
@@ -136,6 +140,8 @@ const char *move_outcome_name(enum move_outcome outcome);
 enum move_outcome move_outcome_without_commit(const struct move *m);
 /* Notes the first reason of a failure. */
 void move_set_reason(struct move *m, const struct error *why);
+/* A limit of its own, from now on, by the operator's word. 0: none. */
+void move_set_limit(struct move *m, uint64_t rate_bytes_s);
 /* Writes the move's record; see journal_put(). Stops the daemon when there is no memory for it. */
 void move_journal(struct move *m, const char *state, bool finished, void (*on_durable)(void *user));
 

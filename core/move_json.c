@@ -14,6 +14,7 @@
 #include "core/eta.h"
 #include "core/json_text.h"
 #include "core/memory_codec.h"
+#include "core/policy_json.h"
 
 /* --- small values -------------------------------------------------------------------------- */
 
@@ -249,6 +250,10 @@ json_t *move_to_json(struct move *m)
     if (m->downtime_known)
         json_object_set_new(view, "downtime_parts_ms", downtime_to_json(&m->downtime));
     json_object_set_new(view, "held", json_boolean(m->held));
+    if (m->policy.name[0]) {
+        json_object_set_new(view, "policy", policy_to_json(&m->policy));
+        json_object_set_new(view, "time_limit_reached", json_boolean(m->time_limit_reached));
+    }
     if (m->drill)
         json_object_set_new(view, "drill", drill_to_json(&m->rehearsal));
     if (m->right.agreed)

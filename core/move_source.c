@@ -326,10 +326,17 @@ static bool is_undecided(const struct move_source *ms)
     return ms->sw.state == SOURCE_MOVING || ms->sw.state == SOURCE_DRILLING;
 }
 
+/* Since when the guest waits for the target. One that the time limit has suspended waits for its memory first, and
+ * source_limit.c for that. */
+static uint64_t stopped_since(const struct move_source *ms)
+{
+    return ms->suspended ? ms->marks.ram_end_ns : ms->move->phase_ns[MOVE_STOPPED];
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct move_source *ms = timer->data;
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = clock_now_ns(), stopped_ns = stopped_since(ms);
     struct error late = {0};
 
     if (ms->move->finished)
@@ -337,10 +344,10 @@ static void on_tick(uv_timer_t *timer)
     source_domain_tick(ms, now_ns);
     source_right_tick(ms, now_ns);
     source_hold_tick(ms);
+    source_limit_tick(ms, now_ns);
     ask_again(ms, now_ns);
-    if (ms->sw.state == SOURCE_MOVING && ms->move->phase_ns[MOVE_STOPPED] &&
-        now_ns - ms->move->phase_ns[MOVE_STOPPED] >
-            ms->service->config->switchover_deadline_s * NS_PER_S) {
+    if (ms->sw.state == SOURCE_MOVING && stopped_ns &&
+        now_ns - stopped_ns > ms->service->config->switchover_deadline_s * NS_PER_S) {
         error_set(&late, -ETIMEDOUT, "switch over",
                   "see the target's log; try again, or raise switchover_deadline_s",
                   "the target was not ready %u s after the guest had stopped",

@@ -19,9 +19,9 @@
 struct move_wishes {
     bool drill; /* it is to end as a drill, with these: */
     struct drill rehearsal;
-    bool verify;              /* compare the disks before the decision */
-    bool hold;                /* stop one step before the switchover */
-    int64_t switchover_at_ms; /* and go on at this wall clock time; 0 = by word only */
+    bool verify;                   /* compare the disks before the decision */
+    struct policy_choices choices; /* a policy, and settings; hold and bwlimit among them */
+    int64_t switchover_at_ms; /* a held move goes on at this wall clock time; 0 = by word only */
 };
 
 /* Whether VMs may go to that peer, and drills when @drill. *ret_peer: its section; NULL: it has none. */
@@ -32,6 +32,8 @@ int move_source_start(struct service *s, const char *domain, const char *peer,
                       const struct move_wishes *wishes, struct move **ret, struct error *err);
 /* Lets a held move switch over; one that is not there yet will not hold. */
 int move_source_switchover(struct move *m, struct error *err);
+/* Changes settings of a move under way: {KEY: VALUE}, as far as that can be (xbzrle_cache, bwlimit). */
+int move_source_set(struct move *m, const json_t *settings, struct error *err);
 /* "HH:MM", local time: the next such moment after @now_ms (wall clock). -EINVAL. */
 int move_source_parse_time(const char *text, int64_t now_ms, int64_t *ret_ms);
 /* After a restart: @state is the journalled one. */

@@ -57,7 +57,13 @@ struct move_source {
     struct disk_codec disk_codec;
     struct page_keeper *keeper; /* of references; NULL: there are none */
     bool may_refer;
-    struct ram_pipe *encoder; /* until the memory channel takes it */
+    bool direct_memory; /* it goes from QEMU to QEMU, past ferryd */
+    bool direct_speed_set;
+    uint64_t direct_speed_mib_s; /* of it, as last set */
+    const char *no_zero_copy;    /* why this host cannot; NULL: it can */
+    bool limit_reached;          /* the policy's time limit has been acted upon */
+    bool suspended;              /* by it: the guest stands still until its memory is over there */
+    struct ram_pipe *encoder;    /* until the memory channel takes it */
     struct ram_parser *parser;
     struct disk_source *disks;
     bool seeded[LIMIT_DISKS_PER_MOVE]; /* the target has an older copy of that disk */
@@ -99,6 +105,21 @@ void source_right_arm(struct move_source *ms, const struct error *err);
 void source_right_agree(struct move_source *ms, const json_t *ready);
 void source_right_tick(struct move_source *ms, uint64_t now_ns);
 
+/* source_policy.c (and see source_policy.h): what holds for this move, and what becomes of it when something cannot be had. */
+int source_policy_resolve(struct move_source *ms, const struct policy_choices *metadata,
+                          struct error *err);
+void source_policy_settle(struct move_source *ms, const json_t *ready);
+
+/* source_direct.c: memory that goes from QEMU to QEMU. */
+/* Where to: "tcp://HOST". */
+int source_direct_uri(const struct move_source *ms, char *buf, size_t cap, struct error *err);
+/* libvirt's figures show that memory is under way. */
+void source_direct_begin(struct move_source *ms);
+void source_direct_tick(struct move_source *ms);
+
+/* source_limit.c: the policy's time limit. */
+void source_limit_tick(struct move_source *ms, uint64_t now_ns);
+
 /* source_hold.c: memory may be sent: now, or when the operator or the clock says so. */
 void source_hold_begin(struct move_source *ms);
 void source_hold_tick(struct move_source *ms);
@@ -128,6 +149,8 @@ void source_channels_detach(struct move_source *ms);
 void source_channels_release_reply(struct move_source *ms);
 /* The FINISH3 reply is here: goes on to the decision, once the disks are verified. */
 void source_channels_finish(struct move_source *ms);
+/* Every mirror is READY, and memory comes next: QEMU's limits are no longer those of the copy. */
+void source_channels_mirrored(struct move_source *ms);
 /* Begins to read what QEMU sends of the memory; later, when the log has to drain first. */
 void source_channels_send_memory(struct move_source *ms);
 void source_channels_tick(struct move_source *ms, uint64_t now_ns);

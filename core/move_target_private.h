@@ -42,6 +42,7 @@ struct move_target {
     struct ram_pipe *decoder;                 /* until the memory channel takes it */
     struct target_blocks *blocks;             /* the decoder's; NULL: no references may come */
     struct ram_parser *parser;
+    bool direct_memory;    /* it comes from QEMU to QEMU: nothing of it is seen here */
     uint64_t parsed_bytes; /* of the RAM stream, seen by the parser */
     struct disk_target *disks[LIMIT_DISKS_PER_MOVE];
     bool disk_has_stream[LIMIT_DISKS_PER_MOVE];
@@ -71,6 +72,8 @@ void target_drill_stop(struct move_target *mt);
 
 /* target_files.c: makes the disks, then READY or a refusal. */
 void target_files_create(struct move_target *mt);
+/* Whether the source's QEMU may send memory to this host's without encryption. */
+bool target_files_may_be_direct(const struct move_target *mt);
 /* The files are the VM's, which starts with this host if it did at the source; then the move is finished. */
 void target_files_adopt(struct move_target *mt);
 /* @arg: the move. Channels, what is left of the VM, its files; then TARGET_ON_CLEANED. Not from inside a

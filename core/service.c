@@ -18,6 +18,7 @@
 #include "core/move.h"
 #include "core/move_source.h"
 #include "core/move_target.h"
+#include "core/policy_query.h"
 #include "core/spool_file.h"
 #include "core/status_page.h"
 
@@ -368,6 +369,7 @@ int service_new(uv_loop_t *loop, const char *config_path, struct service **ret, 
     TAILQ_INIT(&s->moves);
     TAILQ_INIT(&s->checks);
     TAILQ_INIT(&s->questions);
+    TAILQ_INIT(&s->policy_queries);
     r = config_load(config_path, &s->config, err);
     if (r == 0) {
         log_set_level(s->config->log_level);
@@ -393,6 +395,7 @@ int service_reload(struct service *s, struct error *err)
     s->config->peer_count = fresh->peer_count;
     memcpy(s->config->seeds, fresh->seeds, sizeof(fresh->seeds));
     s->config->seed_count = fresh->seed_count;
+    s->config->policies = fresh->policies;
     s->config->log_level = fresh->log_level;
     log_set_level(fresh->log_level);
     config_free(fresh);
@@ -406,6 +409,7 @@ static void close_parts(struct service *s)
     status_page_stop(TAKE_PTR(s->status_page));
     api_stop(s->api);
     check_free_all(s);
+    policy_query_free_all(s);
     evacuation_free(s);
     link_probes_free(TAKE_PTR(s->probes));
     peering_shutdown(s->peering);
@@ -425,7 +429,8 @@ static void on_stop_tick(uv_timer_t *timer)
 
     TAILQ_FOREACH(m, &s->moves, entry)
     busy = busy || m->source || m->target;
-    busy = busy || check_any_running(s) || evacuation_is_busy(s) || !TAILQ_EMPTY(&s->questions);
+    busy = busy || check_any_running(s) || evacuation_is_busy(s) || policy_query_any_running(s) ||
+           !TAILQ_EMPTY(&s->questions);
     if (busy && s->stop_ticks++ < 100)
         return;
     if (busy) {

@@ -25,11 +25,13 @@ struct api;
 
 struct check;
 struct check_question;
+struct policy_query;
 struct evacuation;
 
 TAILQ_HEAD(move_list, move);
 TAILQ_HEAD(check_list, check);
 TAILQ_HEAD(check_question_list, check_question);
+TAILQ_HEAD(policy_query_list, policy_query);
 
 struct service {
     uv_loop_t *loop;
@@ -49,7 +51,8 @@ struct service {
     struct move_list moves;               /* newest last: running ones and the remembered past */
     struct check_list checks;             /* of VMs here: running ones and the last few */
     struct check_question_list questions; /* peers' */
-    struct evacuation *evacuation;        /* the last one; NULL: none */
+    struct policy_query_list policy_queries;
+    struct evacuation *evacuation; /* the last one; NULL: none */
     uid_t qemu_uid;
     gid_t qemu_gid;
     bool stopping;
@@ -59,7 +62,7 @@ struct service {
 
 /* Builds everything, recovers what the journal left open. @config_path must outlive the service. */
 int service_new(uv_loop_t *loop, const char *config_path, struct service **ret, struct error *err);
-/* SIGHUP: peers and log level are read again; a bad file changes nothing. */
+/* SIGHUP: peers, policies and log level are read again; a bad file changes nothing. */
 int service_reload(struct service *s, struct error *err);
 /* Starts the orderly end; the loop ends by itself afterwards. Moves before their decision abort. */
 void service_stop(struct service *s);

@@ -100,6 +100,8 @@ int source_channels_open_stream(struct move_source *ms, enum care care, const ch
 
     if (disk)
         json_object_set_new(label, "disk", json_string(disk));
+    if (ms->direct_memory)
+        json_object_set_new(label, "direct_memory", json_true());
     r = peering_open(ms->ls, care, label, ret);
     if (r == 0)
         stream_set_shaper(*ret, &ms->move->shaper);
@@ -205,6 +207,16 @@ static const struct relay_ops memory_ops = {
     .on_failed = on_memory_failed,
 };
 
+void source_channels_mirrored(struct move_source *ms)
+{
+    /* libvirt starts RAM only when every mirror is READY. */
+    move_set_phase(ms->move, MOVE_MIRRORING);
+    disk_source_set_ready(ms->disks);
+    if (!ms->downtime_limit_ms) /* a VM without disks */
+        source_channels_set_downtime(ms, policy_get(&ms->move->policy, POLICY_DOWNTIME_MS));
+    source_stun_prepare(ms); /* likewise: with disks it has begun with the copy */
+}
+
 static void on_memory_accept(void *user, int fd)
 {
     struct move_source *ms = user;
@@ -220,12 +232,7 @@ static void on_memory_accept(void *user, int fd)
         close(fd);
         return;
     }
-    /* libvirt starts RAM only when every mirror is READY. */
-    move_set_phase(ms->move, MOVE_MIRRORING);
-    disk_source_set_ready(ms->disks);
-    if (!ms->downtime_limit_ms) /* a VM without disks */
-        source_channels_set_downtime(ms, ms->service->config->downtime_ms);
-    source_stun_prepare(ms);        /* likewise: with disks it has begun with the copy */
+    source_channels_mirrored(ms);
     if (source_disks_may_qmp(ms)) { /* the limit was the copy's */
         ms->move->pending++;
         virt_set_speed(ms->service->virt, ms->move->info.uuid, 0, on_limit_set, ms);
@@ -285,12 +292,19 @@ static void on_migrated(void *user, const struct error *err)
     move_source_call_returned(ms);
 }
 
-static void start_migration(struct move_source *ms)
+static void start_migration(struct move_source *ms, const char *memory_uri)
 {
     struct virt_migration m = {
         .persistent = ms->move->persistent && !ms->move->drill, /* a clone is never defined */
-        .auto_converge = ms->service->config->converge == CONVERGE_AUTO_CONVERGE,
     };
+    const struct policy *policy = &ms->move->policy;
+
+    if (policy_get(policy, POLICY_CONVERGE) == CONVERGE_AUTO_CONVERGE) {
+        m.auto_converge_initial = (int)policy_get(policy, POLICY_AUTO_CONVERGE_INITIAL);
+        m.auto_converge_increment = (int)policy_get(policy, POLICY_AUTO_CONVERGE_INCREMENT);
+    }
+    if (policy_get(policy, POLICY_COMPRESSION) == COMPRESSION_XBZRLE)
+        m.xbzrle_cache_bytes = policy_get(policy, POLICY_XBZRLE_CACHE);
 
     /* A copy that starts unlimited occupies QEMU's main loop, which then serves neither the guest's
      * disk nor the monitor that is to slow it down. */
@@ -304,7 +318,11 @@ static void start_migration(struct move_source *ms)
     snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);
     snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s",
              ms->paths.rpc);
-    snprintf(m.memory_uri, sizeof(m.memory_uri), "unix://%s", ms->paths.memory);
+    if (ms->direct_memory) {
+        m.parallel_connections = (int)policy_get(policy, POLICY_PARALLEL);
+        m.zero_copy = policy_get(policy, POLICY_ZERO_COPY);
+    }
+    snprintf(m.memory_uri, sizeof(m.memory_uri), "%s", memory_uri);
     snprintf(m.disks_uri, sizeof(m.disks_uri), "unix://%s", ms->paths.disk);
     ms->migrating = true;
     ms->move->pending++;
@@ -316,8 +334,13 @@ int source_channels_open(struct move_source *ms, struct error *err)
     struct service *s = ms->service;
     struct link_session_info info;
     struct ram_pipe_blocks blocks;
+    char memory_uri[256];
     int r = move_paths_make(s, &ms->paths, err);
 
+    if (r == 0 && ms->direct_memory)
+        r = source_direct_uri(ms, memory_uri, sizeof(memory_uri), err);
+    else
+        snprintf(memory_uri, sizeof(memory_uri), "unix://%s", ms->paths.memory);
     ms->channels_open = true;
     if (r == 0 && ms->codec.references > 0 && source_blocks_open(ms, &blocks) < 0)
         r = error_set(err, -EPIPE, "open the move's channels", NULL, "no stream for references");
@@ -337,7 +360,7 @@ int source_channels_open(struct move_source *ms, struct error *err)
         return r;
     link_session_get_info(ms->ls, &info);
     ms->wire_base = info.stats.wire_sent_bytes + info.stats.wire_received_bytes;
-    start_migration(ms);
+    start_migration(ms, memory_uri);
     return 0;
 }
 
@@ -399,6 +422,10 @@ static void on_job_stats(void *user, const struct error *err, const struct virt_
         p->memory_remaining = stats->memory_remaining;
         p->iterations = MAX(p->iterations, stats->memory_iteration);
         p->dirty_rate = stats->memory_dirty_rate * stats->memory_page_size;
+        if (ms->direct_memory && stats->memory_iteration > 0) {
+            p->memory_stream = p->memory_wire = stats->memory_processed;
+            source_direct_begin(ms);
+        }
         if (ms->move->phase == MOVE_COPYING &&
             stats->disk_total) /* it counts the guest's writes, too */
             p->disk_done = MIN(MAX(p->disk_done, stats->disk_processed), p->disk_total);
@@ -455,6 +482,7 @@ void source_channels_tick(struct move_source *ms, uint64_t now_ns)
     source_blocks_tick(ms);
     if (ms->memory_waits && !source_disks_must_wait(ms))
         source_channels_send_memory(ms);
+    source_direct_tick(ms);
     source_stun_tick(ms, now_ns);
     if (ms->migrating && !ms->stats_running && ms->ticks % STATS_EVERY_TICKS == 0) {
         ms->stats_running = true;

@@ -79,7 +79,7 @@ static void on_disks_started(void *user)
     struct move_source *ms = user;
 
     move_set_phase(ms->move, MOVE_COPYING);
-    source_channels_set_downtime(ms, ms->service->config->downtime_ms);
+    source_channels_set_downtime(ms, policy_get(&ms->move->policy, POLICY_DOWNTIME_MS));
     source_stun_prepare(ms);
     /* The return path costs a round trip of downtime and serves post-copy, which this move is not. */
     if (source_disks_may_qmp(ms))
@@ -93,7 +93,7 @@ static void on_disks_closing(void *user)
 
     /* QEMU ends its mirrors when the guest has stopped, and also when it gives up; then libvirt's call
      * returns with an error. */
-    if (ms->move->phase >= MOVE_MEMORY && ms->sw.state == SOURCE_MOVING) {
+    if ((ms->move->phase >= MOVE_MEMORY || ms->direct_memory) && ms->sw.state == SOURCE_MOVING) {
         move_set_phase(ms->move, MOVE_STOPPED);
         disk_source_set_urgent(ms->disks);
     }

@@ -67,7 +67,7 @@ static void predict(struct move_source *ms)
     struct prediction_input in = {0};
 
     link_session_get_info(ms->ls, &info);
-    check_fill_input(ms->service, &m->info, m->resident_bytes, &in);
+    check_fill_input(&m->policy, &m->info, m->resident_bytes, &in);
     check_recall(ms->service, m->info.uuid, m->peer, &in);
     if (m->shaper.rate_bytes_s)
         in.link_bytes_s = MIN(in.link_bytes_s, m->shaper.rate_bytes_s);
@@ -110,14 +110,17 @@ static void on_ready(struct move_source *ms, const json_t *msg)
 
     if (ms->sw.state != SOURCE_MOVING || ms->migrating || ms->channels_open)
         return;
-    memory_codec_agree(ms->service->config, ms->move->progress.memory_total,
-                       ms->move->info.disk_count, json_object_get(msg, "memory_codec"), &ms->codec);
+    if (policy_get(&ms->move->policy, POLICY_COMPRESSION) == COMPRESSION_FERRY)
+        memory_codec_agree(ms->service->config, ms->move->progress.memory_total,
+                           ms->move->info.disk_count, json_object_get(msg, "memory_codec"),
+                           &ms->codec);
     disk_codec_agree(ms->service->config, ms->move->info.disk_count,
                      json_object_get(msg, "disk_codec"), &ms->disk_codec);
     for (unsigned i = 0; i < ms->move->info.disk_count; i++)
         ms->seeded[i] =
             disk_seeds_have(json_object_get(msg, "seeds"), ms->move->info.disks[i].alias);
     source_right_agree(ms, msg);
+    source_policy_settle(ms, msg);
     predict(ms);
     if (ms->move->drill && take_drill_terms(ms, msg, &err) < 0) {
         move_source_fail(ms, &err);

@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/clock.h"
 #include "core/move_source.h"
 #include "core/move_source_private.h"
 #include "core/platform_json.h"
+#include "core/source_policy.h"
 
 void move_source_prepare(struct move_source *ms, const struct error *err)
 {
@@ -26,8 +28,10 @@ void move_source_prepare(struct move_source *ms, const struct error *err)
                            m->drill ? drill_to_json(&m->rehearsal) : NULL, "persistent",
                            m->persistent, "autostart", m->autostart, "witness", m->right.agreed,
                            "memory_codec",
-                           memory_codec_offer(ms->service->config, m->progress.memory_total,
-                                              m->info.disk_count),
+                           policy_get(&m->policy, POLICY_COMPRESSION) == COMPRESSION_FERRY
+                               ? memory_codec_offer(ms->service->config, m->progress.memory_total,
+                                                    m->info.disk_count)
+                               : NULL,
                            "disk_codec", disk_codec_offer(ms->service->config, m->info.disk_count),
                            "seeds", disk_seeds_offer()));
 }
@@ -101,9 +105,11 @@ static int preflight(struct move_source *ms, const struct virt_description *d, s
     ms->rewrite.networks = peer->networks;
     ms->rewritten = domain_rewrite_needed(&ms->rewrite, &d->platform);
     ms->platform = describe_platform(d, &peer->networks);
+    ms->no_zero_copy = source_policy_no_zero_copy(ms->service, d);
     for (unsigned i = 0; i < d->info.disk_count; i++)
         m->progress.disk_total += d->info.disks[i].size_bytes;
-    return move_paths_of(ms->service->config, m, &ms->paths, err);
+    r = source_policy_resolve(ms, &d->choices, err);
+    return r < 0 ? r : move_paths_of(ms->service->config, m, &ms->paths, err);
 }
 
 static void on_described(void *user, const struct error *err, const struct virt_description *d)
@@ -136,7 +142,11 @@ int move_source_start(struct service *s, const char *domain, const char *peer,
     if (wishes) {
         (*ret)->drill = wishes->drill;
         (*ret)->rehearsal = wishes->rehearsal;
-        (*ret)->hold = wishes->hold;
+        (*ret)->request = wishes->choices;
+        (*ret)->hold =
+            policy_choices_has(&wishes->choices, POLICY_HOLD) && wishes->choices.value[POLICY_HOLD];
+        if (policy_choices_has(&wishes->choices, POLICY_BWLIMIT))
+            shaper_set_rate(&(*ret)->shaper, wishes->choices.value[POLICY_BWLIMIT], clock_now_ns());
         (*ret)->verify = wishes->verify;
         (*ret)->switchover_at_ms = wishes->switchover_at_ms;
     }

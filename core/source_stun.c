@@ -10,7 +10,7 @@
 #include "core/move_source_private.h"
 #include "core/vcpu_groups.h"
 
-enum { VCPUS_MAX = 512 };
+enum { VCPUS_MAX = 512, STUN_HARDEST = STUN_WHOLE / 100 * 99 };
 
 /* How often the vCPUs' use is looked at, while they run free. */
 #define USE_SPAN_NS (500 * NS_PER_MS)
@@ -148,11 +148,11 @@ static void on_vcpus(void *user, const struct error *err, const char *reply)
 
 void source_stun_prepare(struct move_source *ms)
 {
-    struct error none = {.why = "[memory] converge and [libvirt] monitor do not allow it"};
+    struct error none = {.why = "the policy's converge or [libvirt] monitor does not allow it"};
 
     if (ms->stun.state != SOURCE_STUN_IDLE)
         return;
-    if (!may_ask_qemu(ms) || ms->service->config->converge != CONVERGE_STUN) {
+    if (!may_ask_qemu(ms) || policy_get(&ms->move->policy, POLICY_CONVERGE) != CONVERGE_STUN) {
         give_up(ms, &none);
         return;
     }
@@ -244,12 +244,14 @@ static void tick_sample(struct move_source *ms, uint64_t now_ns)
 
 static void begin(struct move_source *ms, uint64_t now_ns)
 {
-    const struct config *c = ms->service->config;
+    const struct policy *p = &ms->move->policy;
+    unsigned percent = (unsigned)policy_get(p, POLICY_STUN_MAX_PERCENT);
     struct stun_config config = {
-        .max_level =
-            ms->stun.state == SOURCE_STUN_NONE ? 0 : c->stun_max_percent * (STUN_WHOLE / 100),
-        .downtime_ms = c->downtime_ms,
-        .downtime_budget_ms = c->downtime_max_ms,
+        .max_level = ms->stun.state == SOURCE_STUN_NONE ? 0 : percent * (STUN_WHOLE / 100),
+        .downtime_ms = policy_get(p, POLICY_DOWNTIME_MS),
+        .downtime_budget_ms = policy_get(p, POLICY_DOWNTIME_MAX_MS),
+        .downtime_double_ns = policy_get(p, POLICY_DOWNTIME_DOUBLE_S) * NS_PER_S,
+        .downtime_last_ms = policy_get(p, POLICY_DOWNTIME_LAST_MS),
         .downtime_overhead_ms = OVERHEAD_MS,
     };
 
@@ -257,6 +259,15 @@ static void begin(struct move_source *ms, uint64_t now_ns)
     ms->stun.trim = 1;
     stun_start(&ms->stun.control, &config, now_ns);
     ms->stun.sample.wanted = true;
+}
+
+void source_stun_harder(struct move_source *ms)
+{
+    struct stun_config *c = &ms->stun.control.config;
+
+    if (c->max_level > 0)
+        c->max_level = STUN_HARDEST;
+    c->downtime_budget_ms = MAX(c->downtime_budget_ms, c->downtime_last_ms);
 }
 
 /* --- doing it ------------------------------------------------------------------------------ */

@@ -68,6 +68,8 @@ struct source_stun {
 void source_stun_prepare(struct move_source *ms);
 /* Every tick while RAM rounds may run. */
 void source_stun_tick(struct move_source *ms, uint64_t now_ns);
+/* As hard as can be, and with as much downtime as there may be, from now on. */
+void source_stun_harder(struct move_source *ms);
 /* Whatever was taken is given back, now. */
 void source_stun_end(struct move_source *ms);
 void source_stun_free(struct move_source *ms);

@@ -4,7 +4,9 @@
  *
  * The gate. Three things must come together before FINISH3 may pass: the call itself, every disk
  * applied and flushed, RAM delivered to its end. The opaque tail of the RAM stream is held back until
- * the disks are done, so that QEMU cannot finish loading over disks that are not there yet.
+ * the disks are done, so that QEMU cannot finish loading over disks that are not there yet. Memory that goes from QEMU
+ * to QEMU is not seen here: what gates it is FINISH3 alone. QEMU touches no disk before it is told to run
+ * (late-block-activate, which libvirt always sets), and that is after FINISH3.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -43,6 +45,8 @@ static enum rpc_verdict on_rpc_inbound(void *user, const struct rpc_frame *frame
 
     if (frame->kind == RPC_FINISH_CALL) {
         move_set_phase(mt->move, MOVE_STOPPED);
+        if (mt->direct_memory) /* the source's QEMU has sent all; libvirt's Finish waits until it is taken */
+            move_target_step(mt, TARGET_ON_MEMORY_DONE);
         move_target_step(mt, TARGET_ON_FINISH_CALL);
         return RPC_KEEP;
     }
@@ -272,6 +276,14 @@ int target_channels_add(struct move_target *mt, const json_t *label, struct stre
         return mt->blocks ? target_blocks_set_stream(mt->blocks, stream) : -EPROTO;
     if (strcmp(channel, "rpc") != 0 || mt->rpc)
         return -EPROTO;
+    mt->direct_memory = json_is_true(json_object_get(label, "direct_memory"));
+    if (mt->direct_memory && !target_files_may_be_direct(mt)) {
+        error_set(&why, -EPERM, "receive the VM",
+                  "add direct-memory to allow = in the source's [peer] section here",
+                  "memory from %s may not come without encryption", mt->move->peer);
+        move_target_fail(mt, &why);
+        return -EPERM;
+    }
     fd = local_connect_fd(mt->service->config->libvirt_socket);
     r = fd < 0 ? fd : rpc_relay_new(mt->service->loop, fd, stream, &rpc_ops, mt, &mt->rpc);
     if (r < 0) {

@@ -155,6 +155,13 @@ static void take_seeds(struct files_job *f)
     }
 }
 
+bool target_files_may_be_direct(const struct move_target *mt)
+{
+    const struct config_peer *peer = config_peer_by_name(mt->service->config, mt->move->peer);
+
+    return peer && (peer->permissions & PEER_MAY_DIRECT_MEMORY);
+}
+
 static void done_create(struct worker_job *job)
 {
     struct files_job *f = container_of(job, struct files_job, job);
@@ -166,12 +173,13 @@ static void done_create(struct worker_job *job)
     if (mt->sw.state == TARGET_RECEIVING) {
         if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
             target_channels_open(mt, &f->err) == 0)
-            move_target_send(mt, json_pack("{s:s, s:b, s:o*, s:o*, s:o*, s:o*}", "type", "ready",
-                                           "witness", mt->move->right.agreed, "drill",
-                                           target_drill_answer(mt), "memory_codec",
-                                           TAKE_PTR(mt->codec_answer), "disk_codec",
-                                           TAKE_PTR(mt->disk_codec_answer), "seeds",
-                                           disk_seeds_answer(&f->info, f->seeds)));
+            move_target_send(mt,
+                             json_pack("{s:s, s:b, s:b, s:o*, s:o*, s:o*, s:o*}", "type", "ready",
+                                       "direct_memory", target_files_may_be_direct(mt), "witness",
+                                       mt->move->right.agreed, "drill", target_drill_answer(mt),
+                                       "memory_codec", TAKE_PTR(mt->codec_answer), "disk_codec",
+                                       TAKE_PTR(mt->disk_codec_answer), "seeds",
+                                       disk_seeds_answer(&f->info, f->seeds)));
         if (f->err.code) {
             disk_files_remove(&f->info, f->move->id);
             move_target_refuse(mt, &f->err);

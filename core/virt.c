@@ -15,7 +15,7 @@
 #include "core/virt_loop.h"
 #include "core/virt_private.h"
 
-enum { KEEPALIVE_INTERVAL_S = 5, KEEPALIVE_COUNT = 4 };
+enum { KEEPALIVE_INTERVAL_S = 5, KEEPALIVE_COUNT = 4, CONNECTIONS_AUTO = 4 };
 
 static void domain_free(virDomainPtr *dom)
 {
@@ -359,6 +359,31 @@ static int add_definitions(struct call *c, virDomainPtr dom, virTypedParameterPt
     return 0;
 }
 
+static int add_modes(const struct virt_migration *m, virTypedParameterPtr *params, int *count,
+                     int *capacity)
+{
+    if (m->auto_converge_initial &&
+        (virTypedParamsAddInt(params, count, capacity, VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL,
+                              m->auto_converge_initial) < 0 ||
+         virTypedParamsAddInt(params, count, capacity, VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT,
+                              m->auto_converge_increment) < 0))
+        return -1;
+    if (m->parallel_connections &&
+        virTypedParamsAddInt(params, count, capacity, VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS,
+                             m->parallel_connections == PARALLEL_AUTO
+                                 ? CONNECTIONS_AUTO
+                                 : m->parallel_connections) < 0)
+        return -1;
+    if (m->xbzrle_cache_bytes &&
+        (virTypedParamsAddString(params, count, capacity, VIR_MIGRATE_PARAM_COMPRESSION, "xbzrle") <
+             0 ||
+         virTypedParamsAddULLong(params, count, capacity,
+                                 VIR_MIGRATE_PARAM_COMPRESSION_XBZRLE_CACHE,
+                                 m->xbzrle_cache_bytes) < 0))
+        return -1;
+    return 0;
+}
+
 static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
     const struct virt_migration *m = c->migration;
@@ -371,8 +396,14 @@ static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
     (void)conn;
     if (m->persistent)
         flags |= VIR_MIGRATE_PERSIST_DEST;
-    if (m->auto_converge)
+    if (m->auto_converge_initial)
         flags |= VIR_MIGRATE_AUTO_CONVERGE;
+    if (m->xbzrle_cache_bytes)
+        flags |= VIR_MIGRATE_COMPRESSED;
+    if (m->parallel_connections)
+        flags |= VIR_MIGRATE_PARALLEL;
+    if (m->zero_copy)
+        flags |= VIR_MIGRATE_ZEROCOPY;
     if (m->rewritten && add_definitions(c, dom, &params, &count, &capacity) < 0) {
         virTypedParamsFree(params, count);
         return;
@@ -380,6 +411,7 @@ static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
     if ((m->speed_mib_s &&
          virTypedParamsAddULLong(&params, &count, &capacity, VIR_MIGRATE_PARAM_BANDWIDTH,
                                  m->speed_mib_s) < 0) ||
+        add_modes(m, &params, &count, &capacity) < 0 ||
         (m->target_name[0] &&
          virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_DEST_NAME,
                                  m->target_name) < 0) ||

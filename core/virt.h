@@ -16,6 +16,7 @@
 #include "core/check.h"
 #include "core/domain_rewrite.h"
 #include "core/domain_xml.h"
+#include "core/policy.h"
 
 struct virt;
 
@@ -41,8 +42,9 @@ struct virt_ops {
 struct virt_description {
     struct domain_info info;
     struct domain_platform platform;
-    struct check_report report; /* what keeps it from moving, as failures; nothing: it can */
-    bool running;               /* active and not paused */
+    struct check_report report;    /* what keeps it from moving, as failures; nothing: it can */
+    struct policy_choices choices; /* what its metadata says */
+    bool running;                  /* active and not paused */
     bool active;
     bool persistent;
     bool autostart;
@@ -84,8 +86,11 @@ struct virt_migration {
     bool persistent;
     bool rewritten; /* its definition is to be another there: */
     struct domain_rewrite rewrite;
-    char target_name[DOMAIN_NAME_BYTES]; /* empty: its own */
-    bool auto_converge;                  /* QEMU's own throttling */
+    char target_name[DOMAIN_NAME_BYTES];                /* empty: its own */
+    int auto_converge_initial, auto_converge_increment; /* QEMU's own throttling; 0: none */
+    uint64_t xbzrle_cache_bytes;                        /* 0: no XBZRLE */
+    int parallel_connections; /* of QEMU's, for memory; 0: one, PARALLEL_AUTO: a few */
+    bool zero_copy;
     unsigned speed_mib_s; /* of the disks' copy and of memory, to begin with; 0 = no limit */
 };
 
@@ -103,6 +108,8 @@ typedef void (*virt_stats_fn)(void *user, const struct error *err,
                               const struct virt_job_stats *stats);
 typedef void (*virt_reply_fn)(void *user, const struct error *err, const char *reply);
 
+typedef void (*virt_choices_fn)(void *user, const struct error *err,
+                                const struct policy_choices *choices);
 typedef void (*virt_load_fn)(void *user, const struct error *err, const struct virt_load *load);
 typedef void (*virt_host_fn)(void *user, const struct error *err,
                              const struct check_report *report);
@@ -111,6 +118,8 @@ typedef void (*virt_host_fn)(void *user, const struct error *err,
 void virt_list_running(struct virt *v, virt_reply_fn done, void *user);
 /* By name, or by UUID. -ESRCH: it is not running. */
 void virt_describe(struct virt *v, const char *domain, virt_described_fn done, void *user);
+/* What the domain's metadata says (core/policy_metadata.h), running or not. -ENOENT: no such domain. */
+void virt_read_choices(struct virt *v, const char *domain, virt_choices_fn done, void *user);
 /* Begins to sample the guest's dirty rate, for a second; not during a migration. */
 void virt_load_start(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 void virt_load_read(struct virt *v, const char *uuid, virt_load_fn done, void *user);
@@ -124,6 +133,11 @@ void virt_migrate(struct virt *v, const struct virt_migration *m, virt_done_fn d
 void virt_abort_job(struct virt *v, const char *uuid, bool stop, virt_done_fn done, void *user);
 void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done,
                        void *user);
+/* Stops the guest's processors; its migration goes on, and lets it go on when it ends without success. */
+void virt_suspend(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* Of a migration with XBZRLE. */
+void virt_set_xbzrle_cache(struct virt *v, const char *uuid, uint64_t bytes, virt_done_fn done,
+                           void *user);
 /* Of memory; 0 = no limit. */
 void virt_set_speed(struct virt *v, const char *uuid, unsigned speed_mib_s, virt_done_fn done,
                     void *user);

@@ -60,6 +60,35 @@ void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, v
     virt_post(v, uuid, "set the downtime limit", false, downtime_ms, work_downtime, done, user);
 }
 
+static void work_suspend(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (is_running(dom) && virDomainSuspend(dom) < 0)
+        virt_fault(c);
+}
+
+void virt_suspend(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    virt_post(v, uuid, "suspend the VM", false, 0, work_suspend, done, user);
+}
+
+static void work_xbzrle_cache(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainMigrateSetCompressionCache(dom, c->bytes, 0) < 0)
+        virt_fault(c);
+}
+
+void virt_set_xbzrle_cache(struct virt *v, const char *uuid, uint64_t bytes, virt_done_fn done,
+                           void *user)
+{
+    struct call *c = virt_call_new(v, uuid, "set XBZRLE's cache", work_xbzrle_cache, user);
+
+    c->bytes = bytes;
+    c->callback.done = done;
+    worker_post(v->worker, &c->job);
+}
+
 /* libvirt's own "no limit": what QEMU takes at most. */
 enum { SPEED_UNLIMITED_MIB_S = 1 << 20 };
 

@@ -11,6 +11,7 @@
 #include <libvirt/virterror.h>
 
 #include "core/base/macros.h"
+#include "core/policy_metadata.h"
 #include "core/virt_private.h"
 
 /* --- the VM -------------------------------------------------------------------------------- */
@@ -97,10 +98,50 @@ static void take_host_cpu(struct domain_platform *p, virConnectPtr conn)
     }
 }
 
+/* What it says itself; nothing is fine. */
+static int read_choices(virDomainPtr dom, struct policy_choices *ret, struct error *err)
+{
+    _cleanup_(freep) char *xml =
+        virDomainGetMetadata(dom, VIR_DOMAIN_METADATA_ELEMENT, POLICY_METADATA_URI, 0);
+
+    *ret = (struct policy_choices){0};
+    if (xml)
+        return policy_metadata_parse(xml, ret, err);
+    if (virGetLastErrorCode() != VIR_ERR_NO_DOMAIN_METADATA)
+        return error_set(err, -EIO, "read the VM's own settings", NULL, "libvirt: %s",
+                         virGetLastErrorMessage());
+    virResetLastError();
+    return 0;
+}
+
+static void work_choices(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    read_choices(dom, &c->choices, &c->err);
+}
+
+static void done_choices(struct worker_job *job)
+{
+    struct call *c = container_of(job, struct call, job);
+
+    c->callback.choices(c->user, &c->err, &c->choices);
+    virt_call_free(c);
+}
+
+void virt_read_choices(struct virt *v, const char *domain, virt_choices_fn done, void *user)
+{
+    struct call *c = virt_call_new(v, domain, "read the VM's own settings", work_choices, user);
+
+    c->job.done = done_choices;
+    c->callback.choices = done;
+    worker_post(v->worker, &c->job);
+}
+
 static void work_describe(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
     _cleanup_(freep) char *xml = NULL;
     struct virt_description *d;
+    struct error err = {0};
     virDomainInfo info;
     int autostart = 0;
 
@@ -130,6 +171,8 @@ static void work_describe(struct call *c, virConnectPtr conn, virDomainPtr dom)
     virConnectGetLibVersion(conn, &d->libvirt_version);
     virConnectGetVersion(conn, &d->qemu_version);
     read_resident(d, dom);
+    if (read_choices(dom, &d->choices, &err) < 0)
+        check_fail(&d->report, "policy", &err);
     look_for_ties(d, dom);
     read_disk_sizes(c, dom);
 }

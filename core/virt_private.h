@@ -36,10 +36,13 @@ struct call {
         virt_reply_fn reply;
         virt_load_fn load;
         virt_host_fn host;
+        virt_choices_fn choices;
     } callback;
     void *user;
     struct error err;
     unsigned number;
+    uint64_t bytes;
+    struct policy_choices choices;
     char *text; /* owned: a QMP command, then its reply */
     enum virt_domain_state state;
     char move_id[64], network[64];        /* of a clone */

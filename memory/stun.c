@@ -25,7 +25,6 @@ enum { GUESSES_MOST = 3 };
 #define LEFT_STEPS 15u
 /* At the allowed maximum for so long without converging: more downtime is what is left. */
 #define PATIENCE_NS (10 * NS_PER_S)
-#define DOWNTIME_LAST_MS UINT64_C(2000)
 
 void stun_start(struct stun *s, const struct stun_config *config, uint64_t now_ns)
 {
@@ -35,6 +34,7 @@ void stun_start(struct stun *s, const struct stun_config *config, uint64_t now_n
                        .limit_ms = config->downtime_ms,
                        .iteration = 1,
                        .rate_least = true,
+                       .begun_ns = now_ns,
                        .round_ns = now_ns,
                        .seen_ns = now_ns,
                        .moved_ns = now_ns};
@@ -105,19 +105,30 @@ static uint64_t fitting_left(const struct stun *s, uint64_t stream_bytes_s)
     return s->dirty_bytes_s ? stream_bytes_s * wanted_share(s) / s->dirty_bytes_s : STUN_WHOLE;
 }
 
-static uint64_t budget_limit_ms(const struct stun *s, uint64_t rtt_ns)
+/* The wanted downtime by now. */
+static uint64_t budget_ms(const struct stun *s, uint64_t now_ns)
 {
-    uint64_t spent_ms = rtt_ns * 3 / 2 / NS_PER_MS + s->config.downtime_overhead_ms;
-    uint64_t left_ms =
-        s->config.downtime_budget_ms > spent_ms ? s->config.downtime_budget_ms - spent_ms : 0;
+    const struct stun_config *c = &s->config;
+    uint64_t steps = c->downtime_double_ns ? (now_ns - s->begun_ns) / c->downtime_double_ns : 0;
+    uint64_t ms = c->downtime_budget_ms;
 
-    return MAX(left_ms, s->config.downtime_ms);
+    for (; steps > 0 && ms < c->downtime_last_ms; steps--)
+        ms = MIN(ms * 2, c->downtime_last_ms);
+    return ms;
+}
+
+static uint64_t budget_limit_ms(const struct stun *s, const struct stun_input *in)
+{
+    uint64_t spent_ms = in->rtt_ns * 3 / 2 / NS_PER_MS + s->config.downtime_overhead_ms;
+    uint64_t ms = budget_ms(s, in->now_ns);
+
+    return MAX(ms - MIN(ms, spent_ms), s->config.downtime_ms);
 }
 
 static void raise_limit(struct stun *s, const struct stun_input *in)
 {
     bool stuck = s->at_max_ns && in->now_ns - s->at_max_ns > PATIENCE_NS;
-    uint64_t most = stuck ? DOWNTIME_LAST_MS : budget_limit_ms(s, in->rtt_ns);
+    uint64_t most = stuck ? s->config.downtime_last_ms : budget_limit_ms(s, in);
 
     s->limit_ms = MAX(s->limit_ms, MIN(s->limit_ms * 2, most));
 }

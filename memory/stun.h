@@ -40,6 +40,8 @@ struct stun_config {
     unsigned max_level;            /* of STUN_WHOLE; 0: never stun */
     uint64_t downtime_ms;          /* the limit to begin with */
     uint64_t downtime_budget_ms;   /* what the guest may stand still altogether */
+    uint64_t downtime_double_ns;   /* it doubles every so long; 0: it does not */
+    uint64_t downtime_last_ms;     /* what it may grow to, so or when the maximum is not enough */
     uint64_t downtime_overhead_ms; /* of that, what loading and libvirt take */
 };
 
@@ -73,6 +75,7 @@ struct stun {
     unsigned guesses; /* that dirty_bytes_s is made of, up to a limit */
     uint64_t limit_ms;
     enum stun_verdict verdict;
+    uint64_t begun_ns;
     uint64_t at_max_ns; /* since when the allowed maximum is not enough; 0: it is */
     /* In the seconds of samples while it was held back: dirtied, carried; and the rate of the last of them. */
     double did_bytes, carried_bytes, carried_bytes_s;

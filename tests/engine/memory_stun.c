@@ -52,6 +52,7 @@ static void world_new(struct world *w, double memory_mib, double set_mib, double
     static const struct stun_config config = {.max_level = 990,
                                               .downtime_ms = 30,
                                               .downtime_budget_ms = 500,
+                                              .downtime_last_ms = 2000,
                                               .downtime_overhead_ms = 120};
 
     *w = (struct world){.now_ns = NS_PER_S,
@@ -341,6 +342,25 @@ static void test_downtime_budget(void **state)
     assert_int_equal(w.out.downtime_limit_ms, 500 - 150 - 120);
 }
 
+/* The wanted downtime doubles by the schedule, and no further than the last. */
+static void test_downtime_schedule(void **state)
+{
+    struct world w;
+
+    (void)state;
+    world_new(&w, 256, 200, 20); /* with nothing taken, only downtime can end it */
+    w.stun.config.max_level = 0;
+    w.stun.config.downtime_double_ns = 30 * NS_PER_S;
+    w.stun.config.downtime_last_ms = 1500;
+    run(&w, 25);
+    assert_in_range(w.out.downtime_limit_ms, 30, 500);
+    run(&w, 40);
+    assert_in_range(w.out.downtime_limit_ms, 500, 1500);
+    run(&w, 600);
+    assert_false(w.stopped); /* 200 MiB do not fit 1.5 s of that line */
+    assert_int_equal(w.out.downtime_limit_ms, 1500);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +372,7 @@ int main(void)
         cmocka_unit_test(test_outage),
         cmocka_unit_test(test_maximum),
         cmocka_unit_test(test_downtime_budget),
+        cmocka_unit_test(test_downtime_schedule),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

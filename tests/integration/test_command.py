@@ -18,7 +18,7 @@ from ferrylab import (CONFIG, CONTROL_SOCKET, built, expect, expect_equal, expec
 
 LIKE = ferrylab.SMALL_GUEST
 COMMANDS = ("move", "drill", "evacuate", "check", "list", "show", "watch", "cancel", "switchover", "resolve", "bwlimit", "link",
-            "peers", "identity")
+            "set", "policies", "policy", "peers", "identity")
 SAMPLE = re.compile(r'^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-z_]+="[^"\n]*"(,[a-z_]+="[^"\n]*")*\})? -?[0-9.e+]+( [0-9]+)?$')
 
 
@@ -26,7 +26,7 @@ def command_usage(bed):
     """Exit status 2 and a usage for what is no command; 0 for --help and --version"""
     for words in ((), ("fly",), ("show",), ("list", "too", "many"), ("move", "vm"), ("move",), ("--frobnicate", "list"),
                   ("resolve", "abcd"), ("resolve", "abcd", "--run-at", "moon"), ("cancel",), ("watch", "a", "b"),
-                  ("check", "vm"), ("drill", "vm"), ("evacuate",)):
+                  ("check", "vm"), ("drill", "vm"), ("evacuate",), ("policy", "show"), ("set", "abcd"), ("policies", "a")):
         result = bed.ferry("site-a", *words, as_json=False)
         expect_equal(result.status, 2, f"exit status of ferry {' '.join(words)} ({result})")
         expect(result.err.strip() and not result.out.strip(), f"usage belongs on stderr: {result}")

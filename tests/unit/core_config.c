@@ -94,7 +94,8 @@ static void test_all_settings(void **state)
         "converge = auto-converge\nstun_actuator = cgroup\nstun_max_percent = 50\ndowntime_max_ms "
         "= 900\n"
         "[peer b]\naddress = b.example:7077\nfingerprint = " FINGERPRINT_A "\n"
-        "allow = move-here, drill\nnetworks = lan:lan-b, br0:br1\ndrill_network = quiet\n"
+        "allow = move-here, drill direct-memory\nmemory_address = fd00::2\nnetworks = lan:lan-b, "
+        "br0:br1\ndrill_network = quiet\n"
         "[drill]\ncommands = /d\ntimeout_s = 7\n"
         "[peer c]\ncertificate_name = c.example\n");
 
@@ -113,20 +114,22 @@ static void test_all_settings(void **state)
     assert_string_equal(c->spool_dir, "/s");
     assert_int_equal(c->spool_bytes, UINT64_C(2) << 30);
     assert_int_equal(c->old_disks, OLD_DISKS_REMOVE);
-    assert_int_equal(c->downtime_ms, 50);
+    assert_int_equal(c->policies.service.value[POLICY_DOWNTIME_MS], 50);
     assert_false(c->codec);
-    assert_int_equal(c->converge, CONVERGE_AUTO_CONVERGE);
-    assert_int_equal(c->stun_max_percent, 50);
+    assert_int_equal(c->policies.service.value[POLICY_CONVERGE], CONVERGE_AUTO_CONVERGE);
+    assert_int_equal(c->policies.service.value[POLICY_STUN_MAX_PERCENT], 50);
     assert_string_equal(c->status_page, "[::1]:7078");
     assert_int_equal(c->stun_actuator, STUN_ACTUATOR_CGROUP);
-    assert_int_equal(c->downtime_max_ms, 900);
+    assert_int_equal(c->policies.service.value[POLICY_DOWNTIME_MAX_MS], 900);
     assert_int_equal(c->page_store_bytes, 64 << 20);
     assert_int_equal(c->disk_index_bytes, 0);
     assert_int_equal(c->peer_count, 2);
     assert_string_equal(c->ca, "/t/ca");
     assert_string_equal(config_peer_by_name(c, "b")->link.fingerprint, FINGERPRINT_A);
     assert_string_equal(config_peer_by_name(c, "c")->link.certificate_name, "c.example");
-    assert_int_equal(config_peer_by_name(c, "b")->permissions, PEER_MAY_MOVE_HERE | PEER_MAY_DRILL);
+    assert_int_equal(config_peer_by_name(c, "b")->permissions,
+                     PEER_MAY_MOVE_HERE | PEER_MAY_DRILL | PEER_MAY_DIRECT_MEMORY);
+    assert_string_equal(config_peer_by_name(c, "b")->memory_address, "fd00::2");
     assert_int_equal(config_peer_by_name(c, "b")->networks.count, 2);
     assert_string_equal(config_peer_by_name(c, "b")->networks.list[1].there, "br1");
     assert_string_equal(config_peer_by_name(c, "b")->drill_network, "quiet");
@@ -179,6 +182,8 @@ static void test_broken_things_are_named(void **state)
         {"[memory]\ndisk_index = 32G\n", "disk_index"},
         {"[peer b]\nfingerprint = sha256:12\n", "fingerprint"},
         {"[peer b]\nallow = everything\n", "allow"},
+        {"[peer b]\nmemory_address = b/c\n", "memory_address"},
+        {"[peer b]\nmemory_address =\n", "memory_address"},
         {"[peer b]\nnetworks = lan\n", "networks"},
         {"[peer b]\nnetworks = :lan\n", "networks"},
         {"[peer b]\nnetworks = lan:\n", "networks"},

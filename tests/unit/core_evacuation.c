@@ -71,6 +71,20 @@ static void test_order_and_jobs(void **state)
     assert_int_equal(evacuation_count(&plan, VM_MOVING), 2);
 }
 
+/* After those put first, a higher priority goes before a shorter time. */
+static void test_order_by_priority(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < plan.count; i++)
+        plan.vms[i].priority = strcmp(plan.vms[i].name, "long") == 0 ? 9 : 5;
+    evacuation_order(&plan);
+    plan.jobs = 4;
+    assert_string_equal(start(1)->name, "first");
+    assert_string_equal(start(1)->name, "second");
+    assert_string_equal(start(1)->name, "long");
+    assert_string_equal(start(1)->name, "short");
+}
+
 /* Without predictions the bytes stand in for them. */
 static void test_order_by_bytes(void **state)
 {
@@ -153,6 +167,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_order_and_jobs, setup),
         cmocka_unit_test_setup(test_order_by_bytes, setup),
+        cmocka_unit_test_setup(test_order_by_priority, setup),
         cmocka_unit_test_setup(test_a_refusal_goes_to_the_next_site, setup),
         cmocka_unit_test_setup(test_a_failure_is_tried_again, setup),
         cmocka_unit_test_setup(test_what_is_not_tried_again, setup),

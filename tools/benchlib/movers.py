@@ -15,6 +15,7 @@ VIRSH_MODES = {
     "virsh-xbzrle": [*SYNC, "--compressed", "--comp-methods", "xbzrle", "--auto-converge"],
     "virsh-auto-converge": [*SYNC, "--auto-converge"],
     "virsh-postcopy": ["--postcopy", "--postcopy-after-precopy"],
+    "virsh-hybrid": [*SYNC, "--postcopy", "--postcopy-after-precopy"],
 }
 
 
@@ -116,7 +117,7 @@ class FerryMove:
 def _cancel(source, ferry):
     moves = json.loads(source.run([ferry, "--json", "list"], "list the moves"))
     for move in moves.get("moves", []) if isinstance(moves, dict) else moves:
-        if not move.get("outcome"):
+        if move.get("outcome") == "running":
             source.run([ferry, "cancel", move["id"]], "cancel the move")
 
 

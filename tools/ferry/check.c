@@ -45,15 +45,17 @@ static int await(struct invocation *in, const char *id, json_t **ret, struct err
 int run_check(struct invocation *in)
 {
     struct error err = {0};
-    json_t *answer = NULL, *check = NULL;
+    json_t *answer = NULL, *check = NULL, *request;
     int r, status;
 
     if (!in->to) {
         fprintf(stderr, "ferry: check needs --to SITE\n");
         return EXIT_USAGE;
     }
-    r = client_call(in->client, "/v1/checks", true,
-                    json_pack("{s:s, s:s}", "domain", in->argument, "to", in->to), &answer, &err);
+    request = json_pack("{s:s, s:s}", "domain", in->argument, "to", in->to);
+    if (invocation_add_policy(in, request) != 0)
+        return EXIT_USAGE;
+    r = client_call(in->client, "/v1/checks", true, request, &answer, &err);
     if (r == 0)
         r = await(in, invocation_member(answer, "id"), &check, &err);
     json_decref(answer);

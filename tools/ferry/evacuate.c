@@ -157,14 +157,16 @@ int run_evacuate(struct invocation *in)
                                        : ADDRESS;
     bool post = in->to || in->stop || in->resume;
     struct error err = {0};
-    json_t *e = NULL;
+    json_t *e = NULL, *request = NULL;
 
     if ((in->to != NULL) + in->stop + in->resume + in->show != 1) {
         fprintf(stderr,
                 "ferry: evacuate needs one of --to SITE[,SITE], --show, --stop, --resume\n");
         return EXIT_USAGE;
     }
-    if (client_call(in->client, address, post, in->to ? wishes(in) : NULL, &e, &err) < 0)
+    if (in->to && invocation_add_policy(in, request = wishes(in)) != 0)
+        return EXIT_USAGE;
+    if (client_call(in->client, address, post, request, &e, &err) < 0)
         return invocation_fail(in, &err);
     if (in->show || in->detach)
         return finish(in, e);

@@ -16,14 +16,19 @@ enum {
     EXIT_DENIED = 6
 };
 
+enum { INVOCATION_SETTINGS_MAX = 32 };
+
 struct invocation {
     struct client *client;
     bool json;
     bool all, detach, hold, probe, verify;
     bool drill, keep_disk, dry_run, stop, resume, show;
     const char *to, *run_at, *at, *bwlimit, *run, *jobs, *first;
+    const char *policy;
+    const char *settings[INVOCATION_SETTINGS_MAX]; /* KEY=VALUE, of --set */
+    unsigned setting_count;
     const char *argument; /* DOMAIN, ID or SITE */
-    const char *rate;     /* the second argument of bwlimit */
+    const char *second;   /* the second argument: bwlimit's rate, what set sets, policy's domain */
 };
 
 /* main.c: says what went wrong, as JSON too when asked for; the exit status that goes with it. */
@@ -38,6 +43,14 @@ int run_check(struct invocation *in);
 
 /* evacuate.c */
 int run_evacuate(struct invocation *in);
+
+/* policy.c */
+/* Adds --policy and --set to a request. EXIT_USAGE, with words: one of them is not KEY=VALUE. */
+int invocation_add_policy(const struct invocation *in, json_t *request);
+/* A document of one KEY=VALUE; NULL, with words: it is none. */
+json_t *invocation_setting(const char *words);
+int run_policies(struct invocation *in);
+int run_policy(struct invocation *in);
 
 /* link.c */
 int run_link(struct invocation *in);

@@ -139,14 +139,14 @@ int run_bwlimit(struct invocation *in)
     int r = link_address(in->argument, "links", "/bwlimit", path, &err);
 
     if (r == 0)
-        r = client_call(in->client, path, true, json_pack("{s:s}", "rate", in->rate), &answer,
+        r = client_call(in->client, path, true, json_pack("{s:s}", "rate", in->second), &answer,
                         &err);
     if (r == -ENOENT) { /* no peer of that name: a move, then */
         of_link = false;
         err = (struct error){0};
         r = link_address(in->argument, "moves", "/bwlimit", path, &err);
         if (r == 0)
-            r = client_call(in->client, path, true, json_pack("{s:s}", "rate", in->rate), &answer,
+            r = client_call(in->client, path, true, json_pack("{s:s}", "rate", in->second), &answer,
                             &err);
     }
     if (r < 0)

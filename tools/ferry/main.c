@@ -23,11 +23,11 @@ struct command {
     const char *name;
     const char *usage;
     const char *meaning;
-    enum { ARGUMENT_NONE, ARGUMENT_NEEDED, ARGUMENT_AND_RATE, ARGUMENT_OPTIONAL } argument;
+    enum { ARGUMENT_NONE, ARGUMENT_NEEDED, ARGUMENT_TWO, ARGUMENT_OPTIONAL } argument;
     int (*run)(struct invocation *in);
 };
 
-static const struct command commands[15]; /* below, with its end marker */
+static const struct command commands[18]; /* below, with its end marker */
 
 static void print_help(FILE *to)
 {
@@ -155,7 +155,7 @@ static int follow(struct invocation *in, const char *id, bool lines, json_t **re
 static int run_move(struct invocation *in)
 {
     struct error err = {0};
-    json_t *answer = NULL, *move = NULL;
+    json_t *answer = NULL, *move = NULL, *request;
     char id[64];
     int status;
 
@@ -163,12 +163,13 @@ static int run_move(struct invocation *in)
         fprintf(stderr, "ferry: %s needs --to SITE\n", in->drill ? "drill" : "move");
         return EXIT_USAGE;
     }
-    if (client_call(in->client, "/v1/moves", true,
-                    json_pack("{s:s, s:s, s:b, s:b, s:s*, s:s*, s:b, s:b, s:s*}", "domain",
-                              in->argument, "to", in->to, "hold", in->hold, "verify", in->verify,
-                              "at", in->at, "bwlimit", in->bwlimit, "drill", in->drill, "keep_disk",
-                              in->keep_disk, "command", in->run),
-                    &answer, &err) < 0)
+    request =
+        json_pack("{s:s, s:s, s:b, s:b, s:s*, s:s*, s:b, s:b, s:s*}", "domain", in->argument, "to",
+                  in->to, "hold", in->hold, "verify", in->verify, "at", in->at, "bwlimit",
+                  in->bwlimit, "drill", in->drill, "keep_disk", in->keep_disk, "command", in->run);
+    if (invocation_add_policy(in, request) != 0)
+        return EXIT_USAGE;
+    if (client_call(in->client, "/v1/moves", true, request, &answer, &err) < 0)
         return invocation_fail(in, &err);
     snprintf(id, sizeof(id), "%s", invocation_member(answer, "id"));
     if (in->detach) {
@@ -341,6 +342,13 @@ static int run_switchover(struct invocation *in)
     return post(in, "/switchover", NULL);
 }
 
+static int run_set(struct invocation *in)
+{
+    json_t *settings = invocation_setting(in->second);
+
+    return settings ? post(in, "/set", json_pack("{s:o}", "settings", settings)) : EXIT_USAGE;
+}
+
 static int run_resolve(struct invocation *in)
 {
     int status;
@@ -374,12 +382,13 @@ static int run_peers(struct invocation *in)
     } else {
         printf("%-16s %-24s %-10s %s\n", "PEER", "ADDRESS", "CONNECTED", "MAY");
         json_array_foreach(json_object_get(answer, "peers"), i, p)
-            printf("%-16s %-24s %-10s%s%s%s\n", invocation_member(p, "name"),
+            printf("%-16s %-24s %-10s%s%s%s%s\n", invocation_member(p, "name"),
                    invocation_member(p, "address"),
                    json_is_true(json_object_get(p, "connected")) ? "yes" : "no",
                    json_is_true(json_object_get(p, "may_move_here")) ? " move-here" : "",
                    json_is_true(json_object_get(p, "may_move_from_here")) ? " move-from-here" : "",
-                   json_is_true(json_object_get(p, "may_drill")) ? " drill" : "");
+                   json_is_true(json_object_get(p, "may_drill")) ? " drill" : "",
+                   json_is_true(json_object_get(p, "may_direct_memory")) ? " direct-memory" : "");
     }
     json_decref(answer);
     return 0;
@@ -402,17 +411,22 @@ static int run_identity(struct invocation *in)
 }
 
 static const struct command commands[] = {
-    {"move", "move DOMAIN --to SITE [--bwlimit RATE] [--verify] [--detach] [--hold | --at HH:MM]",
+    {"move",
+     "move DOMAIN --to SITE [--policy NAME] [--set KEY=VALUE] [--bwlimit RATE] [--verify] "
+     "[--detach] [--hold | --at HH:MM]",
      "move a running VM", ARGUMENT_NEEDED, run_move},
-    {"drill", "drill DOMAIN --to SITE [--run COMMAND] [--keep-disk] [--bwlimit RATE] [--detach]",
+    {"drill",
+     "drill DOMAIN --to SITE [--run COMMAND] [--keep-disk] [--policy NAME] [--set KEY=VALUE] "
+     "[--bwlimit RATE] [--detach]",
      "rehearse a move: the VM stays, an isolated clone runs there, and goes", ARGUMENT_NEEDED,
      run_drill},
     {"evacuate",
-     "evacuate --to SITE[,SITE] [--jobs N] [--first VM[,VM]] [--dry-run] | --show | --stop | "
+     "evacuate --to SITE[,SITE] [--jobs N] [--first VM[,VM]] [--policy NAME] [--dry-run] | --show "
+     "| --stop | "
      "--resume",
      "move all VMs of this host", ARGUMENT_NONE, run_evacuate},
-    {"check", "check DOMAIN --to SITE", "what a move would meet; changes nothing", ARGUMENT_NEEDED,
-     run_check},
+    {"check", "check DOMAIN --to SITE [--policy NAME] [--set KEY=VALUE]",
+     "what a move would meet; changes nothing", ARGUMENT_NEEDED, run_check},
     {"list", "list [--all]", "moves running now, and past ones", ARGUMENT_NONE, run_list},
     {"show", "show ID", "one move in full", ARGUMENT_NEEDED, run_show},
     {"watch", "watch [ID]", "follow a move to its end, or all that run", ARGUMENT_OPTIONAL,
@@ -423,8 +437,14 @@ static const struct command commands[] = {
     {"resolve", "resolve ID --run-at source|target", "end a move in doubt, by your own word",
      ARGUMENT_NEEDED, run_resolve},
     {"bwlimit", "bwlimit ID|SITE RATE",
-     "limit a move, or all that goes to a site: 200M, 25MB, off, timetable", ARGUMENT_AND_RATE,
+     "limit a move, or all that goes to a site: 200M, 25MB, off, timetable", ARGUMENT_TWO,
      run_bwlimit},
+    {"set", "set ID KEY=VALUE", "change a move under way: xbzrle_cache, bwlimit", ARGUMENT_TWO,
+     run_set},
+    {"policies", "policies", "the policies there are, and what they say", ARGUMENT_NONE,
+     run_policies},
+    {"policy", "policy show DOMAIN [--policy NAME]",
+     "what holds for a VM's moves, setting by setting, and who says so", ARGUMENT_TWO, run_policy},
     {"link", "link SITE [--probe]",
      "the way to a peer: round trip, rates, loss; measured with --probe", ARGUMENT_NEEDED,
      run_link},
@@ -458,7 +478,7 @@ static int run_command(struct invocation *in, int argc, char **argv)
         return EXIT_USAGE;
     }
     in->argument = argc >= 2 ? argv[1] : NULL;
-    in->rate = argc >= 3 ? argv[2] : NULL;
+    in->second = argc >= 3 ? argv[2] : NULL;
     return c->run(in);
 }
 
@@ -472,6 +492,7 @@ int main(int argc, char **argv)
         {"bwlimit", required_argument, NULL, 'b'}, {"probe", no_argument, NULL, 'p'},
         {"run", required_argument, NULL, 'R'},     {"keep-disk", no_argument, NULL, 'k'},
         {"dry-run", no_argument, NULL, 'n'},       {"jobs", required_argument, NULL, 'J'},
+        {"policy", required_argument, NULL, 'P'},  {"set", required_argument, NULL, 'x'},
         {"first", required_argument, NULL, 'F'},   {"stop", no_argument, NULL, 'S'},
         {"resume", no_argument, NULL, 'E'},        {"show", no_argument, NULL, 'W'},
         {"run-at", required_argument, NULL, 'r'},  {"version", no_argument, NULL, 'v'},
@@ -536,6 +557,14 @@ int main(int argc, char **argv)
             break;
         case 'W':
             in.show = true;
+            break;
+        case 'P':
+            in.policy = optarg;
+            break;
+        case 'x':
+            if (in.setting_count == INVOCATION_SETTINGS_MAX)
+                return EXIT_USAGE;
+            in.settings[in.setting_count++] = optarg;
             break;
         case 'r':
             in.run_at = optarg;

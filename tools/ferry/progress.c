@@ -219,6 +219,20 @@ static void print_drill(const json_t *drill)
                output[strlen(output) - 1] == '\n' ? "" : "\n");
 }
 
+/* What was wanted and could not be had. */
+static void print_policy(const json_t *policy)
+{
+    const json_t *item;
+    size_t i;
+
+    if (!policy)
+        return;
+    printf("  policy: %s (%s)\n", text(policy, "name"), text(policy, "chosen_by"));
+    json_array_foreach(json_object_get(policy, "substitutions"), i, item)
+        printf("          %s %s instead of %s: %s\n", text(item, "setting"), text(item, "taken"),
+               text(item, "wanted"), text(item, "why"));
+}
+
 void progress_report(const json_t *move)
 {
     const char *outcome = text(move, "outcome");
@@ -231,6 +245,7 @@ void progress_report(const json_t *move)
     printf("  (move %s)\n", text(move, "id"));
     if (json_is_true(json_object_get(move, "held")))
         print_hold(move);
+    print_policy(json_object_get(move, "policy"));
     if (strcmp(outcome, "drilled") == 0) {
         print_drill(json_object_get(move, "drill"));
     } else if (strcmp(outcome, "committed") != 0 && strcmp(outcome, "running") != 0) {
