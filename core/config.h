@@ -12,11 +12,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/bandwidth.h"
+#include "core/link/bandwidth.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
-#include "core/policy_config.h"
-#include "core/witness.h"
+#include "core/policy/policy_config.h"
+#include "core/switchover/witness.h"
 #include "netlink/link.h"
 
 enum {

@@ -8,7 +8,7 @@
 #include <strings.h>
 
 #include "core/base/clock.h"
-#include "core/status_page.h"
+#include "core/api/status_page.h"
 #include "netlink/pack.h"
 
 /* --- values -------------------------------------------------------------------------------- */

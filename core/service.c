@@ -9,18 +9,18 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "core/api.h"
-#include "core/check_source.h"
-#include "core/check_target.h"
+#include "core/api/api.h"
+#include "core/operations/check_source.h"
+#include "core/operations/check_target.h"
 #include "core/base/limits.h"
 #include "core/base/log.h"
-#include "core/evacuation.h"
-#include "core/move.h"
-#include "core/move_source.h"
-#include "core/move_target.h"
-#include "core/policy_query.h"
-#include "core/spool_file.h"
-#include "core/status_page.h"
+#include "core/operations/evacuation.h"
+#include "core/move/move.h"
+#include "core/move/move_source.h"
+#include "core/move/move_target.h"
+#include "core/policy/policy_query.h"
+#include "core/disk/spool_file.h"
+#include "core/api/status_page.h"
 
 /* --- deferred work ------------------------------------------------------------------------- */
 

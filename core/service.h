@@ -13,10 +13,10 @@
 
 #include "core/config.h"
 #include "core/journal.h"
-#include "core/link_probe.h"
-#include "core/peering.h"
-#include "core/virt.h"
-#include "core/witness.h"
+#include "core/link/link_probe.h"
+#include "core/link/peering.h"
+#include "core/virt/virt.h"
+#include "core/switchover/witness.h"
 #include "core/worker.h"
 #include "storage/mirror_budget.h"
 

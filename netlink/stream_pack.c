@@ -31,7 +31,8 @@ void range_unlist(struct range *r)
 
 static bool worth_packing(struct stream *st, const struct range *r)
 {
-    if (!st->session->ops->on_packable || st->packed_already || st->care == CARE_CONTROL || r->length < PACK_LEAST_BYTES)
+    if (!st->session->ops->on_packable || st->packed_already || st->care == CARE_CONTROL ||
+        r->length < PACK_LEAST_BYTES)
         return false;
     if (st->pack_failures >= PACK_GIVE_UP) {
         unsigned wait = PACK_FIRST_SKIP

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "core/base/limits.h"
-#include "core/rpc_tap.h"
+#include "core/move/rpc_tap.h"
 
 struct seen {
     const uint8_t *expected;

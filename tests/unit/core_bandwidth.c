@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "core/bandwidth.h"
+#include "core/link/bandwidth.h"
 #include "core/base/macros.h"
 
 static void test_rates(void **state)

@@ -11,9 +11,9 @@
 
 #include <cmocka.h>
 
-#include "core/check.h"
-#include "core/domain_rewrite.h"
-#include "core/platform_json.h"
+#include "core/operations/check.h"
+#include "core/virt/domain_rewrite.h"
+#include "core/virt/platform_json.h"
 
 static struct check_report report;
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "core/disk_codec.h"
+#include "core/disk/disk_codec.h"
 #include "storage/mirror_pack.h"
 
 static struct config on = {.link = {.compress = true}}, off;

@@ -19,7 +19,7 @@
 #include <cmocka.h>
 
 #include "core/base/macros.h"
-#include "core/disk_files.h"
+#include "core/disk/disk_files.h"
 
 #define ID "0123-move"
 

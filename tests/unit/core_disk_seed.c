@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "core/config_private.h"
-#include "core/disk_seed.h"
+#include "core/disk/disk_seed.h"
 
 static char folder[] = "/tmp/ferry-seed-XXXXXX";
 static struct config config;

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "core/domain_xml.h"
+#include "core/virt/domain_xml.h"
 
 #define HEAD                                                                                       \
     "<domain type='kvm' "                                                                          \

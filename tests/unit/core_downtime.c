@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "core/downtime.h"
+#include "core/move/downtime.h"
 
 enum { MS = 1000 * 1000 };
 

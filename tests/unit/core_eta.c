@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "core/eta.h"
+#include "core/move/eta.h"
 
 #define MIB (UINT64_C(1) << 20)
 

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "core/etcd.h"
-#include "core/right.h"
+#include "core/switchover/etcd.h"
+#include "core/switchover/right.h"
 
 static void expect_transaction(const char *before, const char *after, const char *wanted)
 {

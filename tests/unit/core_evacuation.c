@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "core/base/clock.h"
-#include "core/evacuation_plan.h"
+#include "core/operations/evacuation_plan.h"
 
 static struct evacuation_plan plan;
 static const struct error full = {.code = -ENOSPC, .why = "full"};

@@ -17,9 +17,9 @@
 
 #include "core/base/clock.h"
 #include "core/base/wire.h"
-#include "core/page_asker.h"
-#include "core/page_keeper.h"
-#include "core/page_wire.h"
+#include "core/move/page_asker.h"
+#include "core/move/page_keeper.h"
+#include "core/move/page_wire.h"
 
 enum { WINDOW_BYTES = 1 << 20 };
 

@@ -14,9 +14,9 @@
 
 #include "core/base/macros.h"
 #include "core/config.h"
-#include "core/policy_json.h"
-#include "core/policy_metadata.h"
-#include "core/policy_settle.h"
+#include "core/policy/policy_json.h"
+#include "core/policy/policy_metadata.h"
+#include "core/policy/policy_settle.h"
 
 #define SITE "[site]\nname = a\n"
 

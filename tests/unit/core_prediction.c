@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "core/prediction.h"
+#include "core/operations/prediction.h"
 
 #define MIB (UINT64_C(1) << 20)
 

@@ -13,8 +13,8 @@
 
 #include "core/base/limits.h"
 #include "core/base/wire.h"
-#include "core/memory_codec.h"
-#include "core/ram_pipe.h"
+#include "core/move/memory_codec.h"
+#include "core/move/ram_pipe.h"
 
 enum { STREAM_BYTES = 24 << 20 };
 

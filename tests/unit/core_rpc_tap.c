@@ -12,7 +12,7 @@
 
 #include "core/base/limits.h"
 #include "core/base/wire.h"
-#include "core/rpc_tap.h"
+#include "core/move/rpc_tap.h"
 
 enum {
     REMOTE = 0x20008086,

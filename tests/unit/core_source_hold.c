@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "core/base/macros.h"
-#include "core/move_source.h"
+#include "core/move/move_source.h"
 
 static int64_t wall_ms(int year, int month, int day, int hour, int minute, int second)
 {

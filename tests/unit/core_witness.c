@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "core/witness.h"
+#include "core/switchover/witness.h"
 
 enum { PORTS = 3 }; /* etcd's clients, etcd's peers, and one where nobody listens */
 

@@ -30,7 +30,7 @@
 
 #include <stdint.h>
 
-#include "core/switchover.h"
+#include "core/switchover/switchover.h"
 
 enum copy {
     COPY_RUNNING,

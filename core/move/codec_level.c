@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a compressor's level follows: see codec_level.h. */
+#include "core/move/codec_level.h"
+
+#include "core/base/clock.h"
+#include "core/base/macros.h"
+
+enum {
+    /* A change costs the compressor what it remembers. */
+    ADAPT_EVERY_MS = 1000,
+    BUSY_PERMILLE = 850,  /* the compressor holds the link up: less */
+    SPARE_PERMILLE = 500, /* the link holds the compressor up: more */
+};
+
+void codec_level_look(struct codec_level *l, uint64_t now_ns, uint64_t cpu_ns, bool link_full)
+{
+    uint64_t span_ns = now_ns - l->since_ns, busy;
+    int level = l->level;
+
+    l->looks++;
+    l->waits += link_full;
+    if (span_ns < ADAPT_EVERY_MS * NS_PER_MS)
+        return;
+    busy = (cpu_ns - l->since_cpu_ns) * 1000 / span_ns;
+    if (l->since_ns && busy > BUSY_PERMILLE && l->waits * 2 < l->looks)
+        level--;
+    else if (l->since_ns && busy < SPARE_PERMILLE && l->waits * 2 > l->looks)
+        level++;
+    if (level == 0)
+        level = l->level > 0 ? -1 : 1;
+    l->level = MIN(MAX(level, l->least), l->most);
+    l->since_ns = now_ns;
+    l->since_cpu_ns = cpu_ns;
+    l->looks = l->waits = 0;
+}

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* libvirt's RPC frames: see rpc_tap.h. Numbers are those of libvirt's remote_protocol.x. */
+#include "core/move/rpc_tap.h"
+
+#include <errno.h>
+
+#include "core/base/limits.h"
+#include "core/base/wire.h"
+
+enum {
+    HEADER_BYTES = 28,
+    PROGRAM_REMOTE = 0x20008086,
+    PROGRAM_KEEPALIVE = 0x6b656570,
+    PROCEDURE_PREPARE3_PARAMS = 303,
+    PROCEDURE_FINISH3_PARAMS = 306,
+    PROCEDURE_PING = 1,
+    PROCEDURE_PONG = 2,
+    TYPE_CALL = 0,
+    TYPE_REPLY = 1,
+    TYPE_MESSAGE = 2,
+    STATUS_OK = 0,
+};
+
+struct rpc_tap {
+    struct buffer pending;
+    rpc_tap_frame_fn on_frame;
+    void *user;
+};
+
+int rpc_tap_new(rpc_tap_frame_fn on_frame, void *user, struct rpc_tap **ret)
+{
+    struct rpc_tap *tap = calloc(1, sizeof(*tap));
+
+    if (!tap)
+        return -ENOMEM;
+    tap->on_frame = on_frame;
+    tap->user = user;
+    *ret = tap;
+    return 0;
+}
+
+void rpc_tap_free(struct rpc_tap *tap)
+{
+    if (!tap)
+        return;
+    buffer_done(&tap->pending);
+    free(tap);
+}
+
+static enum rpc_kind kind_of(const uint8_t *frame, size_t len)
+{
+    uint32_t program = get_be32(frame + 4);
+    uint32_t procedure = get_be32(frame + 12);
+    uint32_t type = get_be32(frame + 16);
+
+    if (program == PROGRAM_KEEPALIVE && type == TYPE_MESSAGE)
+        return procedure == PROCEDURE_PING   ? RPC_KEEPALIVE_PING
+               : procedure == PROCEDURE_PONG ? RPC_KEEPALIVE_PONG
+                                             : RPC_OTHER;
+    if (program != PROGRAM_REMOTE || (type != TYPE_CALL && type != TYPE_REPLY))
+        return RPC_OTHER;
+    if (procedure == PROCEDURE_PREPARE3_PARAMS)
+        return type == TYPE_CALL ? RPC_PREPARE_CALL : RPC_PREPARE_REPLY;
+    if (procedure != PROCEDURE_FINISH3_PARAMS)
+        return RPC_OTHER;
+    if (type == TYPE_REPLY)
+        return RPC_FINISH_REPLY;
+    /* The call's last argument is `int cancelled`. */
+    return len >= HEADER_BYTES + 4 && get_be32(frame + len - 4) == 0 ? RPC_FINISH_CALL
+                                                                     : RPC_FINISH_CANCEL;
+}
+
+int rpc_tap_feed(struct rpc_tap *tap, const void *data, size_t len)
+{
+    int r = buffer_append(&tap->pending, data, len);
+
+    while (r == 0 && buffer_len(&tap->pending) >= 4) {
+        const uint8_t *at = buffer_data(&tap->pending);
+        uint32_t frame_len = get_be32(at);
+        struct rpc_frame frame = {.data = at, .len = frame_len};
+
+        if (frame_len < HEADER_BYTES || frame_len > LIMIT_RPC_FRAME_BYTES)
+            return -EPROTO;
+        if (buffer_len(&tap->pending) < frame_len)
+            break;
+        frame.kind = kind_of(at, frame_len);
+        frame.ok = get_be32(at + 24) == STATUS_OK;
+        r = tap->on_frame(tap->user, &frame);
+        buffer_consume(&tap->pending, frame_len);
+    }
+    return r;
+}
+
+void rpc_put_keepalive_pong(uint8_t out[RPC_KEEPALIVE_FRAME_BYTES])
+{
+    put_be32(out, RPC_KEEPALIVE_FRAME_BYTES);
+    put_be32(out + 4, PROGRAM_KEEPALIVE);
+    put_be32(out + 8, 1); /* protocol version */
+    put_be32(out + 12, PROCEDURE_PONG);
+    put_be32(out + 16, TYPE_MESSAGE);
+    put_be32(out + 20, 0); /* serial */
+    put_be32(out + 24, STATUS_OK);
+}

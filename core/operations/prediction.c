@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/operations/prediction.h"
+
+#include "core/base/macros.h"
+
+/* Measured on the reference system (docs/benchmarks.md, operations). */
+enum {
+    PREPARE_ROUND_TRIPS = 14, /* dialling, the move's words, libvirt's prepare */
+    PREPARE_WORK_MS = 700,
+    RAMP_ROUND_TRIPS = 8,   /* until the copy has found the link's rate */
+    ROUNDS_ROUND_TRIPS = 6, /* of memory: each round's end is waited for */
+    DOWNTIME_ROUND_TRIPS_HALVES = 3,
+    DOWNTIME_WORK_MS = 70,
+    ROUNDS_MAX = 30,
+};
+
+/* Of the link's rate, what the copy keeps up over a whole move; of memory, what is left by the codec. */
+#define COPY_SHARE 0.9
+#define MEMORY_SHARE 0.6
+/* A guest's rate has to be so much below what the stream carries for rounds to shrink (memory/stun.h's KEEP). */
+#define CONVERGING_SHARE 0.8
+
+const char *prediction_verdict_name(enum prediction_verdict verdict)
+{
+    static const char *const names[] = {
+        [PREDICTION_UNKNOWN] = "unknown",
+        [PREDICTION_CONVERGES] = "converges",
+        [PREDICTION_NEEDS_STUN] = "needs stun",
+        [PREDICTION_CANNOT] = "cannot converge",
+    };
+
+    return names[verdict];
+}
+
+/* How much of the guest's own rate may stay for its memory to converge, of 1. */
+static void judge(const struct prediction_input *in, double stream_bytes_s, struct prediction *p)
+{
+    double kept =
+        in->dirty_bytes_s > 0 ? CONVERGING_SHARE * stream_bytes_s / (double)in->dirty_bytes_s : 1;
+
+    p->stun_percent = kept >= 1 ? 0 : (unsigned)(100 * (1 - kept) + 0.999);
+    if (!in->dirty_known)
+        p->verdict = PREDICTION_UNKNOWN;
+    else if (p->stun_percent == 0)
+        p->verdict = PREDICTION_CONVERGES;
+    else
+        p->verdict =
+            p->stun_percent <= in->stun_max_percent ? PREDICTION_NEEDS_STUN : PREDICTION_CANNOT;
+}
+
+/* Bytes of memory sent in all; *ret_last: what was left for the stopped guest. */
+static double memory_rounds(const struct prediction_input *in, const struct prediction *p,
+                            double stream_bytes_s, double *ret_last)
+{
+    double dirty_s = (double)in->dirty_bytes_s, left = (double)in->memory_bytes, sent = 0;
+    double budget_s = (double)in->downtime_max_ms / 2 / 1000;
+
+    if (p->stun_percent > 0)
+        dirty_s *= 1 - MIN(p->stun_percent, in->stun_max_percent) / 100.0;
+    for (unsigned round = 0; round < ROUNDS_MAX && left > stream_bytes_s * budget_s; round++) {
+        sent += left;
+        left = MIN(left, dirty_s * left / stream_bytes_s);
+    }
+    *ret_last = left;
+    return sent + left;
+}
+
+void prediction_make(const struct prediction_input *in, struct prediction *ret)
+{
+    double rtt_ms = (double)in->rtt_us / 1000, link = (double)in->link_bytes_s, copy, stream, last,
+           memory, disk_s;
+    struct prediction p = {0};
+
+    if (in->link_bytes_s == 0) {
+        *ret = p;
+        return;
+    }
+    copy = COPY_SHARE * link - (double)in->disk_write_bytes_s;
+    stream = link / MEMORY_SHARE;
+    judge(in, stream, &p);
+    memory = memory_rounds(in, &p, stream, &last);
+    p.known = copy > 0.05 * link; /* else the guest's writes alone fill the link */
+    if (!p.known)
+        p.verdict = PREDICTION_CANNOT;
+    disk_s = (double)in->disk_bytes / MAX(copy, 0.05 * link);
+    p.prepare_ms = PREPARE_WORK_MS + (uint64_t)(PREPARE_ROUND_TRIPS * rtt_ms);
+    p.disk_ms = (uint64_t)(1000 * disk_s + (in->disk_bytes ? RAMP_ROUND_TRIPS * rtt_ms : 0));
+    p.downtime_ms = DOWNTIME_WORK_MS +
+                    (uint64_t)(DOWNTIME_ROUND_TRIPS_HALVES * rtt_ms / 2 + 1000 * last / stream / 4);
+    p.memory_ms = (uint64_t)(1000 * memory / stream + ROUNDS_ROUND_TRIPS * rtt_ms);
+    p.total_ms = p.prepare_ms + p.disk_ms + p.memory_ms + p.downtime_ms;
+    p.bytes = in->disk_bytes + (uint64_t)(disk_s * (double)in->disk_write_bytes_s) +
+              (uint64_t)(memory * MEMORY_SHARE);
+    *ret = p;
+}
+
+json_t *prediction_to_json(const struct prediction *p)
+{
+    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:i}", "known", p->known, "total_ms",
+                     (json_int_t)p->total_ms, "prepare_ms", (json_int_t)p->prepare_ms, "disk_ms",
+                     (json_int_t)p->disk_ms, "memory_ms", (json_int_t)p->memory_ms, "downtime_ms",
+                     (json_int_t)p->downtime_ms, "bytes", (json_int_t)p->bytes, "verdict",
+                     prediction_verdict_name(p->verdict), "stun_percent", (int)p->stun_percent);
+}
