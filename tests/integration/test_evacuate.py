@@ -91,7 +91,7 @@ def interrupted(bed):
     """ferryd is killed in the middle: it says so, and goes on with what is left when it is told to"""
     guests = [bed.guest(name, **LIKE) for name in NAMES[:3]]
     child = start(bed, "--to", "site-b", "--jobs", "1")
-    until(lambda: moved(bed), lambda: f"nothing moves: {view(bed)}")
+    until(lambda: view(bed).get("state") == "running" and moved(bed), lambda: f"nothing moves: {view(bed)}")
     bed.kill("site-a")
     end(child)
     bed.start("site-a")

@@ -58,6 +58,9 @@ class ThirdSite:
     def __exit__(self, *_):
         for member in self.members:
             member.kill()
+        if self.holder.pid():  # the kernel clears a namespace away some time after its last process
+            for name in NETS:
+                subprocess.run(self._enter(["ip", "link", "delete", name]), stderr=subprocess.DEVNULL, check=False)
         self.holder.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
 
