@@ -26,6 +26,7 @@ enum {
     RISE_EPOCHS_FAST = 3,   /* after so many rises in a row the steps grow */
     RISE_EPOCHS_SEARCH = 6, /* and after so many the rate is searched for anew */
     SIGNS = 2,              /* samples in a row that show a queue: one is noise */
+    SIGN_EPOCHS = 2,        /* the same, where a start may do as it likes */
 };
 
 static uint64_t high_mark(const struct pacer_sample *s)
@@ -61,25 +62,39 @@ static void remember(struct pacer *p, const struct pacer_sample *s)
     p->history_next = (p->history_next + 1) % PACER_HISTORY;
 }
 
+static void found(struct pacer *p, uint64_t rate)
+{
+    p->signs = p->sign_epochs = 0;
+    p->capacity_bytes_s = p->ceiling_bytes_s = rate;
+    p->rate_bytes_s = rate / 100 * 70;
+    p->drain_epochs = 0;
+    p->state = PACER_DRAIN;
+}
+
 /* A congestion control that starts doubles its rate every round trip, and what it overshoots by is under way
  * before the first sign of a queue is back. So the start is held to half as much growth, and its first signs
- * of a queue count, at once. */
+ * of a queue count, at once; but not those of its beginning, where the round trip as TCP smooths it is still that of
+ * another time, or of a processor that was late: there an epoch must show them. */
 static void search(struct pacer *p, const struct pacer_sample *s, uint64_t queue_ns)
 {
     uint64_t rate = recent_rate(p, s);
 
-    p->signs = queue_ns > low_mark(s) && rate > SEARCH_LEAST_BYTES_S ? p->signs + 1 : 0;
-    if (!s->busy) {
+    p->signs = queue_ns > low_mark(s) && rate > SEARCH_FREE_BYTES_S ? p->signs + 1 : 0;
+    if (!s->busy)
         p->rate_bytes_s = 0;
-    } else if (p->signs < SIGNS) {
+    else if (p->signs < SIGNS)
         p->rate_bytes_s = MAX(MAX(rate / 2 * 3, SEARCH_FREE_BYTES_S), p->rate_bytes_s);
-    } else {
-        p->signs = 0;
-        p->capacity_bytes_s = p->ceiling_bytes_s = rate;
-        p->rate_bytes_s = rate / 100 * 70;
-        p->drain_epochs = 0;
-        p->state = PACER_DRAIN;
-    }
+    else
+        found(p, rate);
+}
+
+static void search_epoch(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
+{
+    bool queued = p->queue_ns > high_mark(s) && rate > SEARCH_LEAST_BYTES_S;
+
+    p->sign_epochs = queued && rate <= SEARCH_FREE_BYTES_S ? p->sign_epochs + 1 : 0;
+    if (p->sign_epochs >= SIGN_EPOCHS)
+        found(p, rate);
 }
 
 static void drain(struct pacer *p, const struct pacer_sample *s)
@@ -126,7 +141,9 @@ static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
          * The next epoch tells. */
         if (p->high_epochs % 2 == (slow ? 1 : 0)) {
             p->ceiling_bytes_s = p->capacity_bytes_s;
-            p->rate_bytes_s = MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 96;
+            /* What was delivered may have been all there was to send: by no more than half at a time. */
+            p->rate_bytes_s =
+                MAX(MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 96, p->rate_bytes_s / 2);
         }
         if (++p->high_epochs >= YIELD_AFTER_EPOCHS) {
             p->state = PACER_YIELD;
@@ -163,7 +180,8 @@ static void end_epoch(struct pacer *p, const struct pacer_sample *s)
         p->capacity_bytes_s =
             MAX(MAX(p->recent_bytes_s[0], p->recent_bytes_s[1]), p->recent_bytes_s[2]);
     switch (p->state) {
-    case PACER_SEARCH: /* looked at with every sample */
+    case PACER_SEARCH: /* looked at with every sample, too */
+        search_epoch(p, s, rate);
         break;
     case PACER_DRAIN:
         drain(p, s);

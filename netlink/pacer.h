@@ -30,7 +30,7 @@ struct pacer {
     uint64_t ceiling_bytes_s;  /* at which a queue stood the last time; 0: forgotten */
     uint64_t capacity_bytes_s; /* the best rate delivered lately; 0: not known */
     uint64_t queue_ns;         /* standing in the last epoch */
-    unsigned rises, high_epochs, drain_epochs, signs;
+    unsigned rises, high_epochs, drain_epochs, signs, sign_epochs;
     uint64_t until_ns; /* YIELD */
     /* The running epoch. */
     uint64_t since_ns, since_bytes, least_queue_ns;

@@ -89,7 +89,6 @@ static void finish(struct link_probe *p, int code, const char *why)
     p->result.done = true;
     if (code < 0)
         error_set(&p->result.err, code, "probe the link", NULL, "%s: %s", p->peer, why);
-    p->result.sent_bytes_s = rate_of(&p->out);
     p->result.received_bytes_s = rate_of(&p->in);
     uv_timer_stop(&p->watch);
     if (p->serving)
@@ -114,6 +113,7 @@ static void say(struct link_probe *p)
 static void end_sending(struct link_probe *p)
 {
     p->sending = false;
+    p->result.sent_bytes_s = rate_of(&p->out);
     stream_end(p->stream);
 }
 

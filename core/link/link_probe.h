@@ -26,8 +26,9 @@ struct link_probes; /* all of a site: the latest one asked for from each peer, a
 
 struct link_probe_result {
     bool done;
-    struct error err; /* set when it failed */
-    uint64_t sent_bytes_s, received_bytes_s;
+    struct error err;          /* set when it failed */
+    uint64_t sent_bytes_s;     /* 0: not known; known before the other */
+    uint64_t received_bytes_s; /* once done */
 };
 
 /* NULL: out of memory. */

@@ -161,7 +161,7 @@ void check_recall(struct service *s, const char *uuid, const char *peer,
     const struct shaper *shaper = link_limits_shaper(peering_limits(s->peering), peer);
     struct check *c;
 
-    if (probe && probe->done && !probe->err.code)
+    if (probe && probe->sent_bytes_s)
         in->link_bytes_s = probe->sent_bytes_s;
     else
         in->link_bytes_s = rate_of_moves(s, peer);

@@ -14,7 +14,7 @@
 #include "core/move/move_source.h"
 #include "core/policy/policy_json.h"
 
-enum { TICK_MS = 250, PLAN_PROBE_S = 3, PROBE_S = 1, JOBS_DEFAULT = 2 };
+enum { TICK_MS = 250, PLAN_PROBE_S = 3, PROBE_S = 2, JOBS_DEFAULT = 2 };
 
 enum state { PLANNING, PLANNED, RUNNING, STOPPED, DONE };
 
@@ -184,7 +184,8 @@ static void plan_on(struct evacuation *e)
 {
     const struct link_probe_result *probe = link_probe_result(e->service->probes, e->plan.sites[0]);
 
-    if (!e->listed || e->pending > 0 || (e->probing && probe && !probe->done))
+    if (!e->listed || e->pending > 0 ||
+        (e->probing && probe && !probe->done && !probe->sent_bytes_s))
         return;
     if (e->probing && probe && probe->err.code && !e->dry_run && e->plan.site_count == 1) {
         give_up(e, &probe->err);
