@@ -20,6 +20,15 @@ static inline uint64_t clock_now_ns(void)
     return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
+/* What the calling thread has used of a processor. */
+static inline uint64_t clock_thread_cpu_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 /* Wall clock in milliseconds since 1970 (UTC); for the journal and reports. */
 static inline int64_t clock_wall_ms(void)
 {

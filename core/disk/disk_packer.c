@@ -64,14 +64,6 @@ struct disk_packer {
 
 /* --- on the thread ------------------------------------------------------------------------- */
 
-static uint64_t thread_cpu_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-}
-
 static void pack(struct pack_job *j)
 {
     j->result = mirror_packer_pack(j->engine, j->level, j->plain, buffer_data(&j->in),
@@ -82,14 +74,14 @@ static void run_job(struct worker_job *job)
 {
     static _Thread_local bool nice_already;
     struct pack_job *j = container_of(job, struct pack_job, job);
-    uint64_t start_ns = thread_cpu_ns();
+    uint64_t start_ns = clock_thread_cpu_ns();
 
     if (!nice_already) {
         setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), WORKER_NICE);
         nice_already = true;
     }
     pack(j);
-    j->cpu_ns = thread_cpu_ns() - start_ns;
+    j->cpu_ns = clock_thread_cpu_ns() - start_ns;
 }
 
 /* --- on the loop --------------------------------------------------------------------------- */

@@ -145,6 +145,8 @@ int source_channels_open(struct move_source *ms, struct error *err);
 void source_channels_close(struct move_source *ms);
 /* The session is gone, and its streams with it; libvirt and QEMU do not see it yet. */
 void source_channels_detach(struct move_source *ms);
+/* The answer to a limit that was set for QEMU; user: the move's source. */
+void source_channels_limit_set(void *user, const struct error *err);
 /* Lets libvirt have the FINISH3 reply, and steps the machine when it was read. */
 void source_channels_release_reply(struct move_source *ms);
 /* The FINISH3 reply is here: goes on to the decision, once the disks are verified. */

@@ -78,14 +78,6 @@ struct ram_pipe {
 
 /* --- on the worker ------------------------------------------------------------------------- */
 
-static uint64_t thread_cpu_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-}
-
 static bool may_refer(void *user)
 {
     return ((struct engine *)user)->job->may_refer > 0;
@@ -165,7 +157,7 @@ static int decode(struct codec_job *c)
 static void run_job(struct worker_job *job)
 {
     struct codec_job *c = container_of(job, struct codec_job, job);
-    uint64_t start_ns = thread_cpu_ns();
+    uint64_t start_ns = clock_thread_cpu_ns();
     int r = 0;
 
     if (c->retires) {
@@ -180,7 +172,7 @@ static void run_job(struct worker_job *job)
         r = c->kind == RAM_PIPE_ENCODER ? encode(c) : decode(c);
     if (c->result == 0)
         c->result = r;
-    c->cpu_ns = thread_cpu_ns() - start_ns;
+    c->cpu_ns = clock_thread_cpu_ns() - start_ns;
 }
 
 /* --- on the loop --------------------------------------------------------------------------- */

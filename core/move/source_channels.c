@@ -166,7 +166,7 @@ void source_channels_release_reply(struct move_source *ms)
     uv_timer_start(ms->reply_timer, on_reply_timer, 0, 1);
 }
 
-static void on_limit_set(void *user, const struct error *err)
+void source_channels_limit_set(void *user, const struct error *err)
 {
     struct move_source *ms = user;
     char line[1024];
@@ -235,7 +235,7 @@ static void on_memory_accept(void *user, int fd)
     source_channels_mirrored(ms);
     if (source_disks_may_qmp(ms)) { /* the limit was the copy's */
         ms->move->pending++;
-        virt_set_speed(ms->service->virt, ms->move->info.uuid, 0, on_limit_set, ms);
+        virt_set_speed(ms->service->virt, ms->move->info.uuid, 0, source_channels_limit_set, ms);
     }
     if (ms->encoder)
         relay_set_pipe(ms->memory, RAM_PIPE_ENCODER, TAKE_PTR(ms->encoder));
@@ -265,7 +265,8 @@ void source_channels_set_downtime(struct move_source *ms, uint64_t limit_ms)
                  (unsigned long long)ms->downtime_limit_ms, (unsigned long long)limit_ms);
     ms->downtime_limit_ms = limit_ms;
     ms->move->pending++;
-    virt_set_downtime(ms->service->virt, ms->move->info.uuid, (unsigned)limit_ms, on_limit_set, ms);
+    virt_set_downtime(ms->service->virt, ms->move->info.uuid, (unsigned)limit_ms,
+                      source_channels_limit_set, ms);
 }
 
 /* --- libvirt's migration ------------------------------------------------------------------- */

@@ -55,16 +55,6 @@ void source_direct_begin(struct move_source *ms)
     move_set_phase(ms->move, MOVE_MEMORY);
 }
 
-static void on_speed_set(void *user, const struct error *err)
-{
-    struct move_source *ms = user;
-    char line[1024];
-
-    if (err->code)
-        log_info("move %s: %s", ms->move->id, error_line(err, line, sizeof(line)));
-    move_source_call_returned(ms);
-}
-
 /* The smaller of the move's limit and the link's; 0: none. */
 static uint64_t speed_mib_s(const struct move_source *ms)
 {
@@ -86,5 +76,6 @@ void source_direct_tick(struct move_source *ms)
     ms->direct_speed_set = true;
     ms->direct_speed_mib_s = wanted;
     ms->move->pending++;
-    virt_set_speed(ms->service->virt, ms->move->info.uuid, (unsigned)wanted, on_speed_set, ms);
+    virt_set_speed(ms->service->virt, ms->move->info.uuid, (unsigned)wanted,
+                   source_channels_limit_set, ms);
 }

@@ -332,12 +332,16 @@ static int read_wishes(struct evacuation *e, const json_t *wishes, struct error 
     return 0;
 }
 
+static void evacuation_drop(struct evacuation *e)
+{
+    if (e)
+        json_decref(e->asked);
+    free(e);
+}
+
 static void on_closed(uv_handle_t *handle)
 {
-    struct evacuation *e = handle->data;
-
-    json_decref(e->asked);
-    free(e);
+    evacuation_drop(handle->data);
 }
 
 void evacuation_free(struct service *s)
@@ -361,8 +365,7 @@ static int evacuation_new(struct service *s, const json_t *wishes, struct evacua
     e->service = s;
     r = read_wishes(e, wishes, err);
     if (r < 0) {
-        json_decref(e->asked);
-        free(e);
+        evacuation_drop(e);
         return r;
     }
     *ret = e;
@@ -410,9 +413,7 @@ int evacuation_start(struct service *s, const json_t *wishes, struct error *err)
     if (r == 0 && evacuation_is_busy(s))
         r = error_set(err, -EBUSY, "evacuate", "try again", "libvirt still answers the last one");
     if (r < 0) {
-        if (e)
-            json_decref(e->asked);
-        free(e);
+        evacuation_drop(e);
         return r;
     }
     adopt(e);

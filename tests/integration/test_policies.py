@@ -184,6 +184,15 @@ def limited(bed, what, *words):
     return guest, move
 
 
+def suspended(bed):
+    """The same, in the midst: its guest stands still, and what is left will take a while."""
+    guest, move = limited(bed, "suspend", "--set", "converge=none")
+    until(lambda: move.view()["phase"] == "memory", lambda: f"no memory is sent: {move.view()}")
+    bed.line(rtt=40, rate=4)
+    until(lambda: guest.states().get("site-a") == "paused", "the guest is never suspended")
+    return guest, move
+
+
 def limit_aborts(bed):
     """At the time limit the move ends, and the VM stays"""
     guest, move = limited(bed, "abort", "--set", "converge=none")
@@ -205,10 +214,7 @@ def limit_suspends(bed):
 
 def limit_suspends_and_is_cancelled(bed):
     """A guest that the time limit has suspended goes on when its move is cancelled"""
-    guest, move = limited(bed, "suspend", "--set", "converge=none")
-    until(lambda: move.view()["phase"] == "memory", lambda: f"no memory is sent: {move.view()}")
-    bed.line(rtt=40, rate=4)
-    until(lambda: guest.states().get("site-a") == "paused", "the guest is never suspended")
+    guest, move = suspended(bed)
     expect_equal(bed.ferry("site-a", "cancel", move.id).status, 0, "exit status of cancel")
     bed.line(**ferrylab.LINE)
     expect_equal(move.end().document()["outcome"], "aborted", "the outcome")
@@ -230,10 +236,7 @@ def limit_suspends_in_a_drill(bed):
 
 def limit_suspends_and_ferryd_dies(bed):
     """A guest that the time limit has suspended goes on when ferryd is killed and started again"""
-    guest, move = limited(bed, "suspend", "--set", "converge=none")
-    until(lambda: move.view()["phase"] == "memory", lambda: f"no memory is sent: {move.view()}")
-    bed.line(rtt=40, rate=4)
-    until(lambda: guest.states().get("site-a") == "paused", "the guest is never suspended")
+    guest, move = suspended(bed)
     bed.kill("site-a")
     bed.line(**ferrylab.LINE)
     bed.start("site-a")

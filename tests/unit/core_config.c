@@ -14,33 +14,9 @@
 
 #include "core/base/clock.h"
 #include "core/config.h"
+#include "tests/unit/config_text.h"
 
 #define FINGERPRINT_A "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-
-static int load(const char *text, struct config **ret, struct error *err)
-{
-    char path[] = "/tmp/ferry-config-XXXXXX";
-    int fd = mkstemp(path), r;
-
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-    close(fd);
-    *err = (struct error){0};
-    r = config_load(path, ret, err);
-    unlink(path);
-    return r;
-}
-
-static struct config *load_good(const char *text)
-{
-    struct config *c = NULL;
-    struct error err;
-    char line[1024];
-
-    if (load(text, &c, &err) < 0)
-        fail_msg("%s", error_line(&err, line, sizeof(line)));
-    return c;
-}
 
 static void expect_refused(const char *text, const char *word)
 {

@@ -17,33 +17,9 @@
 #include "core/policy/policy_json.h"
 #include "core/policy/policy_metadata.h"
 #include "core/policy/policy_settle.h"
+#include "tests/unit/config_text.h"
 
 #define SITE "[site]\nname = a\n"
-
-static int load(const char *text, struct config **ret, struct error *err)
-{
-    char path[] = "/tmp/ferry-policy-XXXXXX";
-    int fd = mkstemp(path), r;
-
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-    close(fd);
-    *err = (struct error){0};
-    r = config_load(path, ret, err);
-    unlink(path);
-    return r;
-}
-
-static struct config *load_good(const char *text)
-{
-    struct config *c = NULL;
-    struct error err;
-    char line[1024];
-
-    if (load(text, &c, &err) < 0)
-        fail_msg("%s", error_line(&err, line, sizeof(line)));
-    return c;
-}
 
 static void say(struct policy_choices *c, const char *key, const char *value)
 {
