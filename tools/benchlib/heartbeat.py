@@ -105,6 +105,12 @@ class Watch(threading.Thread):
         return any(beat.site == site for beat in list(self.beats))
 
 
+def downtime_ms(beats, source):
+    """From the last beat at the site that is left to the first at the other one."""
+    first = min(beat.time for beat in beats if beat.site != source)
+    return 1000 * (first - max(beat.time for beat in beats if beat.site == source))
+
+
 def longest_gap_ms(beats, start):
     """The longest time without a beat from either site since `start`."""
     times = [beat.time for beat in beats if beat.time >= start - 0.1]

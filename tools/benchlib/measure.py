@@ -8,7 +8,7 @@ from lablib import witness
 from lablib.base import LabError, wait_until
 from lablib.verify import verify
 
-from .heartbeat import Watch, longest_gap_ms, write_rate
+from .heartbeat import Watch, downtime_ms, longest_gap_ms, write_rate
 from .movers import NotFinished
 
 # Before a move, the guest works undisturbed for this long.
@@ -19,6 +19,7 @@ METRICS = (
     ("total_s", "total time", "s"),
     ("wire_mib", "bytes on the wire", "MiB"),
     ("downtime_ms", "downtime", "ms"),
+    ("stall_ms", "longest stall of the guest", "ms"),  # the downtime is one of them
     ("writes_per_s", "guest write rate", "1/s"),
     ("write_p50_ms", "guest write latency p50", "ms"),
     ("write_p99_ms", "guest write latency p99", "ms"),
@@ -89,7 +90,8 @@ def measure_move(guest, mover, time_limit_s, seen=None):
     for key in ("p50", "p99", "max"):
         result[f"write_{key}_ms"] = stats[f"{key}_us"] / 1000
     if "unfinished" not in result:
-        result["downtime_ms"] = longest_gap_ms(beats, start)
+        result["downtime_ms"] = downtime_ms(beats, source.name)
+        result["stall_ms"] = longest_gap_ms(beats, start)
         mover.clean(guest, source)
     _check(guest, mover)
     return result

@@ -31,7 +31,8 @@ def at_distance(args, say):
     with lab_for(args, say) as lab, guest_for(lab, args, say) as guest:
         runs = measure(guest, ["ferry", REFERENCE], args, say, once_unfinished=True)
     rows = [comparison(case, *names, REFERENCE, runs)
-            for names in (("downtime_ms", "downtime", "ms"), ("total_s", "total time", "s"))]
+            for names in (("downtime_ms", "downtime", "ms"), ("stall_ms", "longest stall of the guest", "ms"),
+                          ("total_s", "total time", "s"))]
     for part in PARTS:
         spans = [run["report"]["downtime_parts_ms"][part] for run in runs["ferry"]
                  if "downtime_parts_ms" in run.get("report", {})]
