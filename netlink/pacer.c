@@ -13,6 +13,8 @@
 #define QUEUE_HIGH_NS (9 * NS_PER_MS)
 #define QUEUE_LOW_NS (4 * NS_PER_MS)
 #define YIELD_NS (5 * NS_PER_S)
+#define PROBE_PAUSE_NS (2 * NS_PER_S)
+#define PROBE_PAUSE_MOST_NS (128 * NS_PER_S)
 /* The span of a rate that is needed at once. */
 #define RECENT_NS (40 * NS_PER_MS)
 /* Below this a late wake-up looks like a queue. */
@@ -22,11 +24,17 @@
 
 enum {
     DRAIN_EPOCHS_MAX = 4,
-    YIELD_AFTER_EPOCHS = 8,
+    YIELD_AFTER_EPOCHS = 11,
     RISE_EPOCHS_FAST = 3,   /* after so many rises in a row the steps grow */
     RISE_EPOCHS_SEARCH = 6, /* and after so many the rate is searched for anew */
     SIGNS = 2,              /* samples in a row that show a queue: one is noise */
     SIGN_EPOCHS = 2,        /* the same, where a start may do as it likes */
+    PROBE_EPOCHS = 2,
+    PROBE_FIRST_PERCENT = 115,
+    PROBE_NEXT_PERCENT = 150,
+    PROBE_GAIN_PERCENT = 107, /* so much more was delivered: the line carries more */
+    PROBE_LOSS_PERCENT = 92,  /* less than this says nothing of the line */
+    SLOW_EPOCHS = 3,          /* a queue that is not of the cap's making must stay so long */
 };
 
 static uint64_t high_mark(const struct pacer_sample *s)
@@ -103,6 +111,8 @@ static void drain(struct pacer *p, const struct pacer_sample *s)
         return;
     p->rate_bytes_s = p->capacity_bytes_s / 100 * 96;
     p->rises = p->high_epochs = 0;
+    p->probe_pause_ns = PROBE_PAUSE_NS;
+    p->probe_not_before_ns = s->now_ns + PROBE_PAUSE_NS / 4;
     p->state = PACER_CRUISE;
 }
 
@@ -130,6 +140,16 @@ static void rise(struct pacer *p)
         p->rate_bytes_s = MIN(p->rate_bytes_s, near);
 }
 
+/* Is it the line that carries no more? Sent more, it delivers what it did, and the rest stands. What looked like a queue
+ * and was late processors, or others, answers with more delivered. */
+static void probe(struct pacer *p, uint64_t rate, unsigned percent)
+{
+    p->probe_from_bytes_s = rate;
+    p->rate_bytes_s = MAX(rate, p->rate_bytes_s) / 100 * percent;
+    p->probe_epochs = 0;
+    p->state = PACER_PROBE;
+}
+
 static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
     if (p->queue_ns > high_mark(s)) {
@@ -137,10 +157,11 @@ static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 
         p->rises = 0;
         /* What is seen now left before the last cut: every other epoch shows its effect. And who sends far less
-         * than the cap allows makes no queue: the line has become slower, or a late wake-up looks like it.
-         * The next epoch tells. */
-        if (p->high_epochs % 2 == (slow ? 1 : 0)) {
-            p->ceiling_bytes_s = p->capacity_bytes_s;
+         * than the cap allows makes no queue: the line has become slower, or processors that are late look like it.
+         * A queue that stays tells. */
+        if (slow ? p->high_epochs >= SLOW_EPOCHS && p->high_epochs % 2 == SLOW_EPOCHS % 2
+                 : p->high_epochs % 2 == 0) {
+            p->ceiling_bytes_s = slow ? 0 : p->capacity_bytes_s;
             /* What was delivered may have been all there was to send: by no more than half at a time. */
             p->rate_bytes_s =
                 MAX(MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 96, p->rate_bytes_s / 2);
@@ -158,8 +179,31 @@ static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
         return;
     }
     /* Only a cap that is reached is worth raising. */
-    if (rate > p->rate_bytes_s / 100 * 85)
+    if (rate <= p->rate_bytes_s / 100 * 85)
+        return;
+    if (s->now_ns >= p->probe_not_before_ns)
+        probe(p, rate, PROBE_FIRST_PERCENT);
+    else
         rise(p);
+}
+
+/* The second epoch shows what the larger cap gave. */
+static void probe_epoch(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
+{
+    if (++p->probe_epochs < PROBE_EPOCHS)
+        return;
+    if (rate > p->probe_from_bytes_s / 100 * PROBE_GAIN_PERCENT) {
+        p->ceiling_bytes_s = 0;
+        p->probe_pause_ns = PROBE_PAUSE_NS;
+        probe(p, rate, PROBE_NEXT_PERCENT);
+        return;
+    }
+    if (rate > p->probe_from_bytes_s / 100 * PROBE_LOSS_PERCENT)
+        p->probe_pause_ns = MIN(p->probe_pause_ns * 4, PROBE_PAUSE_MOST_NS);
+    p->probe_not_before_ns = s->now_ns + p->probe_pause_ns;
+    p->rate_bytes_s = p->probe_from_bytes_s / 100 * 98;
+    p->rises = p->high_epochs = 0;
+    p->state = PACER_CRUISE;
 }
 
 static void end_epoch(struct pacer *p, const struct pacer_sample *s)
@@ -188,6 +232,9 @@ static void end_epoch(struct pacer *p, const struct pacer_sample *s)
         break;
     case PACER_CRUISE:
         cruise(p, s, rate);
+        break;
+    case PACER_PROBE:
+        probe_epoch(p, s, rate);
         break;
     case PACER_YIELD:
         if (s->now_ns >= p->until_ns)
@@ -238,7 +285,7 @@ void pacer_pause(struct pacer *p)
 
 const char *pacer_state_name(enum pacer_state state)
 {
-    static const char *const names[] = {"search", "drain", "cruise", "yield"};
+    static const char *const names[] = {"search", "drain", "cruise", "probe", "yield"};
 
     return names[state];
 }

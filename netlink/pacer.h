@@ -6,11 +6,12 @@
  * round trip's growth. The pacer sees the session as a whole, what all stripes deliver and by how much the
  * round trip exceeds its minimum, and caps their common sending rate just below what makes a queue stand.
  *
- *   SEARCH --queue stands--> DRAIN --queue gone--> CRUISE (up in small steps, down when a queue stands)
- *   (half again as fast                               |
- *    as what arrives)                                 |
- *      ^------- after a while -------- YIELD <--------+ the queue stays though we send less: it is others'
- *                                      (no cap: the congestion control fights for its share)
+ *   SEARCH --queue stands--> DRAIN --queue gone--> CRUISE --now and then--> PROBE (more, for two epochs: what is
+ *   (half again as fast                            | ^ |                      |    delivered tells whether the cap
+ *    as what arrives)                              | | `-queue stands: down   |    is the line's or was late
+ *      ^                                           | `------- no more --------'    processors' doing)
+ *      `------ after a while ------- YIELD <-------' the queue stays though we send less: it is others'
+ *                                    (no cap: the congestion control fights for its share)
  *
  * An engine: samples go in, a rate comes out.
  */
@@ -22,7 +23,7 @@
 
 enum { PACER_HISTORY = 8 };
 
-enum pacer_state { PACER_SEARCH, PACER_DRAIN, PACER_CRUISE, PACER_YIELD };
+enum pacer_state { PACER_SEARCH, PACER_DRAIN, PACER_CRUISE, PACER_PROBE, PACER_YIELD };
 
 struct pacer {
     enum pacer_state state;
@@ -32,6 +33,8 @@ struct pacer {
     uint64_t queue_ns;         /* standing in the last epoch */
     unsigned rises, high_epochs, drain_epochs, signs, sign_epochs;
     uint64_t until_ns; /* YIELD */
+    uint64_t probe_from_bytes_s, probe_not_before_ns, probe_pause_ns;
+    unsigned probe_epochs; /* PROBE; a look that was in vain makes the next pause longer */
     /* The running epoch. */
     uint64_t since_ns, since_bytes, least_queue_ns;
     bool busy;

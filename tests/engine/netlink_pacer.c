@@ -14,6 +14,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/macros.h"
+#include "core/base/random.h"
 #include "netlink/pacer.h"
 
 enum { STEP_MS = 20, DELAY_STEPS_MAX = 64 };
@@ -24,6 +25,7 @@ struct sim {
     double line_bytes_s;    /* what the bottleneck carries */
     double others_queue_ns; /* a queue that is there whatever we do */
     double tcp_bytes_s;     /* what the congestion control would send */
+    double host_bytes_s;    /* what its processors let it send; 0: all */
     double queue_bytes, queue_max_bytes, delivered_bytes;
     /* What was sent and at what queue it arrived, a round trip ago. */
     struct {
@@ -54,6 +56,8 @@ static void step(struct sim *s)
         rate = MIN(rate, (double)s->pacer.rate_bytes_s);
     if (!s->busy)
         rate = MIN(rate, 100000.0);
+    if (s->host_bytes_s > 0)
+        rate = MIN(rate, s->host_bytes_s);
     /* Doubles every round trip until the queue is full, then it is as fast as the line. */
     s->tcp_bytes_s = s->queue_bytes >= s->queue_max_bytes
                          ? s->line_bytes_s
@@ -194,6 +198,51 @@ static void test_outage_learns_nothing(void **state)
     assert_true(run(&s, 5) > 0.9);
 }
 
+/* Looks for more are short and few: what is urgent mostly finds no queue. */
+static void test_a_queue_is_rare(void **state)
+{
+    struct sim s;
+    unsigned high = 0, steps = 60 * 1000 / STEP_MS;
+
+    (void)state;
+    sim_new(&s, 1000, 100);
+    run(&s, 6);
+    for (unsigned i = 0; i < steps; i++) {
+        step(&s);
+        high += s.queue_bytes > s.line_bytes_s * 0.015;
+    }
+    assert_true(high < steps / 5);
+}
+
+/* Processors taken by others, for one moment in @one_in: little is sent although much waits, and what comes back is
+ * late. The line has not become slower for that; between two such moments it is to be used. */
+static double share_with_late_processors(uint64_t seed, unsigned one_in)
+{
+    double share = 0, could = 0;
+    struct sim s;
+
+    sim_new(&s, 1000, 100);
+    for (int i = 0; i < 300; i++) {
+        bool late = splitmix64_next(&seed) % one_in == 0;
+        double span_s = 0.1 + 0.1 * (double)(splitmix64_next(&seed) % 4);
+
+        s.others_queue_ns = late ? 5e6 + 1e6 * (double)(splitmix64_next(&seed) % 35) : 0;
+        s.host_bytes_s = late ? s.line_bytes_s / (double)(2 + splitmix64_next(&seed) % 30) : 0;
+        share += span_s * run(&s, span_s);
+        could += span_s * (late ? s.host_bytes_s / s.line_bytes_s : 1);
+    }
+    return share / could;
+}
+
+static void test_late_processors_are_no_slow_line(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 50; seed++) {
+        assert_true(share_with_late_processors(seed, 3) > 0.45);
+        assert_true(share_with_late_processors(seed, 10) > 0.85);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +251,8 @@ int main(void)
         cmocka_unit_test(test_yields_to_others),
         cmocka_unit_test(test_idle_learns_nothing),
         cmocka_unit_test(test_outage_learns_nothing),
+        cmocka_unit_test(test_a_queue_is_rare),
+        cmocka_unit_test(test_late_processors_are_no_slow_line),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
