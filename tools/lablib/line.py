@@ -20,7 +20,7 @@ class Line:
 
     def start(self, site_a, site_b, settings, offload=True, seed=1):
         words = [f"{key}={value}" for key, value in settings.items() if value is not None]
-        self.daemon.start(["nice", "-n", "-10", built("tools/wan/wan"), "--a", site_a.netns(),
+        self.daemon.start([built("tools/wan/wan"), "--a", site_a.netns(),
                            "--b", site_b.netns(), "--control", self.socket, "--device", DEVICE,
                            "--seed", seed, *([] if offload else ["--no-offload"]), *words])
         if not wait_until(lambda: self.socket.exists() or not self.daemon.pid(), 5) \
