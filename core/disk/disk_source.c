@@ -52,7 +52,7 @@ struct disk_source {
     TAILQ_HEAD(, client) clients;
     uv_idle_t reaper;
     uv_timer_t pace_timer;
-    struct ack_pacer pacer;
+    struct ack_pacers pacers;
     unsigned handles;             /* not closed yet */
     struct disk_packing *packing; /* NULL: not compressed */
     bool verify;
@@ -158,18 +158,19 @@ static void on_packed(void *user)
     report(disk->owner);
 }
 
-/* --- the guest's pace ---------------------------------------------------------------------- */
+/* --- the pace of acknowledgements ----------------------------------------------------------- */
 
-static bool a_guest_waits(const struct disk_source *d)
+/* What waits: the guest's, the copy's. */
+static void held_now(const struct disk_source *d, uint64_t *ret_guest, uint64_t *ret_bulk)
 {
     struct mirror_source_stats s;
 
+    *ret_guest = *ret_bulk = 0;
     for (unsigned i = 0; i < d->disk_count; i++) {
         mirror_source_stats(d->disks[i].mirror, &s);
-        if (s.log.held_guest_now > 0)
-            return true;
+        *ret_guest += s.log.held_guest_now;
+        *ret_bulk += s.log.held_now - s.log.held_guest_now;
     }
-    return false;
 }
 
 static void on_pace_timer(uv_timer_t *timer);
@@ -177,13 +178,17 @@ static void on_pace_timer(uv_timer_t *timer);
 /* One that is due and still waits, waits for room: what is applied releases it. */
 static void schedule(struct disk_source *d)
 {
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = clock_now_ns(), next_ns = UINT64_MAX, guest, bulk;
 
-    if (ack_pacer_is_due(&d->pacer, now_ns) || !a_guest_waits(d))
+    held_now(d, &guest, &bulk);
+    if (guest > 0 && !ack_pacer_is_due(&d->pacers.guest, now_ns))
+        next_ns = d->pacers.guest.next_ns;
+    if (bulk > 0 && !ack_pacer_is_due(&d->pacers.bulk, now_ns))
+        next_ns = MIN(next_ns, d->pacers.bulk.next_ns);
+    if (next_ns == UINT64_MAX)
         uv_timer_stop(&d->pace_timer);
     else
-        uv_timer_start(&d->pace_timer, on_pace_timer, (d->pacer.next_ns - now_ns) / NS_PER_MS + 1,
-                       0);
+        uv_timer_start(&d->pace_timer, on_pace_timer, (next_ns - now_ns) / NS_PER_MS + 1, 0);
 }
 
 static void on_pace_timer(uv_timer_t *timer)
@@ -194,13 +199,16 @@ static void on_pace_timer(uv_timer_t *timer)
     schedule(d);
 }
 
-void disk_source_set_pace(struct disk_source *d, uint64_t bytes_per_s)
+void disk_source_set_pace(struct disk_source *d, uint64_t guest_bytes_per_s,
+                          uint64_t bulk_bytes_per_s)
 {
     uint64_t now_ns = clock_now_ns();
 
-    if (bytes_per_s == 0 && d->pacer.bytes_per_s == 0)
+    if (guest_bytes_per_s == 0 && d->pacers.guest.bytes_per_s == 0 && bulk_bytes_per_s == 0 &&
+        d->pacers.bulk.bytes_per_s == 0)
         return;
-    ack_pacer_set(&d->pacer, bytes_per_s, now_ns);
+    ack_pacer_set(&d->pacers.guest, guest_bytes_per_s, now_ns);
+    ack_pacer_set(&d->pacers.bulk, bulk_bytes_per_s, now_ns);
     mirror_source_tick(d->disks[0].mirror, now_ns);
     schedule(d);
 }
@@ -467,7 +475,7 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         .export_name = export_name,
         .size_bytes = size_bytes,
         .budget = d->budget,
-        .pacer = &d->pacer,
+        .pacers = &d->pacers,
         .spool = d->spool,
         .verify = d->verify,
         .seeded = seeded,
@@ -624,14 +632,12 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
         ret->check.left_bytes += s.check.left_bytes;
         ret->check.unknown_bytes += s.check.unknown_bytes;
         ret->check.checked_bytes += s.check.checked_bytes;
-        ret->held_count += s.log.held_count;
-        ret->held_ns += s.log.held_ns;
+        ret->held_guest_count += s.log.held_guest_count;
         ret->spooled_bytes += s.log.spooled_bytes;
         ret->spooled_ever_bytes += s.log.spooled_ever_bytes;
         ret->unsent_bytes += s.log.unsent_bytes;
         if (d->disks[i].packer)
             ret->unsent_bytes += disk_packer_held_bytes(d->disks[i].packer);
-        ret->held_now += s.log.held_now;
         ret->held_guest_now += s.log.held_guest_now;
         if (s.log.held_since_ns)
             ret->held_since_ns = ret->held_since_ns ? MIN(ret->held_since_ns, s.log.held_since_ns)

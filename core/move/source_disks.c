@@ -187,7 +187,7 @@ static void count_slowed(struct move_progress *p, const struct disk_source_stats
 {
     if (copying)
         p->copy_slowed_ms[reason] += SOURCE_TICK_MS;
-    if (d->held_guest_now > 0 || d->held_count != held_before)
+    if (d->held_guest_now > 0 || d->held_guest_count != held_before)
         p->guest_slowed_ms[reason] += SOURCE_TICK_MS;
 }
 
@@ -206,7 +206,7 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
         .bulk_running = ms->move->phase == MOVE_COPYING,
         .unsent_bytes = d->unsent_bytes,
         .rtt_ns = p->rtt_us * 1000,
-        .held_count = d->held_count,
+        .held_count = d->held_guest_count,
         .held_now = d->held_guest_now,
         .draining = is_draining(ms),
     };
@@ -215,12 +215,13 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
 
     congestion_update(ms->congestion, &in, &out);
     count_slowed(p, d, out.reason, in.bulk_running, ms->held_count);
-    ms->held_count = d->held_count;
+    ms->held_count = d->held_guest_count;
     p->bulk_reason = congestion_reason_name(in.bulk_running ? out.reason : CONGESTION_NONE);
     p->guest_speed = out.guest_bytes_per_s;
     ms->drained_bytes = out.drained_bytes;
     p->guest_reason = congestion_reason_name(out.guest_bytes_per_s ? out.reason : CONGESTION_NONE);
-    disk_source_set_pace(ms->disks, out.guest_bytes_per_s);
+    disk_source_set_pace(ms->disks, out.guest_bytes_per_s,
+                         in.bulk_running ? out.bulk_bytes_per_s / 4 * 5 : 0);
     if (!in.bulk_running || ms->qmp_running || !source_disks_may_qmp(ms))
         return;
     sharing = sharing_disks(ms);
@@ -297,6 +298,6 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns)
     if (ms->move->phase >= MOVE_COPYING && ms->move->phase < MOVE_STOPPED)
         control_congestion(ms, &d, now_ns);
     else
-        disk_source_set_pace(ms->disks, 0); /* the guest has stopped: nothing is to be delayed */
+        disk_source_set_pace(ms->disks, 0, 0); /* the guest has stopped: nothing is to be delayed */
     limit_stall(ms, &d, now_ns);
 }
