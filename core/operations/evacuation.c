@@ -210,6 +210,7 @@ static void start_move(struct evacuation *e, struct evacuation_vm *vm, uint64_t 
     }
     snprintf(vm->move, sizeof(vm->move), "%s", m->id);
     vm->started_ns = now_ns;
+    vm->copied = false;
     vm->state = VM_MOVING;
 }
 
@@ -223,6 +224,7 @@ static void follow(struct evacuation *e, struct evacuation_vm *vm, uint64_t now_
         vm->state = VM_IN_DOUBT;
         return;
     }
+    vm->copied = m && m->phase >= MOVE_MEMORY;
     if (m && !m->finished)
         return;
     if (m && m->outcome == MOVE_OUTCOME_COMMITTED) {

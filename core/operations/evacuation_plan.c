@@ -50,7 +50,11 @@ unsigned evacuation_count(const struct evacuation_plan *p, enum evacuation_state
 
 struct evacuation_vm *evacuation_next(struct evacuation_plan *p, uint64_t now_ns)
 {
-    if (evacuation_count(p, VM_MOVING) >= p->jobs)
+    unsigned moving = evacuation_count(p, VM_MOVING), copied = 0;
+
+    for (unsigned i = 0; i < p->count; i++)
+        copied += p->vms[i].state == VM_MOVING && p->vms[i].copied;
+    if (moving - copied >= p->jobs || moving >= 2 * p->jobs)
         return NULL;
     for (unsigned i = 0; i < p->count; i++) {
         if (p->vms[i].state == VM_WAITING && now_ns >= p->vms[i].not_before_ns)

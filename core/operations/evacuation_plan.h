@@ -8,6 +8,9 @@
  *      |         `-----> WAITING, once more: what failed may succeed
  *      `-- resume --- STAYS: no site took it, or it failed too often
  *
+ * So many at a time (jobs) copy their disks. What a move does after that waits more than it sends, the last round trips
+ * above all; so the next begins then, and gets ready meanwhile.
+ *
  * First those that the operator put first, in that order; then by their policies' priority; then the shortest predicted first, so that as many as
  * possible are away when something breaks.
  */
@@ -33,6 +36,7 @@ enum evacuation_state { VM_WAITING, VM_MOVING, VM_MOVED, VM_STAYS, VM_IN_DOUBT }
 struct evacuation_vm {
     char name[DOMAIN_NAME_BYTES];
     enum evacuation_state state;
+    bool copied;           /* its disks are, of one that is moving */
     unsigned first;        /* place among those put first, from 1; 0: none */
     unsigned priority;     /* its policy's: higher ones go first, after those put first */
     uint64_t predicted_ms; /* of its move; 0: not known */

@@ -71,6 +71,25 @@ static void test_order_and_jobs(void **state)
     assert_int_equal(evacuation_count(&plan, VM_MOVING), 2);
 }
 
+/* One whose disks are copied leaves its place to the next, but there is an end to it. */
+static void test_a_copied_one_makes_room(void **state)
+{
+    struct evacuation_vm *one = start(1), *two = start(1);
+
+    (void)state;
+    add("fifth", 9900, 10, 0);
+    assert_null(start(1));
+    one->copied = true;
+    assert_string_equal(start(1)->name, "short");
+    assert_null(start(1));
+    two->copied = true;
+    assert_string_equal(start(1)->name, "long");
+    plan.vms[2].copied = plan.vms[3].copied = true;
+    assert_null(start(1)); /* four under way */
+    evacuation_moved(one);
+    assert_string_equal(start(1)->name, "fifth");
+}
+
 /* After those put first, a higher priority goes before a shorter time. */
 static void test_order_by_priority(void **state)
 {
@@ -168,6 +187,7 @@ int main(void)
         cmocka_unit_test_setup(test_order_and_jobs, setup),
         cmocka_unit_test_setup(test_order_by_bytes, setup),
         cmocka_unit_test_setup(test_order_by_priority, setup),
+        cmocka_unit_test_setup(test_a_copied_one_makes_room, setup),
         cmocka_unit_test_setup(test_a_refusal_goes_to_the_next_site, setup),
         cmocka_unit_test_setup(test_a_failure_is_tried_again, setup),
         cmocka_unit_test_setup(test_what_is_not_tried_again, setup),
