@@ -4,20 +4,13 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include "core/base/buffer.h"
 #include "core/base/clock.h"
 #include "core/base/limits.h"
+#include "core/disk/disk_clients.h"
 #include "core/disk/disk_packer.h"
-#include "core/move/local_socket.h"
-#include "storage/mirror_connection.h"
 #include "storage/mirror_endpoint.h"
-
-enum {
-    CHUNK_BYTES = 64 * 1024,
-    HANDSHAKE_S = 10, /* QEMU needs milliseconds; who takes longer only keeps a place */
-};
 
 struct disk {
     struct disk_source *owner;
@@ -29,16 +22,6 @@ struct disk {
     uint64_t copied_writes, copied_ns; /* of the copy: as of a tick, and when that last changed */
 };
 
-/* One NBD connection. */
-struct client {
-    TAILQ_ENTRY(client) entry;
-    struct disk_source *owner;
-    struct mirror_connection *connection;
-    struct local_socket *socket;
-    uint64_t since_ns;
-    bool ended; /* waits to be freed outside of callbacks */
-};
-
 struct disk_source {
     uv_loop_t *loop;
     const struct disk_source_ops *ops;
@@ -46,14 +29,11 @@ struct disk_source {
     struct mirror_budget *budget;
     struct mirror_spool *spool; /* may be NULL */
     struct mirror_endpoint *endpoint;
-    struct local_listener *listener;
+    struct disk_clients *clients;
     struct disk disks[LIMIT_DISKS_PER_MOVE];
     unsigned disk_count;
-    TAILQ_HEAD(, client) clients;
-    uv_idle_t reaper;
     uv_timer_t pace_timer;
     struct ack_pacers pacers;
-    unsigned handles;             /* not closed yet */
     struct disk_packing *packing; /* NULL: not compressed */
     bool verify;
     bool urgent; /* a stopped guest waits */
@@ -107,7 +87,7 @@ void disk_source_detach(struct disk_source *d)
 
 bool disk_source_has_clients(const struct disk_source *d)
 {
-    return !TAILQ_EMPTY(&d->clients);
+    return disk_clients_any(d->clients);
 }
 
 bool disk_source_is_done(const struct disk_source *d)
@@ -272,123 +252,22 @@ static const struct stream_ops stream_ops = {
 
 /* --- QEMU's connections -------------------------------------------------------------------- */
 
-static void on_reap(uv_idle_t *idle)
+static void on_taken(void *user)
 {
-    struct disk_source *d = idle->data;
-    struct client *c, *next;
+    struct disk_source *d = user;
 
-    for (c = TAILQ_FIRST(&d->clients); c; c = next) {
-        next = TAILQ_NEXT(c, entry);
-        if (!c->ended)
-            continue;
-        TAILQ_REMOVE(&d->clients, c, entry);
-        mirror_connection_free(c->connection);
-        local_socket_free(c->socket);
-        free(c);
-    }
-    uv_idle_stop(idle);
-    report(d);
-}
-
-static void end_client(struct client *c)
-{
-    c->ended = true;
-    local_socket_want(c->socket, false, false);
-    uv_idle_start(&c->owner->reaper, on_reap);
-}
-
-static void pump_client(struct client *c)
-{
-    struct buffer *out = mirror_connection_output(c->connection);
-    bool full = false;
-
-    while (!c->ended && buffer_len(out) > 0 && !full) {
-        ssize_t n = local_socket_write(c->socket, buffer_data(out), buffer_len(out));
-
-        if (n == -EAGAIN) {
-            full = true;
-        } else if (n < 0) {
-            mirror_connection_eof(c->connection, (int)n);
-            end_client(c);
-        } else {
-            buffer_consume(out, (size_t)n);
-        }
-    }
-    if (c->ended)
-        return;
-    if (mirror_connection_is_closed(c->connection) && buffer_len(out) == 0)
-        end_client(c);
-    else
-        local_socket_want(c->socket, mirror_connection_wants_input(c->connection), full);
-}
-
-static void on_client_wake(void *owner, struct mirror_connection *connection)
-{
-    struct client *c = owner;
-
-    (void)connection;
-    if (!c->ended && c->socket)
-        pump_client(c);
-}
-
-static void on_client_readable(void *user)
-{
-    static uint8_t chunk[CHUNK_BYTES]; /* loop thread only */
-    struct client *c = user;
-    struct disk_source *d = c->owner;
-    int turns = 16; /* 1 MiB, then others have their turn */
-
-    while (!c->ended && turns-- > 0 && mirror_connection_wants_input(c->connection)) {
-        ssize_t n = local_socket_read(c->socket, chunk, sizeof(chunk));
-
-        if (n == -EAGAIN)
-            break;
-        if (n <= 0) {
-            mirror_connection_eof(c->connection, (int)n);
-            end_client(c);
-            break;
-        }
-        if (mirror_connection_feed(c->connection, chunk, (size_t)n, clock_now_ns()) < 0)
-            break;
-    }
-    if (!c->ended)
-        pump_client(c);
     for (unsigned i = 0; i < d->disk_count; i++)
         pump_disk(&d->disks[i]);
     schedule(d);
     report(d);
 }
 
-static void on_client_writable(void *user)
+static void on_gone(void *user)
 {
-    pump_client(user);
+    report(user);
 }
 
-static const struct local_socket_ops client_ops = {
-    .on_readable = on_client_readable,
-    .on_writable = on_client_writable,
-};
-
-static void on_accept(void *user, int fd)
-{
-    struct disk_source *d = user;
-    struct client *c = calloc(1, sizeof(*c));
-
-    if (!c || mirror_connection_new(&c->connection, d->endpoint, on_client_wake, c) < 0) {
-        close(fd);
-        free(c);
-        return;
-    }
-    c->owner = d;
-    c->since_ns = clock_now_ns();
-    if (local_socket_new(d->loop, fd, &client_ops, c, &c->socket) < 0) {
-        mirror_connection_free(c->connection);
-        free(c);
-        return;
-    }
-    TAILQ_INSERT_TAIL(&d->clients, c, entry);
-    pump_client(c); /* the server speaks first */
-}
+static const struct disk_clients_ops client_ops = {.on_taken = on_taken, .on_gone = on_gone};
 
 static void note_copy(struct disk *disk, uint64_t now_ns)
 {
@@ -424,7 +303,6 @@ static void look_at_level(struct disk_source *d, uint64_t now_ns)
 void disk_source_tick(struct disk_source *d)
 {
     uint64_t now_ns = clock_now_ns();
-    struct client *c;
 
     if (d->packing)
         look_at_level(d, now_ns);
@@ -433,12 +311,7 @@ void disk_source_tick(struct disk_source *d)
         mirror_source_verify(d->disks[i].mirror);
         note_copy(&d->disks[i], now_ns);
     }
-    TAILQ_FOREACH(c, &d->clients, entry)
-    {
-        if (!c->ended && mirror_connection_in_handshake(c->connection) &&
-            now_ns > c->since_ns + HANDSHAKE_S * NS_PER_S)
-            end_client(c);
-    }
+    disk_clients_tick(d->clients, now_ns);
 }
 
 /* --- the whole ----------------------------------------------------------------------------- */
@@ -450,7 +323,9 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
 
     if (!d)
         return -ENOMEM;
-    if (mirror_endpoint_new(&d->endpoint) < 0) {
+    if (mirror_endpoint_new(&d->endpoint) < 0 ||
+        disk_clients_new(loop, d->endpoint, &client_ops, d, &d->clients) < 0) {
+        mirror_endpoint_free(d->endpoint);
         free(d);
         return -ENOMEM;
     }
@@ -459,11 +334,8 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
     d->spool = spool;
     d->ops = ops;
     d->user = user;
-    TAILQ_INIT(&d->clients);
-    uv_idle_init(loop, &d->reaper);
     uv_timer_init(loop, &d->pace_timer);
-    d->reaper.data = d->pace_timer.data = d;
-    d->handles = 2;
+    d->pace_timer.data = d;
     *ret = d;
     return 0;
 }
@@ -515,32 +387,20 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
 int disk_source_listen(struct disk_source *d, const char *path, uid_t uid, gid_t gid,
                        struct error *err)
 {
-    return local_listener_new(d->loop, path, uid, gid, on_accept, d, &d->listener, err);
+    return disk_clients_listen(d->clients, path, uid, gid, err);
 }
 
-static void on_handle_closed(uv_handle_t *handle)
+static void on_timer_closed(uv_handle_t *handle)
 {
-    struct disk_source *d = handle->data;
-
-    if (--d->handles == 0)
-        free(d);
+    free(handle->data);
 }
 
 void disk_source_free(struct disk_source *d)
 {
-    struct client *c;
-
     if (!d)
         return;
     d->failed = d->started = d->closing = d->done = true; /* nobody is told any more */
-    local_listener_free(d->listener);
-    while ((c = TAILQ_FIRST(&d->clients))) {
-        TAILQ_REMOVE(&d->clients, c, entry);
-        c->ended = true;
-        mirror_connection_free(c->connection);
-        local_socket_free(c->socket);
-        free(c);
-    }
+    disk_clients_free(d->clients);
     disk_source_detach(d);
     for (unsigned i = 0; i < d->disk_count; i++) {
         mirror_endpoint_remove(d->endpoint, d->disks[i].mirror);
@@ -550,8 +410,7 @@ void disk_source_free(struct disk_source *d)
     disk_packing_free(d->packing);
     mirror_endpoint_free(d->endpoint);
     buffer_done(&d->scratch);
-    uv_close((uv_handle_t *)&d->reaper, on_handle_closed);
-    uv_close((uv_handle_t *)&d->pace_timer, on_handle_closed);
+    uv_close((uv_handle_t *)&d->pace_timer, on_timer_closed);
 }
 
 void disk_source_set_ready(struct disk_source *d)
