@@ -144,10 +144,12 @@ void disk_packing_free(struct disk_packing *p)
     free(p);
 }
 
-void disk_packing_look(struct disk_packing *p, uint64_t now_ns, bool link_full)
+void disk_packing_look(struct disk_packing *p, uint64_t now_ns, bool link_full, unsigned moves)
 {
-    if (p->adapts)
-        codec_level_look(&p->level, now_ns, p->cpu_ns, link_full);
+    if (!p->adapts)
+        return;
+    p->level.most = MAX(LEVEL_MOST / (int)MAX(moves, 1u), 1);
+    codec_level_look(&p->level, now_ns, p->cpu_ns, link_full);
 }
 
 int disk_packing_level(const struct disk_packing *p)

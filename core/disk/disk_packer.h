@@ -29,8 +29,8 @@ struct disk_packer;  /* of a disk */
 int disk_packing_new(uv_loop_t *loop, int level, unsigned window_log, struct disk_packing **ret);
 /* After its disks' packers. NULL is allowed. */
 void disk_packing_free(struct disk_packing *p);
-/* As codec_level_look(). */
-void disk_packing_look(struct disk_packing *p, uint64_t now_ns, bool link_full);
+/* As codec_level_look(). @moves go on here at the same time: they share the processors, and each takes less of them. */
+void disk_packing_look(struct disk_packing *p, uint64_t now_ns, bool link_full, unsigned moves);
 int disk_packing_level(const struct disk_packing *p);
 /* CPU time of the thread. */
 uint64_t disk_packing_cpu_ns(const struct disk_packing *p);

@@ -291,21 +291,21 @@ unsigned disk_source_copying(const struct disk_source *d, uint64_t idle_ns)
 }
 
 /* The link is full when some disk's bytes stand before it. */
-static void look_at_level(struct disk_source *d, uint64_t now_ns)
+static void look_at_level(struct disk_source *d, uint64_t now_ns, unsigned moves)
 {
     bool full = false;
 
     for (unsigned i = 0; i < d->disk_count; i++)
         full |= disk_packer_waits(d->disks[i].packer);
-    disk_packing_look(d->packing, now_ns, full);
+    disk_packing_look(d->packing, now_ns, full, moves);
 }
 
-void disk_source_tick(struct disk_source *d)
+void disk_source_tick(struct disk_source *d, unsigned moves)
 {
     uint64_t now_ns = clock_now_ns();
 
     if (d->packing)
-        look_at_level(d, now_ns);
+        look_at_level(d, now_ns, moves);
 
     for (unsigned i = 0; i < d->disk_count; i++) {
         mirror_source_verify(d->disks[i].mirror);

@@ -37,8 +37,8 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
 void disk_source_verify(struct disk_source *d);
 /* The streams of the disks added from now on are compressed; @level: 0 adapts. Once. */
 int disk_source_pack(struct disk_source *d, int level, unsigned window_log);
-/* Goes on with it, and drops connections that never chose a disk; now and then. */
-void disk_source_tick(struct disk_source *d);
+/* Goes on with it, and drops connections that never chose a disk; now and then. @moves: as disk_packing_look(). */
+void disk_source_tick(struct disk_source *d, unsigned moves);
 /* The stream becomes the disk's. @seeded: the target has an older copy of the disk. */
 int disk_source_add(struct disk_source *d, const char *export_name, uint64_t size_bytes,
                     bool seeded, struct stream *stream);

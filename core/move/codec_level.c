@@ -17,6 +17,7 @@ void codec_level_look(struct codec_level *l, uint64_t now_ns, uint64_t cpu_ns, b
     uint64_t span_ns = now_ns - l->since_ns, busy;
     int level = l->level;
 
+    l->level = MIN(l->level, l->most);
     l->looks++;
     l->waits += link_full;
     if (span_ns < ADAPT_EVERY_MS * NS_PER_MS)

@@ -4,7 +4,7 @@
  *
  * If it was busy nearly all the time and the link was mostly not full, it is what everything waits for: less. If the
  * link was full and it was idle for half of the time: more. Busy is the thread's CPU time, so that a host whose
- * processors are taken by others is not mistaken for a slow compressor.
+ * processors are taken by others is not mistaken for a slow compressor. @most may change while it runs.
  */
 #ifndef FERRY_CORE_CODEC_LEVEL_H
 #define FERRY_CORE_CODEC_LEVEL_H
