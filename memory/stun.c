@@ -20,9 +20,12 @@ enum { ROUND_FULL = 95, SAMPLE_FULL = 90 };
 /* Each guess of the guest's own rate counts as much as those before it, up to so many. */
 enum { GUESSES_MOST = 3 };
 
+/* So many times less than the mean is a run of pages that costs much less. */
+#define CHEAP 1.3
 #define RATE_SPAN_NS (1 * NS_PER_S)
-/* What has to be sent again before it is known what that costs. */
+/* What has to be sent again before it is known what that costs; and in a later round, for it to count. */
 #define RESENT_LEAST_BYTES (UINT64_C(1) << 20)
+#define ROUND_LEAST_BYTES (UINT64_C(4) << 20)
 /* Less says little of a guest that is held back in steps of tens of milliseconds: shorter rounds are taken together. */
 #define ROUNDS_LEAST_NS (1 * NS_PER_S)
 #define OUTAGE_NS (1500 * NS_PER_MS)
@@ -31,9 +34,9 @@ enum { GUESSES_MOST = 3 };
 #define LEFT_STEPS 15u
 /* Nor is a change of the downtime limit by less than a fourth. */
 #define LIMIT_STEPS 4u
-/* A round's last ENDING_MS are read in their own time: at each update what is carried in ALLOWANCE_MS, or in half more
+/* A round's last ENDING_MS are read in their own time: at each update what is carried in ALLOWANCE_MS, or in a tenth more
  * than passed since the last one. QEMU measures for a tenth of a second. */
-enum { ENDING_MS = 600, ALLOWANCE_MS = 150 };
+enum { ENDING_MS = 600, ALLOWANCE_MS = 110 };
 #define SETTLE_NS (200 * NS_PER_MS)
 /* At the allowed maximum for so long without converging: more downtime is what is left. */
 #define PATIENCE_NS (10 * NS_PER_S)
@@ -95,28 +98,50 @@ static bool recent_rates(const struct stun *s, const struct stun_input *in, uint
     return true;
 }
 
-/* What a byte of the stream costs on the wire when it is sent again; 0: it is not known yet. */
-static double resent_cost(const struct stun *s, const struct stun_input *in)
+/* What a byte of the stream costs on the wire; never more than the byte: what seems so was still being encoded before. */
+static double cost_of(uint64_t stream, uint64_t wire)
 {
-    uint64_t stream = in->stream_bytes - s->first_stream, wire = in->wire_bytes - s->first_wire;
+    return MIN(MAX((double)wire / (double)stream, 1e-3), 1.0);
+}
 
-    if (!s->first_ns || stream < RESENT_LEAST_BYTES)
-        return 0;
-    return MAX((double)wire / (double)stream, 1e-3);
+/* That, when it is sent again: by the second round's dearest part so far, then by the last rounds together, since in one
+ * and the other most pages may be unchanged, and cost nothing. 0: it is not known yet. */
+static void look_at_cost(struct stun *s, const struct stun_input *in)
+{
+    uint64_t stream = in->stream_bytes - s->first_stream;
+
+    if (s->first_ns && s->rounds == 0 && stream >= RESENT_LEAST_BYTES)
+        s->cost = MAX(s->cost, cost_of(stream, in->wire_bytes - s->first_wire));
+    s->dearest = MAX(s->dearest, s->cost);
+}
+
+static void add_round(struct stun *s, uint64_t stream, uint64_t wire)
+{
+    if (stream < ROUND_LEAST_BYTES)
+        return;
+    s->last[s->rounds++ % STUN_ROUNDS] = (struct stun_round){stream, wire};
+    stream = wire = 0;
+    for (unsigned i = 0; i < STUN_ROUNDS; i++) {
+        stream += s->last[i].stream_bytes;
+        wire += s->last[i].wire_bytes;
+    }
+    s->cost = cost_of(stream, wire);
 }
 
 /* What the stream carries of pages that are sent again, bytes a second; 0: it is not known yet. In their first second the
- * line's rate is taken from the first round, at the end of which QEMU may have looked for pages more than sent any. */
-static uint64_t carried_rate(const struct stun *s, const struct stun_input *in)
+ * line's rate is taken from the first round, at the end of which QEMU may have looked for pages more than sent any. While
+ * pages cost much less than the others it is what it was before: the next may cost as much as ever. */
+static void look_at_rate(struct stun *s, const struct stun_input *in)
 {
     uint64_t stream_s = 0, wire_s = 0;
-    double cost = resent_cost(s, in);
 
-    if (!recent_rates(s, in, &stream_s, &wire_s) || cost <= 0)
-        return 0;
-    if (in->now_ns - s->first_ns >= RATE_SPAN_NS)
-        return stream_s;
-    return (uint64_t)((double)MAX(wire_s, s->best_wire_s) / cost);
+    look_at_cost(s, in);
+    if (!recent_rates(s, in, &stream_s, &wire_s) || s->cost <= 0)
+        s->carried_s = 0;
+    else if (in->now_ns - s->first_ns < RATE_SPAN_NS)
+        s->carried_s = (uint64_t)((double)MAX(wire_s, s->best_wire_s) / s->cost);
+    else if ((double)stream_s * s->cost <= (double)wire_s * CHEAP)
+        s->carried_s = (uint64_t)((double)wire_s / s->cost);
 }
 
 /* --- level --------------------------------------------------------------------------------- */
@@ -160,10 +185,14 @@ static bool sample_is_full(const struct stun *s)
 static uint64_t fitting_left(const struct stun *s, uint64_t carried_s)
 {
     bool unknown = s->rate_least && sample_is_full(s);
+    double alone_s = (double)carried_s;
 
-    if (s->dirty_bytes_s <= carried_s * ALONE / STUN_WHOLE)
+    /* A dip of the line is no reason to begin with, as long as rounds shrink. */
+    if (s->shrinks)
+        alone_s = MAX(alone_s, (double)s->best_wire_s / s->cost);
+    if (s->left == STUN_WHOLE && (double)s->dirty_bytes_s <= alone_s * ALONE / STUN_WHOLE)
         return STUN_WHOLE;
-    return MIN(carried_s * wanted_share(s) / s->dirty_bytes_s,
+    return MIN(carried_s * wanted_share(s) / MAX(s->dirty_bytes_s, UINT64_C(1)),
                (uint64_t)STUN_WHOLE / (unknown ? 2 : 1));
 }
 
@@ -181,13 +210,18 @@ static uint64_t budget_ms(const struct stun *s, uint64_t now_ns)
     return ms;
 }
 
+/* The allowed maximum is not enough, and has not been for a while. */
+static bool is_stuck(const struct stun *s, uint64_t now_ns)
+{
+    return s->at_max_ns && now_ns - s->at_max_ns > PATIENCE_NS;
+}
+
 static uint64_t budget_limit_ms(const struct stun *s, const struct stun_input *in)
 {
-    bool stuck = s->at_max_ns && in->now_ns - s->at_max_ns > PATIENCE_NS;
     uint64_t spent_ms = in->rtt_ns * 3 / 2 / NS_PER_MS + s->config.downtime_overhead_ms;
     uint64_t ms = budget_ms(s, in->now_ns);
 
-    if (stuck)
+    if (is_stuck(s, in->now_ns))
         return s->config.downtime_last_ms;
     return MAX(ms - MIN(ms, spent_ms), s->config.downtime_ms);
 }
@@ -198,16 +232,16 @@ static bool settled(const struct stun *s, uint64_t now_ns)
     return now_ns - s->ended_ns >= SETTLE_NS;
 }
 
-/* By how much the stream's mean is below its peaks since the round's end is read slowly, of STUN_WHOLE, half at least. */
+/* By how much the wire's mean is below its peaks, of STUN_WHOLE, half at least. */
 static unsigned evenness(const struct stun *s)
 {
     uint64_t peak_s = 0, mean_s;
     unsigned i = 1;
 
-    for (; i < STUN_HISTORY && point(s, i)->now_ns > s->ended_ns; i++)
-        peak_s = MAX(peak_s, rate_of(point(s, i - 1)->stream_bytes - point(s, i)->stream_bytes,
+    for (; i < STUN_HISTORY && point(s, i)->now_ns; i++)
+        peak_s = MAX(peak_s, rate_of(point(s, i - 1)->wire_bytes - point(s, i)->wire_bytes,
                                      point(s, i - 1)->now_ns - point(s, i)->now_ns));
-    mean_s = rate_of(point(s, 0)->stream_bytes - point(s, i - 1)->stream_bytes,
+    mean_s = rate_of(point(s, 0)->wire_bytes - point(s, i - 1)->wire_bytes,
                      point(s, 0)->now_ns - point(s, i - 1)->now_ns);
     return peak_s ? MAX((unsigned)(mean_s * STUN_WHOLE / peak_s), STUN_WHOLE / 2u) : STUN_WHOLE;
 }
@@ -232,9 +266,16 @@ static uint64_t round_rest(const struct stun_input *in)
     return in->remaining_bytes - MIN(read, in->remaining_bytes);
 }
 
-static void look_at_rest(struct stun *s, const struct stun_input *in, uint64_t carried_s)
+/* What the stream carries of the dearest pages at the line's best: the last ones may all be such. (By what the line carries
+ * just then, what costs nothing would be read more slowly each time.) */
+static uint64_t slow_rate(const struct stun *s)
 {
-    bool ending = round_rest(in) <= carried_s * ENDING_MS / 1000;
+    return s->dearest > 0 ? (uint64_t)((double)s->best_wire_s / s->dearest) : 0;
+}
+
+static void look_at_rest(struct stun *s, const struct stun_input *in)
+{
+    bool ending = round_rest(in) <= slow_rate(s) * ENDING_MS / 1000;
 
     if (ending == s->ending)
         return;
@@ -243,13 +284,13 @@ static void look_at_rest(struct stun *s, const struct stun_input *in, uint64_t c
 }
 
 /* Until the next update. */
-static uint64_t allowance(const struct stun *s, const struct stun_input *in, uint64_t carried_s)
+static uint64_t allowance(const struct stun *s, const struct stun_input *in)
 {
-    uint64_t ms = MIN(MAX(s->span_ms * 3 / 2, (uint64_t)ALLOWANCE_MS), UINT64_C(1000));
-    uint64_t slow = carried_s * ms / 1000, rest = round_rest(in);
-    uint64_t end = carried_s * ENDING_MS / 1000;
+    uint64_t ms = MIN(MAX(s->span_ms * 11 / 10, (uint64_t)ALLOWANCE_MS), UINT64_C(1000));
+    uint64_t slow = slow_rate(s) * ms / 1000, rest = round_rest(in);
+    uint64_t end = slow_rate(s) * ENDING_MS / 1000;
 
-    if (!carried_s || s->iteration <= 1 || s->limit_ms <= s->config.downtime_ms)
+    if (!s->carried_s || s->iteration <= 1 || s->limit_ms <= s->config.downtime_ms)
         return UINT64_MAX;
     return s->ending || !settled(s, in->now_ns) ? slow : rest - MIN(end, rest) + slow;
 }
@@ -259,9 +300,8 @@ static uint64_t allowance(const struct stun *s, const struct stun_input *in, uin
 /* What the guest may dirty so that all that is sent again, from the running round on, is what may be. */
 static void set_aim(struct stun *s, const struct stun_input *in, uint64_t carried_s)
 {
-    double cost = resent_cost(s, in);
-    double round = (double)s->round_size * cost;
-    double last = (double)carried_s * cost * (double)budget_limit_ms(s, in) / 1e3;
+    double round = (double)s->round_size * s->cost;
+    double last = (double)carried_s * s->cost * (double)budget_limit_ms(s, in) / 1e3;
     double may = (double)s->first_wire * s->config.resend_permille / 1e3;
     double again = may - (double)(s->round_wire - s->first_wire);
     double aim = again > last ? STUN_WHOLE * (1 - (round - last) / (again - last)) : 0;
@@ -280,8 +320,8 @@ static uint64_t by_itself(uint64_t bytes_s, uint64_t left)
 }
 
 /* A guest has work that it does not put off: held back twice as hard, it may dirty a fourth, and from one second to the
- * next it varies. What it would dirty by itself, seen from what it does now, is thus a guess that moves with the level;
- * going all the way to each new one would swing. */
+ * next it varies. What it would dirty by itself, in proportion to what it does now, is thus a guess that moves with the
+ * level; going all the way to each new one would swing. */
 static void learn(struct stun *s, uint64_t bytes_s)
 {
     double known = (double)s->dirty_bytes_s;
@@ -350,15 +390,19 @@ static void end_first_round(struct stun *s, const struct stun_input *in, uint64_
     s->rate_least = true;
 }
 
-static void judge(struct stun *s, const struct stun_input *in, uint64_t share)
+/* @at_max: no more could be taken while it was dirtied. */
+static void judge(struct stun *s, const struct stun_input *in, uint64_t share, bool at_max)
 {
     if (share > KEEP / 2)
         s->limit_ms = MAX(s->limit_ms, MIN(s->limit_ms * 2, budget_limit_ms(s, in)));
-    if (share <= KEEP)
+    s->shrinks = share <= KEEP;
+    if (s->shrinks)
         s->at_max_ns = 0;
-    else if (s->left <= least_left(s) && !s->at_max_ns)
+    else if (at_max && !s->at_max_ns)
         s->at_max_ns = in->now_ns;
-    s->verdict = s->at_max_ns ? STUN_CANNOT : s->left < STUN_WHOLE ? STUN_NEEDED : STUN_CONVERGES;
+    s->verdict = is_stuck(s, in->now_ns) ? STUN_CANNOT
+                 : s->left < STUN_WHOLE  ? STUN_NEEDED
+                                         : STUN_CONVERGES;
 }
 
 /* @size bytes were dirtied in the round that ended, @carried were sent. */
@@ -391,6 +435,8 @@ static void end_round(struct stun *s, const struct stun_input *in)
     unsigned left = s->left;
 
     s->iteration = in->iteration;
+    if (!first)
+        add_round(s, carried, in->wire_bytes - s->round_wire);
     look_at_round(s, in, size, carried);
     s->set_bytes = MAX(s->set_bytes, size);
     s->round_size = size;
@@ -398,8 +444,8 @@ static void end_round(struct stun *s, const struct stun_input *in)
     s->round_wire = in->wire_bytes;
     if (!carried) /* an outage filled it: it shows nothing */
         return;
+    judge(s, in, first ? KEEP : size * STUN_WHOLE / carried, s->round_left <= least_left(s));
     s->round_left = left;
-    judge(s, in, first ? KEEP : size * STUN_WHOLE / carried);
 }
 
 void stun_update(struct stun *s, const struct stun_input *in, struct stun_output *ret)
@@ -412,15 +458,17 @@ void stun_update(struct stun *s, const struct stun_input *in, struct stun_output
     s->left_ns += (double)s->left * (double)(in->now_ns - s->seen_ns);
     s->span_ms = (in->now_ns - s->seen_ns) / NS_PER_MS;
     s->seen_ns = in->now_ns;
-    if (s->iteration <= 1 && recent_rates(s, in, &stream_s, &wire_s))
+    if (recent_rates(s, in, &stream_s, &wire_s))
         s->best_wire_s = MAX(s->best_wire_s, wire_s);
-    take_sample(s, in, carried_rate(s, in));
+    look_at_rate(s, in);
+    take_sample(s, in, s->carried_s);
     if (in->iteration > s->iteration)
         end_round(s, in);
     s->told_remaining = in->remaining_bytes;
     s->told_processed = in->processed_bytes;
-    carried_s = carried_rate(s, in);
-    look_at_rest(s, in, carried_s);
+    look_at_rate(s, in);
+    carried_s = s->carried_s;
+    look_at_rest(s, in);
     /* Between rounds the line may become faster or slower. */
     if (!away && carried_s && s->rate_known) {
         set_aim(s, in, carried_s);
@@ -428,13 +476,15 @@ void stun_update(struct stun *s, const struct stun_input *in, struct stun_output
     }
     if (s->left < STUN_WHOLE) {
         s->limit_ms = MAX(s->limit_ms, budget_limit_ms(s, in));
-        s->verdict = s->at_max_ns ? STUN_CANNOT : STUN_NEEDED;
+        s->verdict = is_stuck(s, in->now_ns) ? STUN_CANNOT : STUN_NEEDED;
     }
     *ret = (struct stun_output){
         .level = away ? 0 : STUN_WHOLE - s->left,
         .downtime_limit_ms = say_limit(s, in->now_ns),
-        .allowance_bytes = away ? UINT64_MAX : allowance(s, in, carried_s),
+        .allowance_bytes = away ? UINT64_MAX : allowance(s, in),
         .verdict = s->verdict,
+        .may_need_stun = s->rate_known && s->iteration <= 1 &&
+                         s->dirty_bytes_s > s->best_wire_s * ALONE / STUN_WHOLE,
         .wants_sample = s->rate_least || s->left < STUN_WHOLE,
         .dirty_bytes_s = s->dirty_bytes_s,
     };

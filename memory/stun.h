@@ -28,19 +28,21 @@
  *   nothing is carried (an outage) | nothing is taken: a stunned guest gains nothing while the link is away
  *
  * What a page costs that is sent again is not what it cost at first: a few changed bytes go as just these. So nothing is
- * taken before a MiB has been sent again, and shows it.
+ * taken before a MiB has been sent again, and shows it. A page that was dirtied before its turn in a round is sent again
+ * in the next, unchanged, and costs nothing; such pages come in runs, in one round many and in the other few. So what
+ * the stream carries is what the wire does, by what pages cost in the last rounds together.
  *
  * The downtime limit starts low, and grows to what the wanted downtime leaves after round trips and loading: step by step
  * while the guest is free, at once when it is held back, which costs it more. QEMU multiplies it by the rate of its last
  * tenth of a second, and stops the guest as soon as what is left fits: pages which cost nothing (unchanged after all) would
  * make it stop with several times what the line carries in that time. So the limit is raised at the end of a round only,
- * and that is read no faster than the mean, `allowance_bytes` by `allowance_bytes`:
+ * and that is read no faster than the line carries the dearest pages, `allowance_bytes` by `allowance_bytes`:
  *
  *      FAST ---- the round's rest is short ----> SLOW, limit low ---- SETTLE_NS ----> SLOW, limit raised
  *       ^                                                                                  |
  *       `--- SETTLE_NS --- SLOW, limit low <--- the next round's rest is long -------------'
  *
- * Where the rate varies all the same, the limit is lowered by as much as its peaks are above the mean.
+ * Where the line's rate varies, the limit is lowered by as much as its peaks are above the mean.
  *
  * A pure controller: no clock, no QEMU. The owner says what it sees about every 100 ms and does what it answers.
  */
@@ -50,7 +52,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { STUN_WHOLE = 1000, STUN_HISTORY = 16 };
+enum { STUN_WHOLE = 1000, STUN_HISTORY = 16, STUN_ROUNDS = 4 };
 
 enum stun_verdict {
     STUN_UNKNOWN,   /* the first round is not over */
@@ -89,6 +91,7 @@ struct stun_output {
     uint64_t
         allowance_bytes; /* what may be read of QEMU's stream until the next update; UINT64_MAX: any */
     enum stun_verdict verdict;
+    bool may_need_stun;     /* when the first round is over, it seems */
     bool wants_sample;      /* the rounds do not tell what the guest dirties */
     uint64_t dirty_bytes_s; /* what the guest would dirty by itself, as far as it is known */
 };
@@ -104,6 +107,7 @@ struct stun {
     unsigned samples;      /* seen */
     uint64_t sample_bytes; /* of the last of them */
     unsigned guesses;      /* that dirty_bytes_s is made of, up to a limit */
+    bool shrinks;          /* the last round was smaller than the one before, or the first */
     uint64_t limit_ms, limit_said_ms;
     bool ending;       /* the round's rest is short */
     uint64_t ended_ns; /* since when that is so, or not */
@@ -112,8 +116,18 @@ struct stun {
     uint64_t at_max_ns; /* since when the allowed maximum is not enough; 0: it is */
     /* In the seconds of samples while it was held back: dirtied, due by the aim; and the latter of the last of them. */
     double did_bytes, due_bytes, due_bytes_s;
-    /* The first round: when it ended, what it took, and the best rate on the wire in a second of it. */
-    uint64_t first_ns, first_stream, first_wire, best_wire_s;
+    /* The first round: when it ended, what it took. */
+    uint64_t first_ns, first_stream, first_wire;
+    uint64_t best_wire_s; /* the best rate on the wire in a second */
+    /* Later ones that were long enough to tell what pages cost that are sent again: how many, and the last of them. */
+    unsigned rounds;
+    struct stun_round {
+        uint64_t stream_bytes, wire_bytes;
+    } last[STUN_ROUNDS];
+    /* On the wire, of a byte of the stream that is sent again: lately, and at most; 0: not known yet. */
+    double cost, dearest;
+    /* By the stream, of such pages, bytes a second; 0: not known yet. */
+    uint64_t carried_s;
     /* The running round. */
     uint64_t iteration, round_bytes, round_wire;
     uint64_t round_size; /* what it began with: what was dirtied in the one before */

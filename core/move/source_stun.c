@@ -454,7 +454,8 @@ static void follow(struct move_source *ms, uint64_t now_ns)
         source_channels_set_downtime(ms, out.downtime_limit_ms);
     if (ms->memory)
         relay_set_allowance(ms->memory, out.allowance_bytes);
-    if (out.level > 0 && ms->stun.state == SOURCE_STUN_READY && ms->stun.used_busiest > 0)
+    if ((out.level > 0 || out.may_need_stun) && ms->stun.state == SOURCE_STUN_READY &&
+        ms->stun.used_busiest > 0)
         save(ms);
     if (ms->stun.state == SOURCE_STUN_ACTIVE) {
         ms->move->stun.actuator = ms->stun.actuator;
