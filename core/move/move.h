@@ -63,6 +63,7 @@ struct move_progress {
     /* time for which either was held back, by reason */
     uint64_t copy_slowed_ms[CONGESTION_REASONS], guest_slowed_ms[CONGESTION_REASONS];
     uint64_t memory_total, memory_remaining, memory_wire, memory_stream;
+    uint64_t memory_processed;   /* by QEMU's count, of the same moment as `memory_remaining` */
     bool memory_codec;           /* used: what follows holds */
     struct ram_pipe_stats codec; /* of the RAM codec's half at this site */
     uint64_t dirty_rate;         /* bytes/s */

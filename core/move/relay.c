@@ -19,6 +19,7 @@ struct relay {
     void *user;
     struct ram_pipe *encoder, *decoder; /* owned; NULL: bytes pass as they are */
     bool paused;
+    uint64_t allowance; /* may yet be read from the socket; UINT64_MAX: any */
     bool failed;
     bool socket_ended;                 /* the socket's end was passed into the stream */
     bool stream_ended;                 /* the stream's end was passed to the socket */
@@ -34,10 +35,15 @@ static size_t room_outbound(struct relay *r, uint8_t **ret)
 {
     static uint8_t chunk[CHUNK_BYTES]; /* loop thread only */
 
-    if (r->encoder)
-        return ram_pipe_room(r->encoder, ret);
-    *ret = chunk;
-    return MIN(stream_room(r->stream), sizeof(chunk));
+    size_t room;
+
+    if (r->encoder) {
+        room = ram_pipe_room(r->encoder, ret);
+    } else {
+        *ret = chunk;
+        room = MIN(stream_room(r->stream), sizeof(chunk));
+    }
+    return (size_t)MIN((uint64_t)room, r->allowance);
 }
 
 static void update_wants(struct relay *r)
@@ -86,6 +92,8 @@ static void drain_encoder(struct relay *r)
 static void pass_outbound(struct relay *r, const uint8_t *data, size_t len)
 {
     r->read_bytes += len;
+    if (r->allowance != UINT64_MAX)
+        r->allowance -= len;
     if (r->ops->on_sent)
         r->ops->on_sent(r->user, data, len);
     if (r->encoder) {
@@ -311,6 +319,7 @@ int relay_new(struct stream *stream, const struct relay_ops *ops, void *user, st
     if (!r)
         return -ENOMEM;
     r->stream = stream;
+    r->allowance = UINT64_MAX;
     r->ops = ops;
     r->user = user;
     stream_set_ops(stream, &stream_ops, r);
@@ -356,6 +365,13 @@ void relay_set_paused(struct relay *r, bool paused)
     if (r->socket && !paused && !r->failed)
         pump_to_stream(r);
     update_wants(r);
+}
+
+void relay_set_allowance(struct relay *r, uint64_t bytes)
+{
+    r->allowance = bytes;
+    if (r->socket && !r->failed)
+        pump_to_stream(r);
 }
 
 void relay_detach(struct relay *r)

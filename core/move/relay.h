@@ -43,6 +43,8 @@ int relay_connect(struct relay *r, uv_loop_t *loop, const char *path);
 /* Offers held-back bytes to may_deliver() again. */
 void relay_kick(struct relay *r);
 /* While paused nothing is read from the socket: QEMU waits. */
+/* From the socket no more than @bytes are read, until it is said again; UINT64_MAX: any. */
+void relay_set_allowance(struct relay *r, uint64_t bytes);
 void relay_set_paused(struct relay *r, bool paused);
 /* The stream goes, the socket stays open and is not read any more: its owner has something to do before the other end
  * may see it close. NULL is allowed. */

@@ -16,8 +16,8 @@
 #include "core/move/move_source_private.h"
 
 enum {
-    STATS_EVERY_TICKS = 3,
-    RATE_SPAN_TICKS = 2, /* one rate sample every so many ticks; 16 samples = 3.2 s */
+    STATS_EVERY_TICKS = 3, /* of memory every tick: a round may be over in less */
+    RATE_SPAN_TICKS = 2,   /* one rate sample every so many ticks; 16 samples = 3.2 s */
 };
 
 /* --- RPC ----------------------------------------------------------------------------------- */
@@ -261,8 +261,8 @@ void source_channels_send_memory(struct move_source *ms)
 void source_channels_set_downtime(struct move_source *ms, uint64_t limit_ms)
 {
     if (ms->downtime_limit_ms)
-        log_info("move %s: downtime limit %llu -> %llu ms", ms->move->id,
-                 (unsigned long long)ms->downtime_limit_ms, (unsigned long long)limit_ms);
+        log_debug("move %s: downtime limit %llu -> %llu ms", ms->move->id,
+                  (unsigned long long)ms->downtime_limit_ms, (unsigned long long)limit_ms);
     ms->downtime_limit_ms = limit_ms;
     ms->move->pending++;
     virt_set_downtime(ms->service->virt, ms->move->info.uuid, (unsigned)limit_ms,
@@ -421,6 +421,7 @@ static void on_job_stats(void *user, const struct error *err, const struct virt_
         if (stats->memory_total)
             p->memory_total = stats->memory_total;
         p->memory_remaining = stats->memory_remaining;
+        p->memory_processed = stats->memory_processed;
         p->iterations = MAX(p->iterations, stats->memory_iteration);
         p->dirty_rate = stats->memory_dirty_rate * stats->memory_page_size;
         if (ms->direct_memory && stats->memory_iteration > 0) {
@@ -485,7 +486,8 @@ void source_channels_tick(struct move_source *ms, uint64_t now_ns)
         source_channels_send_memory(ms);
     source_direct_tick(ms);
     source_stun_tick(ms, now_ns);
-    if (ms->migrating && !ms->stats_running && ms->ticks % STATS_EVERY_TICKS == 0) {
+    if (ms->migrating && !ms->stats_running &&
+        (ms->move->phase == MOVE_MEMORY || ms->ticks % STATS_EVERY_TICKS == 0)) {
         ms->stats_running = true;
         ms->move->pending++;
         virt_job_stats(ms->service->virt, ms->move->info.uuid, on_job_stats, ms);

@@ -248,6 +248,7 @@ static void begin(struct move_source *ms, uint64_t now_ns)
     unsigned percent = (unsigned)policy_get(p, POLICY_STUN_MAX_PERCENT);
     struct stun_config config = {
         .max_level = ms->stun.state == SOURCE_STUN_NONE ? 0 : percent * (STUN_WHOLE / 100),
+        .resend_permille = (unsigned)policy_get(p, POLICY_RESEND_PERCENT) * 10,
         .downtime_ms = policy_get(p, POLICY_DOWNTIME_MS),
         .downtime_budget_ms = policy_get(p, POLICY_DOWNTIME_MAX_MS),
         .downtime_double_ns = policy_get(p, POLICY_DOWNTIME_DOUBLE_S) * NS_PER_S,
@@ -267,6 +268,7 @@ void source_stun_harder(struct move_source *ms)
 
     if (c->max_level > 0)
         c->max_level = STUN_HARDEST;
+    c->resend_permille = 0;
     c->downtime_budget_ms = MAX(c->downtime_budget_ms, c->downtime_last_ms);
 }
 
@@ -435,8 +437,10 @@ static void follow(struct move_source *ms, uint64_t now_ns)
         .now_ns = now_ns,
         .rtt_ns = p->rtt_us * 1000,
         .stream_bytes = p->memory_stream,
+        .wire_bytes = p->memory_wire,
         .iteration = p->iterations,
-        .dirty_bytes_s = p->dirty_rate,
+        .remaining_bytes = p->memory_remaining,
+        .processed_bytes = p->memory_processed,
         .sample = ms->stun.sample.last,
     };
     struct stun_output out;
@@ -448,7 +452,10 @@ static void follow(struct move_source *ms, uint64_t now_ns)
     ms->move->stun.dirty_bytes_s = p->dirty_rate;
     if (out.downtime_limit_ms != ms->downtime_limit_ms)
         source_channels_set_downtime(ms, out.downtime_limit_ms);
-    if (out.level > 0 && ms->stun.state == SOURCE_STUN_READY && ms->stun.used_busiest > 0)
+    if (ms->memory)
+        relay_set_allowance(ms->memory, out.allowance_bytes);
+    if ((out.level > 0 || out.may_need_stun) && ms->stun.state == SOURCE_STUN_READY &&
+        ms->stun.used_busiest > 0)
         save(ms);
     if (ms->stun.state == SOURCE_STUN_ACTIVE) {
         ms->move->stun.actuator = ms->stun.actuator;
@@ -462,6 +469,8 @@ void source_stun_tick(struct move_source *ms, uint64_t now_ns)
     struct source_stun *st = &ms->stun;
 
     if (ms->move->phase != MOVE_MEMORY || ms->sw.state != SOURCE_MOVING || !ms->migrating) {
+        if (ms->memory)
+            relay_set_allowance(ms->memory, UINT64_MAX);
         source_stun_end(ms);
         return;
     }

@@ -17,8 +17,10 @@ enum {
 /* Of the link's rate, what the copy keeps up over a whole move; of memory, what is left by the codec. */
 #define COPY_SHARE 0.9
 #define MEMORY_SHARE 0.6
-/* A guest's rate has to be so much below what the stream carries for rounds to shrink (memory/stun.h's KEEP). */
+/* A guest's rate has to be so much below what the stream carries for rounds to shrink, and is where it is held back
+ * (memory/stun.h's KEEP, and its aim with a usual working set). */
 #define CONVERGING_SHARE 0.8
+#define HELD_SHARE 0.5
 
 const char *prediction_verdict_name(enum prediction_verdict verdict)
 {
@@ -32,20 +34,27 @@ const char *prediction_verdict_name(enum prediction_verdict verdict)
     return names[verdict];
 }
 
-/* How much of the guest's own rate may stay for its memory to converge, of 1. */
+/* What a guest is deprived of that may dirty only @share of what the stream carries. */
+static unsigned stun_percent(const struct prediction_input *in, double stream_bytes_s, double share)
+{
+    double kept = in->dirty_bytes_s > 0 ? share * stream_bytes_s / (double)in->dirty_bytes_s : 1;
+
+    return kept >= 1 ? 0 : (unsigned)(100 * (1 - kept) + 0.999);
+}
+
 static void judge(const struct prediction_input *in, double stream_bytes_s, struct prediction *p)
 {
-    double kept =
-        in->dirty_bytes_s > 0 ? CONVERGING_SHARE * stream_bytes_s / (double)in->dirty_bytes_s : 1;
+    unsigned least = stun_percent(in, stream_bytes_s, CONVERGING_SHARE);
 
-    p->stun_percent = kept >= 1 ? 0 : (unsigned)(100 * (1 - kept) + 0.999);
+    if (least > 0)
+        p->stun_percent =
+            MAX(least, MIN(stun_percent(in, stream_bytes_s, HELD_SHARE), in->stun_max_percent));
     if (!in->dirty_known)
         p->verdict = PREDICTION_UNKNOWN;
-    else if (p->stun_percent == 0)
+    else if (least == 0)
         p->verdict = PREDICTION_CONVERGES;
     else
-        p->verdict =
-            p->stun_percent <= in->stun_max_percent ? PREDICTION_NEEDS_STUN : PREDICTION_CANNOT;
+        p->verdict = least <= in->stun_max_percent ? PREDICTION_NEEDS_STUN : PREDICTION_CANNOT;
 }
 
 /* Bytes of memory sent in all; *ret_last: what was left for the stopped guest. */

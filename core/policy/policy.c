@@ -33,6 +33,13 @@ static const struct setting {
                                  .kind = KIND_NUMBER,
                                  .standard = 95,
                                  .meaning = "of the guest's processor time, what a stun may take"},
+    [POLICY_RESEND_PERCENT] = {.name = "resend_percent",
+                               .kind = KIND_NUMBER,
+                               .least = 10,
+                               .most = 10000,
+                               .standard = 100,
+                               .meaning = "of what memory's first round takes on the line, what "
+                                          "a stun aims at for all later ones"},
     [POLICY_AUTO_CONVERGE_INITIAL] = {.name = "auto_converge_initial",
                                       .kind = KIND_NUMBER,
                                       .least = 1,

@@ -21,7 +21,7 @@ static const struct shipped {
     unsigned count;
 } shipped[] = {
     {POLICY_STANDARD,
-     "any distance: memory through the link, the guest slowed down just enough",
+     "any distance: memory through the link, the guest slowed down where it must be",
      {{POLICY_CONVERGE, CONVERGE_STUN},
       {POLICY_COMPRESSION, COMPRESSION_FERRY},
       {POLICY_MEMORY_PATH, MEMORY_TUNNEL}},

@@ -304,6 +304,7 @@ static void test_values(void **state)
     } values[] = {
         {"converge", "auto-converge", "auto-converge", {"maybe", "", "Stun"}},
         {"stun_max_percent", "50", "50", {"0", "100", "-1", "5x"}},
+        {"resend_percent", "100", "100", {"9", "10001", "all"}},
         {"auto_converge_initial", "99", "99", {"0", "100", "1.5", " 5"}},
         {"auto_converge_increment", "1", "1", {"0", "100", "+5", ""}},
         {"compression", "xbzrle", "xbzrle", {"zlib", "yes"}},

@@ -19,6 +19,10 @@ VIRSH_MODES = {
 }
 
 
+# Settings of a ferry move, beside what is shipped. Gentle: held by no more than what converges, for as long as it takes.
+FERRY_MODES = {"ferry": [], "ferry-gentle": ["--set", "resend_percent=10000"]}
+
+
 class NotFinished(Exception):
     """The move did not end in its time and was called off; the guest is where it was."""
 
@@ -88,7 +92,9 @@ def _memory_bytes(words):
 
 
 class FerryMove:
-    name = "ferry"
+    def __init__(self, mode):
+        self.name = mode
+        self.settings = FERRY_MODES[mode]
 
     def prepare(self, guest, target):
         """Its target creates what it needs; what an earlier stock move left is not its business."""
@@ -98,7 +104,7 @@ class FerryMove:
     def move(self, guest, source, target, time_limit_s):
         ferry = built("tools/ferry/ferry")
         status, out, err = _run(
-            source, [ferry, "--json", "move", guest.name, "--to", target.name], time_limit_s,
+            source, [ferry, "--json", "move", guest.name, "--to", target.name, *self.settings], time_limit_s,
             lambda: _cancel(source, ferry))
         try:
             report = json.loads(out)
@@ -122,4 +128,4 @@ def _cancel(source, ferry):
 
 
 def mover(mode):
-    return FerryMove() if mode == "ferry" else VirshMove(mode)
+    return FerryMove(mode) if mode in FERRY_MODES else VirshMove(mode)

@@ -6,8 +6,6 @@ import argparse
 import pathlib
 import tempfile
 
-from lablib import options
-
 from . import cases, recording, report
 from .bed import guest_for, lab_for
 from .measure import measure_move
@@ -31,10 +29,7 @@ STOCK = ("virsh-sync", "virsh-xbzrle", "virsh-multifd")
 
 
 def add_options(parser):
-    cases.add_option(parser, CASES)
-    parser.add_argument("--modes", default=",".join(STOCK), metavar="NAME[,NAME]", help="references beside ferry")
-    parser.add_argument("--time-limit", type=float, default=180, metavar="S", help="of one move")
-    options.add_up(parser)
+    cases.add_moves(parser, CASES, STOCK, 180)
 
 
 def run(args, say):
@@ -52,7 +47,7 @@ def _run_case(name, args, say):
     settings = argparse.Namespace(**{**vars(args), **QUIET, **guest_options, **line})
     results = {}
     with lab_for(settings, say) as lab, guest_for(lab, settings, say) as guest:
-        for mode in ("ferry", *args.modes.split(",")):
+        for mode in ("ferry", *cases.references(args)):
             results[mode] = _move(guest, mode, words, args, say, name)
             if name == "counter":  # the first pass is not what is compared
                 guest.ask("rate dirty=0")

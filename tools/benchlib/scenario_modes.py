@@ -5,7 +5,6 @@ stock hybrid (one pass of pre-copy, then post-copy). Time, downtime, transferred
 
 import argparse
 
-from lablib import options
 from lablib.base import LabError
 
 from . import cases, report
@@ -29,10 +28,7 @@ METRICS = (("total_s", "total time", "s"), ("downtime_ms", "downtime", "ms"), ("
 
 
 def add_options(parser):
-    cases.add_option(parser, CASES)
-    parser.add_argument("--modes", default=",".join(STOCK), metavar="NAME[,NAME]", help="references beside ferry")
-    parser.add_argument("--time-limit", type=float, default=60, metavar="S", help="of one move")
-    options.add_up(parser)
+    cases.add_moves(parser, CASES, STOCK, 60)
 
 
 def run(args, say):
@@ -47,7 +43,7 @@ def run(args, say):
             vars(guest_args).update(GUEST, memory=SIZES.get(name, SIZES["xl"]), fill=0, dirty_set=stressed or 1,
                                     dirty=STRESS * LINE_MIB_S if stressed else 0)
             runs[name] = {}
-            for mode in ("ferry", *args.modes.split(",")):
+            for mode in ("ferry", *cases.references(args)):
                 say(f"{name}: {mode}")
                 with guest_for(lab, guest_args, say) as guest:
                     runs[name][mode] = _measure(guest, mode, args.time_limit)

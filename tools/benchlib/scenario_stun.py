@@ -8,13 +8,13 @@ import json
 import threading
 import time
 
-from lablib import options, witness
+from lablib import witness
 from lablib.base import LabError, built, wait_until
 
 from . import cases, report
 from .bed import guest_for, lab_for
 from .measure import measure_move
-from .movers import mover
+from .movers import FERRY_MODES, mover
 
 HELP = "memory that does not converge by itself: time, downtime, what the guest keeps; changes of the line, crashes"
 LINE = {"rtt": 100, "rate": 200, "loss": 0, "queue": 50}
@@ -24,17 +24,16 @@ LINK_MIB_S = LINK_BYTES_S * 0.95 / 2**20
 GUEST = {"memory": 256, "disk": 64, "disks": 1, "format": "raw", "files": 8, "dirty_set": 64, "fill": 0,
          "change": 4096, "iops": 20, "vcpus": 1, "at": "site-a"}
 FACTORS = {"x0.5": 0.45, "x0.9": 0.9, "x2": 2, "x5": 5}  # of what the line carries; "below 0.5" is below it
+# Held as little as converges: how well the level is kept can be seen there, because it takes long enough.
+GENTLE, HELD = "ferry-gentle", ("x2", "x5")
 STOCK = ("virsh-sync", "virsh-auto-converge")
 CASES = (*FACTORS, "line", "crash")
 LIMITS = "find /sys/fs/cgroup -path '*/machine*' -path '*/vcpu*' \\( -name cpu.cfs_quota_us -o -name cpu.max \\) -exec cat {} +"
 
 
 def add_options(parser):
-    cases.add_option(parser, CASES)
-    parser.add_argument("--modes", default=",".join(STOCK), metavar="NAME[,NAME]", help="references beside ferry")
+    cases.add_moves(parser, CASES, STOCK, 100)
     parser.add_argument("--crashes", type=int, default=10, metavar="N", help="of ferryd, in case 'crash'")
-    parser.add_argument("--time-limit", type=float, default=100, metavar="S", help="of one move")
-    options.add_up(parser)
 
 
 def run(args, say):
@@ -95,37 +94,57 @@ class _StunnedWork(threading.Thread):
 # --- cases ---
 
 
+def _measure(guest, mode, time_limit_s):
+    work = _StunnedWork(guest, guest.only_site())
+    if mode in FERRY_MODES:
+        work.start()
+    result = measure_move(guest, mover(mode), time_limit_s)
+    if mode in FERRY_MODES:
+        result["stunned_mib_per_s"] = work.mib_per_s()
+    return result
+
+
+def _taken_s(result):
+    """What the guest lost of its time while it was held back."""
+    stun = result["report"]["stun"]
+    return stun["total_ms"] / 1000 * stun["mean_percent"] / 100
+
+
+def _ferry_rows(name, ours, setting):
+    """Of a move by ferry; `setting` says which, after the metric's name."""
+    if "unfinished" in ours:
+        return [report.row(name, f"committed{setting}", "", 0, 1, "always")]
+    wire = ours["report"]["memory"]["wire_bytes"]
+    return [report.row(name, f"committed{setting}", "", 1, 1, "always"),
+            report.row(name, f"total time{setting}", "s", ours["total_s"], 2 * wire / LINK_BYTES_S + 10,
+                       "2 x memory on the wire / line + 10 s"),
+            report.row(name, f"downtime{setting}", "ms", ours["downtime_ms"], None, "-"),
+            report.row(name, f"stun at most{setting}", "%", ours["report"]["stun"]["max_percent"], None, "-")]
+
+
+def _held_rows(name, ours, gentle):
+    rows = []
+    if gentle.get("stunned_mib_per_s"):
+        rows.append(report.row(name, "guest's rewriting while stunned, gentle", "MiB/s", gentle["stunned_mib_per_s"],
+                               LINK_MIB_S, "what the line carries"))
+    if "unfinished" not in ours and "unfinished" not in gentle:
+        rows.append(report.row(name, "taken of the guest's time", "s", _taken_s(ours), _taken_s(gentle), GENTLE))
+    return rows
+
+
 def _move_case(lab, guest, args, name, say):
     runs = {}
-    for mode in ("ferry", *filter(None, args.modes.split(","))):
+    for mode in ("ferry", *([GENTLE] if name in HELD else []), *cases.references(args)):
         say(f"moving by {mode}")
-        work = _StunnedWork(guest, guest.only_site())
-        if mode == "ferry":
-            work.start()
-        runs[mode] = measure_move(guest, mover(mode), args.time_limit)
-        if mode == "ferry":
-            runs[mode]["stunned_mib_per_s"] = work.mib_per_s()
-    rows = []
-    ours = runs["ferry"]
-    if "unfinished" in ours:
-        return [report.row(name, "committed", "", 0, 1, "always")], runs
-    stun, wire = ours["report"]["stun"], ours["report"]["memory"]["wire_bytes"]
-    rows.append(report.row(name, "committed", "", 1, 1, "always"))
-    rows.append(report.row(name, "total time", "s", ours["total_s"], 2 * wire / LINK_BYTES_S + 10,
-                           "2 x memory on the wire / line + 10 s"))
-    rows.append(report.row(name, "stun at most", "%", stun["max_percent"], None, "-"))
-    if ours["stunned_mib_per_s"]:
-        rows.append(report.row(name, "guest's rewriting while stunned", "MiB/s", ours["stunned_mib_per_s"], LINK_MIB_S,
-                               "what the line carries"))
-    if "virsh-sync" not in runs:
-        rows.append(report.row(name, "downtime", "ms", ours["downtime_ms"], None, "-"))
-    for mode, other in runs.items():
-        if mode == "ferry":
-            continue
+        runs[mode] = _measure(guest, mode, args.time_limit)
+    ours, rows = runs["ferry"], _ferry_rows(name, runs["ferry"], "")
+    if GENTLE in runs:
+        rows += _ferry_rows(name, runs[GENTLE], ", gentle") + _held_rows(name, ours, runs[GENTLE])
+    for mode in cases.references(args):
         for key, metric, unit in (("total_s", "total time", "s"), ("wire_mib", "bytes on the wire", "MiB"),
                                   ("downtime_ms", "downtime", "ms")):
-            label = metric if mode == "virsh-sync" and metric != "total time" else f"{metric}, {mode}"
-            rows.append(report.row(name, label, unit, ours[key], other.get(key), mode, other.get("unfinished")))
+            rows.append(report.row(name, f"{metric}, {mode}", unit, ours.get(key), runs[mode].get(key), mode,
+                                   runs[mode].get("unfinished")))
     return rows, runs
 
 
@@ -135,8 +154,9 @@ def _stun_percent(site):
 
 
 def _start_stunned(guest, source, target):
-    source.run([built("tools/ferry/ferry"), "--json", "move", guest.name, "--to", target.name, "--detach"],
-               "start the move")
+    """Gently: it shall be under way when the line changes, or ferryd is killed."""
+    source.run([built("tools/ferry/ferry"), "--json", "move", guest.name, "--to", target.name, "--detach",
+                *FERRY_MODES[GENTLE]], "start the move")
     if not wait_until(lambda: (_stun_percent(source) or 0) > 0, 60, 0.05):
         raise LabError("the guest is not slowed down")
 
