@@ -62,6 +62,11 @@ struct move_source {
     uint64_t direct_speed_mib_s; /* of it, as last set */
     const char *no_zero_copy;    /* why this host cannot; NULL: it can */
     bool limit_reached;          /* the policy's time limit has been acted upon */
+    char no_postcopy_text[160];  /* why the target cannot take it so */
+    bool postcopy_asked;         /* QEMU has been told to switch */
+    bool taken_back;             /* QEMU has been asked to let the copy here go on after all */
+    bool domain_switched;        /* the copy here is stopped in post-copy, as libvirt said last */
+    uint64_t recover_at_ns;      /* the channels are gone: not before */
     bool suspended;              /* by it: the guest stands still until its memory is over there */
     struct ram_pipe *encoder;    /* until the memory channel takes it */
     struct ram_parser *parser;
@@ -120,6 +125,21 @@ void source_direct_tick(struct move_source *ms);
 /* source_limit.c: the policy's time limit. */
 void source_limit_tick(struct move_source *ms, uint64_t now_ns);
 
+/* source_postcopy.c: when to switch, and what the VM needs until its last page has left. */
+void source_postcopy_tick(struct move_source *ms, uint64_t now_ns);
+/* The stream shows that QEMU has switched. */
+void source_postcopy_switched(struct move_source *ms);
+/* Its word: it has COMMIT; or it runs. */
+void source_postcopy_pulls(struct move_source *ms, const json_t *msg);
+/* libvirt's call ended without the last page. */
+void source_postcopy_interrupted(struct move_source *ms, const struct error *err);
+/* A channel is gone, or libvirt's call: in FEEDING they are made again. */
+void source_postcopy_broken(struct move_source *ms);
+/* Before the channels close: the target has never run, and QEMU lets the copy here go on. */
+void source_postcopy_take_back(struct move_source *ms);
+/* The copy here ended in FEEDING? */
+void source_postcopy_check(struct move_source *ms);
+
 /* source_hold.c: memory may be sent: now, or when the operator or the clock says so. */
 void source_hold_begin(struct move_source *ms);
 void source_hold_tick(struct move_source *ms);
@@ -141,6 +161,8 @@ void source_domain_tick(struct move_source *ms, uint64_t now_ns);
 /* source_channels.c */
 /* Sockets, streams, engines; then starts libvirt's migration. */
 int source_channels_open(struct move_source *ms, struct error *err);
+/* In post-copy: those of RPC and memory again, and libvirt's recovery. */
+int source_channels_reopen(struct move_source *ms, struct error *err);
 /* Closes whatever is open. Not from inside a channel's own callback. */
 void source_channels_close(struct move_source *ms);
 /* The session is gone, and its streams with it; libvirt and QEMU do not see it yet. */

@@ -185,6 +185,7 @@ static void note_restart(struct move_source *ms)
 
 static void report(struct move_source *ms, enum virt_domain_state state)
 {
+    ms->domain_switched = state == VIRT_DOMAIN_SWITCHED;
     switch (state) {
     case VIRT_DOMAIN_BUSY:
         break;
@@ -192,6 +193,7 @@ static void report(struct move_source *ms, enum virt_domain_state state)
         move_source_step(ms, SOURCE_ON_DOMAIN_RUNNING);
         break;
     case VIRT_DOMAIN_PAUSED:
+    case VIRT_DOMAIN_SWITCHED:
         move_source_step(ms, SOURCE_ON_DOMAIN_PAUSED);
         break;
     case VIRT_DOMAIN_SUSPENDED:
@@ -262,7 +264,10 @@ void source_domain_resume(struct move_source *ms)
 {
     ms->resuming = true;
     ms->move->pending++;
-    virt_resume(ms->service->virt, ms->move->info.uuid, on_going, ms);
+    if (ms->domain_switched)
+        virt_take_back(ms->service->virt, ms->move->info.uuid, on_going, ms);
+    else
+        virt_resume(ms->service->virt, ms->move->info.uuid, on_going, ms);
 }
 
 void source_domain_start(struct move_source *ms)
@@ -280,8 +285,11 @@ static void on_job_aborted(void *user, const struct error *err)
 {
     struct move_source *ms = user;
 
-    (void)err; /* no job any more is as good */
-    ms->job_aborted = true;
+    /* No job any more is as good; but in post-copy libvirt calls nothing off. */
+    if (err->code && ms->postcopy_asked && ms->migrating)
+        source_postcopy_take_back(ms);
+    else
+        ms->job_aborted = true;
     move_source_call_returned(ms);
 }
 
@@ -291,6 +299,10 @@ void source_domain_stop_migration(struct move_source *ms)
         disk_source_let_go(ms->disks);
     if (!ms->migrating) {
         ms->close_at_ns = clock_now_ns();
+        return;
+    }
+    if (ms->move->switched) {
+        source_postcopy_take_back(ms);
         return;
     }
     /* Closing the channels ends libvirt's job, too; but first QEMU is to end its mirrors and their connections. */

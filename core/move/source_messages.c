@@ -157,7 +157,11 @@ void move_source_on_message(struct move *m, struct link_session *ls, const char 
         failpoint("after-drilled");
     } else if (strcmp(type, "prepared") == 0) {
         move_set_phase(m, MOVE_PREPARED);
-        move_source_step(ms, SOURCE_ON_TARGET_PREPARED);
+        move_source_step(ms, json_is_true(json_object_get(msg, "switched")) && m->switched
+                                 ? SOURCE_ON_TARGET_SWITCHED
+                                 : SOURCE_ON_TARGET_PREPARED);
+    } else if (strcmp(type, "pulls") == 0) {
+        source_postcopy_pulls(ms, msg);
     } else if (strcmp(type, "resumed") == 0) {
         on_target_resumed(ms, msg);
     } else if (strcmp(type, "aborted") == 0) {
