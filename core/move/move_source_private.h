@@ -65,6 +65,7 @@ struct move_source {
     char no_postcopy_text[160];  /* why the target cannot take it so */
     bool postcopy_asked;         /* QEMU has been told to switch */
     bool taken_back;             /* QEMU has been asked to let the copy here go on after all */
+    bool cannot_go_back;         /* QEMU could not */
     bool domain_switched;        /* the copy here is stopped in post-copy, as libvirt said last */
     uint64_t recover_at_ns;      /* the channels are gone: not before */
     bool suspended;              /* by it: the guest stands still until its memory is over there */

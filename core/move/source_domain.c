@@ -193,8 +193,11 @@ static void report(struct move_source *ms, enum virt_domain_state state)
         move_source_step(ms, SOURCE_ON_DOMAIN_RUNNING);
         break;
     case VIRT_DOMAIN_PAUSED:
-    case VIRT_DOMAIN_SWITCHED:
         move_source_step(ms, SOURCE_ON_DOMAIN_PAUSED);
+        break;
+    case VIRT_DOMAIN_SWITCHED: /* what cannot go back is left to the operator as it is */
+        move_source_step(ms,
+                         ms->cannot_go_back ? SOURCE_ON_DOMAIN_SUSPENDED : SOURCE_ON_DOMAIN_PAUSED);
         break;
     case VIRT_DOMAIN_SUSPENDED:
         move_source_step(ms, SOURCE_ON_DOMAIN_SUSPENDED);
@@ -253,6 +256,11 @@ static void on_going(void *user, const struct error *err)
     if (err->code)
         log_error("move %s (%s): cannot let the VM go on here: %s", ms->move->id,
                   ms->move->info.name, error_line(err, line, sizeof(line)));
+    if (err->code == -ENOTRECOVERABLE) {
+        ms->cannot_go_back = true;
+        error_clear(&ms->move->reason);
+        move_set_reason(ms->move, err);
+    }
     if (err->code && ms->sw.restarts && ms->sw.started && ++ms->start_tries < START_TRIES)
         ms->start_again_ns = clock_now_ns() + START_PAUSE_S * NS_PER_S;
     else

@@ -139,7 +139,8 @@ void virt_abort_job(struct virt *v, const char *uuid, bool stop, virt_done_fn do
 /* Switches a migration that may be to post-copy: the guest stops here, and what is left of the memory follows. */
 void virt_start_postcopy(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 /* The copy here switched to post-copy, and the one at the target has never run: calls QEMU's migration off, and lets the
- * copy here go on. While libvirt's call is under way it takes note of that, and ends its job when its connection ends. */
+ * copy here go on. While libvirt's call is under way it takes note of that, and ends its job when its connection ends.
+ * -ENOTRECOVERABLE: QEMU has lost its channels, and cannot go back. */
 void virt_take_back(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 /* Of a copy that came by post-copy. */
 enum virt_pages {

@@ -48,9 +48,21 @@ static int qmp(struct call *c, virDomainPtr dom, const char *command, const char
  * it runs, has nothing left to mend when its own call ends. */
 static void work_take_back(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
-    int state = 0, r = qmp(c, dom, "{\"execute\":\"migrate_cancel\"}", NULL);
+    int state = 0, r = qmp(c, dom, "{\"execute\":\"query-migrate\"}", "postcopy-paused");
 
     (void)conn;
+    if (r ==
+        0) { /* QEMU's migration thread sleeps: nothing but those channels, made again, would wake it */
+        error_set(
+            &c->err, -ENOTRECOVERABLE, c->what,
+            "`virsh destroy` and `virsh start` it at the source: it starts from its disks, which "
+            "are complete",
+            "QEMU lost its channels in post-copy before the decision, and cannot go back any more: "
+            "the VM stands still");
+        return;
+    }
+    if (r == -EAGAIN)
+        r = qmp(c, dom, "{\"execute\":\"migrate_cancel\"}", NULL);
     for (int i = 0; i < CANCEL_TRIES && r == 0; i++) {
         r = qmp(c, dom, "{\"execute\":\"query-status\"}", "postmigrate");
         if (r != -EAGAIN)

@@ -200,7 +200,29 @@ def undecided_killed(bed):
     undecided(bed, "kill")
 
 
-CASES = [after_first_pass, by_hand, after_time, converges, cut, killed_source, killed_target, undecided_cancelled, undecided_killed]
+def undecided_source_killed(bed):
+    """The source's ferryd is killed between the switch and the decision: the VM stands still there, and that is said"""
+    bed.line(**LINE)
+    guest = bed.guest(**LIKE)
+    source = next(iter(guest.states()))
+    bed.restart(source, failpoint="after-package:kill")
+    s = Switching(bed, "--policy", "post-copy")
+    with NeverTwo(bed, guest.name):
+        bed.wait_dead(source)
+        bed.start(source)
+        s.move.end()
+        views = wait_finished(bed, s.move.id)
+    expect_equal({v["outcome"] for v in views.values()}, {"aborted"}, "the outcome")
+    expect_words(views[source]["reason"], ["stands still", "virsh destroy"], "the reason")
+    expect_equal(guest.states(), {source: "paused"}, "where it is")
+    bed.virsh(source, "destroy", guest.name)
+    bed.virsh(source, "start", guest.name)
+    expect(ferrylab.booted_anew(guest, source), "it was not started anew")
+    bed.made.pop(guest.name, None)
+
+
+CASES = [after_first_pass, by_hand, after_time, converges, cut, killed_source, killed_target, undecided_cancelled, undecided_killed,
+         undecided_source_killed]
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--all"]:

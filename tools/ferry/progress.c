@@ -268,8 +268,9 @@ void progress_report(const json_t *move)
         print_witness(json_object_get(move, "witness"));
         if (strcmp(outcome, "aborted") == 0)
             printf("  %s at %s; nothing of it is left at %s\n",
-                   (int)number(move, "error", "code") == -ESRCH ? "the VM is off"
-                                                                : "the VM runs on",
+                   (int)number(move, "error", "code") == -ESRCH             ? "the VM is off"
+                   : (int)number(move, "error", "code") == -ENOTRECOVERABLE ? "the VM stands still"
+                                                                            : "the VM runs on",
                    text(move, "from"), text(move, "to"));
         else
             printf("  IN DOUBT: do not start the VM by hand; see `ferry show %s` at both sites\n",
