@@ -433,6 +433,8 @@ int move_source_recover(struct move *m, const char *state, struct error *err)
     source_stun_recover(m);
     m->switched |= record == SOURCE_RECORD_FEEDING;
     m->may_postcopy |= m->switched;
+    if (record == SOURCE_RECORD_FEEDING)
+        move_set_phase(m, MOVE_COMMITTED);
     if (move_paths_of(m->service->config, m, &m->source->paths, NULL) == 0)
         move_paths_remove(&m->source->paths);
     /* A record of before the decision may be older than the agreement: keeping the right is never wrong. */
@@ -518,10 +520,9 @@ void move_source_on_session_closed(struct move *m, struct link_session *ls, cons
         move_source_fail(ms, &lost);
     /* Its streams end with the session. QEMU may not see its connections end before the guest stands still. */
     source_channels_detach(ms);
-    if (!ms->close_at_ns)
+    if (!ms->close_at_ns && !source_postcopy_keeps(ms))
         source_channels_close(ms);
-    if (ms->sw.state == SOURCE_FEEDING)
-        source_postcopy_broken(ms);
+    source_postcopy_broken(ms);
     if (ms->sw.state == SOURCE_COMMITTING) {
         move_set_reason(m, &lost);
         move_source_set_outcome(m, MOVE_OUTCOME_IN_DOUBT);

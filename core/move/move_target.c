@@ -493,6 +493,8 @@ int move_target_recover(struct move *m, const char *state, struct error *err)
     log_warning("move %s (%s): found unfinished (%s), recovering", m->id, m->info.name, state);
     m->switched |= state_from_name(state) == TARGET_PULLING;
     m->may_postcopy |= m->switched;
+    if (state_from_name(state) == TARGET_PULLING)
+        move_set_phase(m, MOVE_COMMITTED);
     if (move_paths_of(m->service->config, m, &m->target->paths, NULL) == 0)
         move_paths_remove(&m->target->paths);
     act(m->target, switchover_target_recover(&m->target->sw, state_from_name(state), m->drill,

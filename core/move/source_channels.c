@@ -50,8 +50,14 @@ static enum rpc_verdict on_rpc_inbound(void *user, const struct rpc_frame *frame
 void source_channels_finish(struct move_source *ms)
 {
     /* The disks' last words come on other streams than the reply: with verification they decide, too. */
-    if (!ms->finish_waits || (ms->move->verify && !disk_source_is_done(ms->disks)))
+    if ((!ms->finish_waits && !ms->prepared_waits) ||
+        (ms->move->verify && !disk_source_is_done(ms->disks)))
         return;
+    if (ms->prepared_waits) {
+        ms->prepared_waits = false;
+        move_source_step(ms, SOURCE_ON_TARGET_SWITCHED);
+        return;
+    }
     ms->finish_waits = false;
     move_set_phase(ms->move, MOVE_PREPARED);
     move_source_step(ms, SOURCE_ON_FINISH_OK);
@@ -401,6 +407,8 @@ int source_channels_reopen(struct move_source *ms, struct error *err)
     struct virt_migration m = {.resume_postcopy = true, .persistent = ms->move->persistent};
     int r;
 
+    ms->memory_before = ms->move->progress.memory_stream;
+    ms->memory_wire_before = ms->move->progress.memory_wire;
     move_paths_remove(&ms->paths);
     r = move_paths_make(s, &ms->paths, err);
     ms->channels_open = true;
@@ -428,8 +436,8 @@ static void measure_memory(struct move_source *ms)
 
     if (!ms->memory)
         return;
-    p->memory_stream = relay_read_bytes(ms->memory);
-    p->memory_wire = relay_sent_bytes(ms->memory);
+    p->memory_stream = ms->memory_before + relay_read_bytes(ms->memory);
+    p->memory_wire = ms->memory_wire_before + relay_sent_bytes(ms->memory);
     p->memory_codec = relay_pipe(ms->memory) != NULL;
     if (p->memory_codec)
         ram_pipe_get_stats(relay_pipe(ms->memory), &p->codec);

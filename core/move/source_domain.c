@@ -305,12 +305,12 @@ void source_domain_stop_migration(struct move_source *ms)
 {
     if (ms->disks)
         disk_source_let_go(ms->disks);
-    if (!ms->migrating) {
-        ms->close_at_ns = clock_now_ns();
+    if (ms->move->switched && ms->channels_open) {
+        source_postcopy_take_back(ms);
         return;
     }
-    if (ms->move->switched) {
-        source_postcopy_take_back(ms);
+    if (!ms->migrating) {
+        ms->close_at_ns = clock_now_ns();
         return;
     }
     /* Closing the channels ends libvirt's job, too; but first QEMU is to end its mirrors and their connections. */
@@ -322,7 +322,7 @@ void source_domain_stop_migration(struct move_source *ms)
 
 static bool may_close(const struct move_source *ms, uint64_t now_ns)
 {
-    if (now_ns >= ms->close_at_ns || !ms->migrating)
+    if (now_ns >= ms->close_at_ns || (!ms->migrating && !ms->taking_back))
         return true;
     return ms->job_aborted && !(ms->disks && disk_source_has_clients(ms->disks));
 }

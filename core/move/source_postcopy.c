@@ -10,7 +10,7 @@
  *   FEEDING    the target pulls; whatever breaks is made again: libvirt's recovery, over new channels
  *   ABORTING   the target has never run: QEMU calls the migration off and lets the copy here go on
  *
- * Until the decision QEMU's connections stay open whatever becomes of the link: QEMU, when it loses them in post-copy,
+ * Until the target is known to have heard the decision QEMU's connections stay open whatever becomes of the link: QEMU, when it loses them in post-copy,
  * waits for others and lets nothing else happen to that copy.
  */
 #include <errno.h>
@@ -124,6 +124,8 @@ void source_postcopy_pulls(struct move_source *ms, const json_t *msg)
         failpoint("after-pulls");
     }
     move_source_step(ms, SOURCE_ON_TARGET_PULLS);
+    if (ms->broken)
+        source_postcopy_broken(ms);
 }
 
 static void close_broken(void *arg)
@@ -135,9 +137,16 @@ static void close_broken(void *arg)
         source_channels_close(m->source);
 }
 
+bool source_postcopy_keeps(const struct move_source *ms)
+{
+    return ms->move->switched && !ms->sw.pulls &&
+           (ms->sw.state == SOURCE_DECIDING || ms->sw.state == SOURCE_FEEDING);
+}
+
 void source_postcopy_broken(struct move_source *ms)
 {
-    if (ms->sw.state != SOURCE_FEEDING)
+    ms->broken = source_postcopy_keeps(ms);
+    if (ms->sw.state != SOURCE_FEEDING || ms->broken)
         return;
     ms->recover_at_ns = clock_now_ns() + RECOVER_PAUSE_S * NS_PER_S;
     ms->move->pending++;
@@ -211,6 +220,7 @@ static void on_taken_back(void *user, const struct error *err)
     if (err->code)
         log_error("move %s (%s): %s", ms->move->id, ms->move->info.name,
                   error_line(err, line, sizeof(line)));
+    ms->taking_back = ms->resuming = false;
     if (ms->channels_open)
         ms->close_at_ns = clock_now_ns(); /* libvirt's call ends with its connection */
     move_source_call_returned(ms);
@@ -220,7 +230,8 @@ void source_postcopy_take_back(struct move_source *ms)
 {
     if (ms->taken_back)
         return;
-    ms->taken_back = true;
+    ms->taken_back = ms->taking_back = true;
+    ms->resuming = true; /* libvirt's word of the domain waits for the outcome */
     ms->close_at_ns = clock_now_ns() + TAKE_BACK_PATIENCE_S * NS_PER_S;
     ms->move->pending++;
     virt_take_back(ms->service->virt, ms->move->info.uuid, on_taken_back, ms);

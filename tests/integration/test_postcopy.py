@@ -200,6 +200,28 @@ def undecided_killed(bed):
     undecided(bed, "kill")
 
 
+def decided_unheard(bed):
+    """The target's ferryd is killed before it hears COMMIT: it has never run, gives up, and the source takes its guest back"""
+    bed.line(**LINE)
+    guest = bed.guest(**LIKE)
+    source = next(iter(guest.states()))
+    target = bed.other(source)
+    old = ferrylab.old_disks(bed, target)
+    bed.restart(source, failpoint="before-commit:stop")
+    s = Switching(bed, "--policy", "post-copy")
+    with NeverTwo(bed, guest.name):
+        bed.wait_stopped(source)
+        bed.kill(target)
+        bed.resume(source)
+        bed.start(target)
+        until(lambda: guest.states().get(source) == "running",
+              lambda: f"the source does not take its guest back: {s.view()}")
+        s.move.end()
+        views = wait_finished(bed, s.move.id)
+    expect_equal({v["outcome"] for v in views.values()}, {"aborted"}, "the outcome")
+    expect_stayed(bed, guest, source, old)
+
+
 def undecided_source_killed(bed):
     """The source's ferryd is killed between the switch and the decision: the VM stands still there, and that is said"""
     bed.line(**LINE)
@@ -221,7 +243,7 @@ def undecided_source_killed(bed):
     bed.made.pop(guest.name, None)
 
 
-CASES = [after_first_pass, by_hand, after_time, converges, cut, killed_source, killed_target, undecided_cancelled, undecided_killed,
+CASES = [after_first_pass, by_hand, after_time, converges, cut, killed_source, killed_target, undecided_cancelled, undecided_killed, decided_unheard,
          undecided_source_killed]
 
 if __name__ == "__main__":
