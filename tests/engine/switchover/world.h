@@ -24,6 +24,8 @@
  *   - In post-copy FINISH3 makes the target's copy run, and pages are at the source until they have been pulled. What
  *     ends libvirt's connection at the source, libvirt's own death included, leaves its copy SWITCHED: libvirt never
  *     runs it again. Only ferryd can, and only what has all its memory; nobody stops it if that is wrong.
+ *     Here it always can; QEMU cannot once it has lost its connections, and then the copy stands still: less than a quiet
+ *     end promises here, and against no other law.
  *   - FINISH3 that has passed may still be lost with the target's ferryd, when libvirt has not read it; then libvirt
  *     kills its incoming copy.
  *   - In a drill the target's copy is a clone: it runs beside the VM, which is the source's copy at every moment.
