@@ -74,7 +74,8 @@ static void settle_post_copy(struct policy *p, const struct policy_facts *f)
     const char *why = f->drill ? "a drill's clone must have all of its memory"
                       : policy_get(p, POLICY_MEMORY_PATH) == MEMORY_DIRECT
                           ? "what breaks on the way is made again through the link alone"
-                      : !f->monitor ? "taking a VM back before the decision needs [libvirt] monitor = yes"
+                      : !f->monitor
+                          ? "taking a VM back before the decision needs [libvirt] monitor = yes"
                           : f->no_post_copy;
 
     if (!why)
