@@ -87,8 +87,14 @@ def _memory_bytes(words):
     return None
 
 
+# ferry in other modes than the one it is shipped with.
+FERRY_MODES = {"ferry": [], "ferry-postcopy": ["--policy", "post-copy"]}
+
+
 class FerryMove:
-    name = "ferry"
+    def __init__(self, mode="ferry"):
+        self.name = mode
+        self.words = FERRY_MODES[mode]
 
     def prepare(self, guest, target):
         """Its target creates what it needs; what an earlier stock move left is not its business."""
@@ -98,7 +104,7 @@ class FerryMove:
     def move(self, guest, source, target, time_limit_s):
         ferry = built("tools/ferry/ferry")
         status, out, err = _run(
-            source, [ferry, "--json", "move", guest.name, "--to", target.name], time_limit_s,
+            source, [ferry, "--json", "move", guest.name, "--to", target.name, *self.words], time_limit_s,
             lambda: _cancel(source, ferry))
         try:
             report = json.loads(out)
@@ -122,4 +128,4 @@ def _cancel(source, ferry):
 
 
 def mover(mode):
-    return FerryMove() if mode == "ferry" else VirshMove(mode)
+    return FerryMove(mode) if mode in FERRY_MODES else VirshMove(mode)
