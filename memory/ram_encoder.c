@@ -164,6 +164,8 @@ static bool refer(struct ram_encoder *e, const uint8_t *page, uint64_t hash,
     uint64_t offset;
     unsigned disk;
 
+    if (ram_parser_package_offset(e->parser) != UINT64_MAX)
+        return false; /* in post-copy the target's guest writes to its disks */
     if (!e->blocks || !disk_blocks_find(e->blocks, hash, &disk, &offset))
         return false;
     if (!e->reference_ops->may_refer(e->reference_user)) {

@@ -33,6 +33,8 @@ enum {
     FLAG_XBZRLE = 0x40,
     FLAG_MASK = 0xfff,
     MACHINE_NAME_MAX_BYTES = 1024,
+    COMMAND_PACKAGED = 7,
+    PACKAGE_MAX_BYTES = 1 << 24, /* QEMU's own limit */
 };
 
 enum state {
@@ -40,6 +42,7 @@ enum state {
     STATE_SECTION_TYPE,
     STATE_CONFIGURATION,
     STATE_COMMAND,
+    STATE_PACKAGE_LENGTH,
     STATE_START_NAME_LENGTH,
     STATE_START_NAME,
     STATE_SECTION_ID,
@@ -68,7 +71,7 @@ struct ram_parser {
     uint64_t block_hash;       /* of the current block's name */
     uint64_t block_bytes_left; /* of the MEM_SIZE list */
     unsigned blocks;
-    uint64_t tail_offset;
+    uint64_t tail_offset, package_offset;
     struct ram_parser_stats stats;
 };
 
@@ -80,7 +83,7 @@ int ram_parser_new(struct ram_parser **ret)
         return -ENOMEM;
     p->state = STATE_FILE_HEADER;
     p->item_want = 8;
-    p->tail_offset = UINT64_MAX;
+    p->tail_offset = p->package_offset = UINT64_MAX;
     *ret = p;
     return 0;
 }
@@ -240,9 +243,24 @@ static void run_item(struct ram_parser *p)
             expect(p, STATE_SECTION_TYPE, 1);
         break;
     case STATE_COMMAND:
+        if (get_be16(p->item) == COMMAND_PACKAGED) {
+            expect(p, STATE_PACKAGE_LENGTH, 4);
+            break;
+        }
         p->skip_bytes = get_be16(p->item + 2);
         p->pause_follows = p->skip_bytes > 0;
         p->done = p->pause_follows ? RAM_ITEM_OTHER : RAM_ITEM_PAUSE;
+        expect(p, STATE_SECTION_TYPE, 1);
+        break;
+    case STATE_PACKAGE_LENGTH:
+        p->skip_bytes = get_be32(p->item);
+        if (p->skip_bytes == 0 || p->skip_bytes > PACKAGE_MAX_BYTES) {
+            p->skip_bytes = 0;
+            lose(p);
+            break;
+        }
+        p->package_offset = MIN(p->package_offset, p->stats.bytes);
+        p->pause_follows = true;
         expect(p, STATE_SECTION_TYPE, 1);
         break;
     case STATE_START_NAME_LENGTH:
@@ -368,6 +386,7 @@ const char *ram_parser_awaits(const struct ram_parser *p)
         [STATE_SECTION_TYPE] = "section type",
         [STATE_CONFIGURATION] = "configuration",
         [STATE_COMMAND] = "command",
+        [STATE_PACKAGE_LENGTH] = "package length",
         [STATE_START_NAME_LENGTH] = "section start",
         [STATE_START_NAME] = "section name",
         [STATE_SECTION_ID] = "section id",
@@ -393,6 +412,11 @@ bool ram_parser_is_lost(const struct ram_parser *p)
 uint64_t ram_parser_tail_offset(const struct ram_parser *p)
 {
     return p->tail_offset;
+}
+
+uint64_t ram_parser_package_offset(const struct ram_parser *p)
+{
+    return p->package_offset;
 }
 
 void ram_parser_get_stats(const struct ram_parser *p, struct ram_parser_stats *ret)

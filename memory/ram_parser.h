@@ -10,6 +10,8 @@
  *   0x01 START(ram)     u32 id, u8 length + "ram", u32 instance, u32 version, body, footer
  *   0x02 PART(ram)      u32 id, body, footer          (footer: 0x7e, u32 id)
  *   0x03 END(ram)       u32 id, body, footer          <- the guest is stopped when this comes
+ *   0x08 COMMAND        number 7, 4 bytes: u32 length, and after it so many bytes that are a package: in post-copy the
+ *                       devices' state. PARTs of pages that were asked for follow, and END  <- the guest is stopped
  *   the opaque tail     device sections without lengths, then the description: not parsed
  *
  * The parser is a hint, never an authority: bytes are delivered as they came, whatever it thinks. On
@@ -80,6 +82,8 @@ const char *ram_parser_awaits(const struct ram_parser *p);
 bool ram_parser_is_lost(const struct ram_parser *p);
 /* The offset in the stream of the opaque tail's first byte; UINT64_MAX while unknown. */
 uint64_t ram_parser_tail_offset(const struct ram_parser *p);
+/* The offset of the first byte of post-copy's package; UINT64_MAX: none has been seen. */
+uint64_t ram_parser_package_offset(const struct ram_parser *p);
 void ram_parser_get_stats(const struct ram_parser *p, struct ram_parser_stats *ret);
 
 #endif

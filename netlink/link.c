@@ -192,7 +192,7 @@ static void tick_session(struct link_session *ls, uint64_t now_ns)
     if (ls->attached > 0)
         link_session_tune(ls, now_ns);
     /* It may have begun in this very turn, after @now_ns was taken. */
-    if (ls->down_since_ns && now_ns > ls->down_since_ns &&
+    if (ls->down_since_ns && !ls->patient && now_ns > ls->down_since_ns &&
         now_ns - ls->down_since_ns > ls->link->config.outage_limit_ns) {
         snprintf(why, sizeof(why), "no connection to %s for %u s", ls->peer.name,
                  (unsigned)(ls->link->config.outage_limit_ns / NS_PER_S));
@@ -412,6 +412,11 @@ void link_session_set_user(struct link_session *ls, void *user)
 void *link_session_user(const struct link_session *ls)
 {
     return ls->user;
+}
+
+void link_session_set_patient(struct link_session *ls, bool patient)
+{
+    ls->patient = patient;
 }
 
 bool link_session_is_up(const struct link_session *ls)

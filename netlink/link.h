@@ -85,6 +85,8 @@ const char *link_session_peer(const struct link_session *ls);
 /* Ours, to keep the owner's object. */
 void link_session_set_user(struct link_session *ls, void *user);
 void *link_session_user(const struct link_session *ls);
+/* While @patient, no outage is too long for it: what hangs on it cannot be given up. */
+void link_session_set_patient(struct link_session *ls, bool patient);
 bool link_session_is_up(const struct link_session *ls);
 
 struct link_session_info {

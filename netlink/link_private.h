@@ -31,6 +31,7 @@ struct link_session {
     struct connection_list connections; /* attached or (initiator) being dialled */
     unsigned attached;
     unsigned outages;
+    bool patient;           /* no outage is too long */
     uint64_t down_since_ns; /* without a stripe since; 0 = has one */
     /* link_dial.c */
     uint64_t redial_at_ns, resolved_ns;

@@ -161,6 +161,11 @@ static void post_action(struct move *m, const char *action, const json_t *body,
                 ? move_source_switchover(m, &err)
                 : error_set(&err, -EPERM, "switch over", "say it at the source",
                             "this site is the move's target");
+    else if (strcmp(action, "postcopy") == 0)
+        r = m->role == JOURNAL_SOURCE
+                ? move_source_postcopy(m, &err)
+                : error_set(&err, -EPERM, "switch to post-copy", "say it at the source",
+                            "this site is the move's target");
     else if (strcmp(action, "resolve") == 0)
         r = resolve(m, body, &err);
     else if (strcmp(action, "bwlimit") == 0)

@@ -98,6 +98,12 @@ static double outages(const struct move *m)
     return (double)m->progress.outages;
 }
 
+/* The VM is in two places: the loss of either site loses it. */
+static double outstanding(const struct move *m)
+{
+    return move_is_outstanding(m);
+}
+
 static double references(const struct move *m)
 {
     return (double)m->progress.codec.codec.operation[RAM_DISK].count;
@@ -149,6 +155,8 @@ static const struct family {
      copy_limit, is_source},
     {"ferry_move_guest_limit_bytes_per_second", "gauge",
      "Pace of the guest's acknowledged writes; 0: none.", guest_limit, is_source},
+    {"ferry_move_pages_outstanding", "gauge",
+     "1: post-copy is not over, and the loss of either site loses the VM.", outstanding, NULL},
     {"ferry_move_outages_total", "counter", "Times the link was away.", outages, is_source},
 };
 

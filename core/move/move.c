@@ -15,8 +15,8 @@
 const char *move_phase_name(enum move_phase phase)
 {
     static const char *const names[MOVE_PHASES] = {
-        "preparing", "copying",  "mirroring", "memory",  "stopped",
-        "prepared",  "drilling", "committed", "resumed", "done"};
+        "preparing", "copying",   "mirroring", "memory",  "stopped", "prepared",
+        "drilling",  "committed", "post-copy", "resumed", "done"};
 
     return phase < MOVE_PHASES ? names[phase] : "?";
 }
@@ -170,6 +170,11 @@ unsigned move_count_running(struct service *s)
     TAILQ_FOREACH(m, &s->moves, entry)
     count += !m->finished;
     return count;
+}
+
+bool move_is_outstanding(const struct move *m)
+{
+    return m->switched && m->phase >= MOVE_COMMITTED && m->phase < MOVE_RESUMED;
 }
 
 /* --- phases and reasons -------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
  * light, as history; its heavy half (`role`) is freed then.
  *
  *   phases:  preparing > copying > mirroring > memory > stopped > prepared > committed > resumed > done
+ *   in post-copy:                                             ... > prepared > committed > post-copy > resumed > done
  *   of a drill:                                               ... > prepared > drilling > done
  */
 #ifndef FERRY_CORE_MOVE_H
@@ -34,8 +35,9 @@ enum move_phase {
     MOVE_PREPARED,  /* the target has everything and promised */
     MOVE_DRILLING,  /* of a drill: the VM runs on at the source, its clone at the target */
     MOVE_COMMITTED, /* the source has decided */
-    MOVE_RESUMED,   /* the target runs */
-    MOVE_DONE,      /* nothing left to do */
+    MOVE_POSTCOPY, /* the target runs, and not all of its memory is there: losing either site now loses it */
+    MOVE_RESUMED, /* the target runs */
+    MOVE_DONE,    /* nothing left to do */
     MOVE_PHASES,
 };
 
@@ -97,6 +99,10 @@ struct move {
     bool hold;   /* one step before the switchover, until released; see core/move/source_hold.c */
     bool held;   /* it is there now */
     bool time_limit_reached; /* of the policy: it has been acted upon */
+    bool may_postcopy;       /* it may switch to post-copy */
+    bool postcopy_wanted;    /* by the operator, or by the time limit */
+    bool switched;           /* it has: the guest's processors went before its memory */
+    unsigned recoveries;     /* of the channels, after that */
     bool refused;            /* by preflight, here or at the target: nothing was begun */
     bool finished;           /* nothing left for this site to do */
     enum move_outcome outcome;
@@ -133,6 +139,8 @@ int move_domain_is_free(struct service *s, const char *name, const char *uuid,
                         const struct move *except, struct error *err);
 unsigned move_count_running(struct service *s);
 
+/* It runs at the target, or is about to, and pages are at the source. */
+bool move_is_outstanding(const struct move *m);
 /* Forward only; logs. */
 void move_set_phase(struct move *m, enum move_phase phase);
 const char *move_phase_name(enum move_phase phase);

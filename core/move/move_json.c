@@ -230,6 +230,24 @@ static json_t *downtime_to_json(const struct downtime_parts *d)
                      (double)d->commit_us / 1000, "resume", (double)d->resume_us / 1000);
 }
 
+/* Between the decision and the last page the VM is in two places at once, and that is said. */
+static json_t *postcopy_to_json(const struct move *m)
+{
+    bool outstanding = move_is_outstanding(m);
+    const char *note =
+        outstanding
+            ? "not atomic now: pages are outstanding, and the loss of either site loses the VM"
+        : m->switched && m->phase >= MOVE_RESUMED ? "all pages arrived"
+                                                  : "";
+
+    return json_pack("{s:b, s:b, s:b, s:I, s:i, s:s}", "switched", m->switched, "outstanding",
+                     outstanding, "atomic", !m->switched, "outstanding_ms",
+                     span_ms(m->phase_ns[MOVE_POSTCOPY], m->phase_ns[MOVE_RESUMED]
+                                                             ? m->phase_ns[MOVE_RESUMED]
+                                                             : clock_now_ns()),
+                     "recoveries", (int)m->recoveries, "note", note);
+}
+
 json_t *move_to_json(struct move *m)
 {
     const char *here = m->service->config->name;
@@ -254,6 +272,8 @@ json_t *move_to_json(struct move *m)
         json_object_set_new(view, "policy", policy_to_json(&m->policy));
         json_object_set_new(view, "time_limit_reached", json_boolean(m->time_limit_reached));
     }
+    if (m->may_postcopy)
+        json_object_set_new(view, "postcopy", postcopy_to_json(m));
     if (m->drill)
         json_object_set_new(view, "drill", drill_to_json(&m->rehearsal));
     if (m->right.agreed)
@@ -285,6 +305,8 @@ json_t *move_to_document(struct move *m)
                   m->autostart, "witness", m->right.agreed, "boot_id", m->boot_id, "outcome",
                   move_outcome_name(m->outcome), "view", move_to_json(m));
 
+    if (m->may_postcopy)
+        json_object_set_new(document, "switched", json_boolean(m->switched));
     if (m->drill)
         json_object_set_new(document, "drill", drill_to_json(&m->rehearsal));
     if (m->stun_undo && !m->finished)
@@ -316,6 +338,8 @@ int move_from_document(struct move *m, const char *text, struct error *err)
         m->autostart = json_is_true(json_object_get(document, "autostart"));
         json_text_show(document, "boot_id", JSON_TEXT_LINE, m->boot_id, sizeof(m->boot_id));
         m->right.agreed = json_is_true(json_object_get(document, "witness"));
+        m->may_postcopy = json_object_get(document, "switched") != NULL;
+        m->switched = json_is_true(json_object_get(document, "switched"));
         m->outcome = outcome_from_name(json_string_value(json_object_get(document, "outcome")));
         m->past = json_incref(json_object_get(document, "view"));
         m->drill = drill_from_json(json_object_get(document, "drill"), &m->rehearsal) == 0;

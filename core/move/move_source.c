@@ -12,7 +12,7 @@
 #include "core/base/log.h"
 #include "core/move/move_source_private.h"
 
-enum { REPEAT_S = 5, SILENCE_S = 10 };
+enum { REPEAT_S = 5, SILENCE_S = 10, REPLY_S = 5 };
 
 static void act(struct move_source *ms, unsigned actions);
 
@@ -175,6 +175,11 @@ static void write_records(struct move_source *ms, unsigned actions)
         m->pending++;
         move_journal(m, "commit", false, on_commit_durable);
     }
+    if (actions & SOURCE_JOURNAL_FEEDING) {
+        failpoint("before-feeding-journal");
+        m->pending++;
+        move_journal(m, "feeding", false, on_commit_durable);
+    }
     if (actions & (SOURCE_JOURNAL_ABORT | SOURCE_JOURNAL_RESTORE)) {
         m->pending++;
         move_journal(m, actions & SOURCE_JOURNAL_RESTORE ? "restore" : "abort", false,
@@ -259,8 +264,11 @@ static void act(struct move_source *ms, unsigned actions)
     }
     if (ms->sw.state != SOURCE_MOVING)
         source_stun_end(ms);
-    if (actions & SOURCE_END_MIGRATION)
+    if (actions & SOURCE_END_MIGRATION && ms->sw.drill)
         end_migration(ms);
+    else if (actions & SOURCE_END_MIGRATION &&
+             !ms->close_at_ns) /* libvirt's reply may be on its way */
+        ms->close_at_ns = clock_now_ns() + REPLY_S * NS_PER_S;
     if (actions & SOURCE_SEND_DRILL)
         send_drill(ms);
     if (actions & SOURCE_STOP_MIGRATION)
@@ -291,7 +299,8 @@ static void act(struct move_source *ms, unsigned actions)
 static void ask_again(struct move_source *ms, uint64_t now_ns)
 {
     bool up = ms->ls && link_session_is_up(ms->ls);
-    bool waiting = ms->sw.state == SOURCE_COMMITTING || ms->sw.state == SOURCE_DRILLING ||
+    bool waiting = ms->sw.state == SOURCE_COMMITTING || ms->sw.state == SOURCE_FEEDING ||
+                   ms->sw.state == SOURCE_DRILLING ||
                    (ms->sw.state == SOURCE_ABORTING && !ms->sw.target_settled);
 
     if (!waiting) {
@@ -345,6 +354,7 @@ static void on_tick(uv_timer_t *timer)
     source_right_tick(ms, now_ns);
     source_hold_tick(ms);
     source_limit_tick(ms, now_ns);
+    source_postcopy_tick(ms, now_ns);
     ask_again(ms, now_ns);
     if (ms->sw.state == SOURCE_MOVING && stopped_ns &&
         now_ns - stopped_ns > ms->service->config->switchover_deadline_s * NS_PER_S) {
@@ -393,6 +403,8 @@ static enum switchover_source_record record_from_name(const char *state)
         return SOURCE_RECORD_COMMIT;
     if (strcmp(state, "released") == 0)
         return SOURCE_RECORD_RELEASED;
+    if (strcmp(state, "feeding") == 0)
+        return SOURCE_RECORD_FEEDING;
     return strcmp(state, "restore") == 0 ? SOURCE_RECORD_RESTORE : SOURCE_RECORD_MOVING;
 }
 
@@ -419,6 +431,10 @@ int move_source_recover(struct move *m, const char *state, struct error *err)
         m->persistent && m->autostart && !m->drill; /* perhaps: arming it again is harmless */
     m->source->prepare_sent = true; /* perhaps: telling a target that never heard is harmless */
     source_stun_recover(m);
+    m->switched |= record == SOURCE_RECORD_FEEDING;
+    m->may_postcopy |= m->switched;
+    if (record == SOURCE_RECORD_FEEDING)
+        move_set_phase(m, MOVE_COMMITTED);
     if (move_paths_of(m->service->config, m, &m->source->paths, NULL) == 0)
         move_paths_remove(&m->source->paths);
     /* A record of before the decision may be older than the agreement: keeping the right is never wrong. */
@@ -451,6 +467,8 @@ static bool may_resolve(const struct move_source *ms, bool run_at_source)
         return true;
     case SOURCE_COMMITTING:
         return ms->move->outcome == MOVE_OUTCOME_IN_DOUBT;
+    case SOURCE_FEEDING: /* by hand only where nobody has seen it run there */
+        return run_at_source && !ms->sw.pulls && !(ms->ls && link_session_is_up(ms->ls));
     case SOURCE_ABORTING:
         return run_at_source && !ms->sw.target_settled;
     default:
@@ -502,8 +520,9 @@ void move_source_on_session_closed(struct move *m, struct link_session *ls, cons
         move_source_fail(ms, &lost);
     /* Its streams end with the session. QEMU may not see its connections end before the guest stands still. */
     source_channels_detach(ms);
-    if (!ms->close_at_ns)
+    if (!ms->close_at_ns && !source_postcopy_keeps(ms))
         source_channels_close(ms);
+    source_postcopy_broken(ms);
     if (ms->sw.state == SOURCE_COMMITTING) {
         move_set_reason(m, &lost);
         move_source_set_outcome(m, MOVE_OUTCOME_IN_DOUBT);
@@ -522,6 +541,8 @@ void move_source_on_stopped(struct move *m)
 {
     struct error why = {0};
 
+    if (m->source && m->source->sw.state == SOURCE_FEEDING)
+        source_postcopy_check(m->source);
     if (!m->source || m->source->sw.state != SOURCE_MOVING)
         return;
     error_set(&why, -ESRCH, "move the VM", "start it again where it belongs",

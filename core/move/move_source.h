@@ -30,6 +30,8 @@ int move_source_may_use(const struct service *s, const char *name, bool drill,
 /* Starts a move of a running domain. Its fate is read from the move. @wishes may be NULL. */
 int move_source_start(struct service *s, const char *domain, const char *peer,
                       const struct move_wishes *wishes, struct move **ret, struct error *err);
+/* Lets it switch to post-copy as soon as it can. -EBUSY: it was not begun so, or is beyond that. */
+int move_source_postcopy(struct move *m, struct error *err);
 /* Lets a held move switch over; one that is not there yet will not hold. */
 int move_source_switchover(struct move *m, struct error *err);
 /* Changes settings of a move under way: {KEY: VALUE}, as far as that can be (xbzrle_cache, bwlimit). */

@@ -59,11 +59,20 @@ struct move_source {
     bool may_refer;
     bool direct_memory; /* it goes from QEMU to QEMU, past ferryd */
     bool direct_speed_set;
-    uint64_t direct_speed_mib_s; /* of it, as last set */
-    const char *no_zero_copy;    /* why this host cannot; NULL: it can */
-    bool limit_reached;          /* the policy's time limit has been acted upon */
-    bool suspended;              /* by it: the guest stands still until its memory is over there */
-    struct ram_pipe *encoder;    /* until the memory channel takes it */
+    uint64_t direct_speed_mib_s;                /* of it, as last set */
+    const char *no_zero_copy;                   /* why this host cannot; NULL: it can */
+    bool limit_reached;                         /* the policy's time limit has been acted upon */
+    char no_postcopy_text[160];                 /* why the target cannot take it so */
+    uint64_t memory_before, memory_wire_before; /* what earlier channels carried */
+    bool postcopy_asked;                        /* QEMU has been told to switch */
+    bool taken_back;          /* QEMU has been asked to let the copy here go on after all */
+    bool taking_back;         /* it is being asked: its connections must stay */
+    bool cannot_go_back;      /* QEMU could not */
+    bool domain_switched;     /* the copy here is stopped in post-copy, as libvirt said last */
+    bool broken;              /* they are of no use, and kept for that alone */
+    uint64_t recover_at_ns;   /* the channels are gone: not before */
+    bool suspended;           /* by it: the guest stands still until its memory is over there */
+    struct ram_pipe *encoder; /* until the memory channel takes it */
     struct ram_parser *parser;
     struct disk_source *disks;
     bool seeded[LIMIT_DISKS_PER_MOVE]; /* the target has an older copy of that disk */
@@ -73,8 +82,9 @@ struct move_source {
     bool reply_released; /* waits to be read */
     bool qmp_running, stats_running;
     struct source_stun stun;
-    bool finish_waits; /* the FINISH3 reply is here, the disks' word not yet */
-    bool memory_waits; /* for the log to drain, and the disks to be compared */
+    bool finish_waits;   /* the FINISH3 reply is here, the disks' word not yet */
+    bool prepared_waits; /* in post-copy: the target's promise is here, the same */
+    bool memory_waits;   /* for the log to drain, and the disks to be compared */
     unsigned ticks;
     uint64_t bulk_speed;        /* as last set */
     unsigned bulk_sharing;      /* among so many disks */
@@ -120,6 +130,23 @@ void source_direct_tick(struct move_source *ms);
 /* source_limit.c: the policy's time limit. */
 void source_limit_tick(struct move_source *ms, uint64_t now_ns);
 
+/* source_postcopy.c: when to switch, and what the VM needs until its last page has left. */
+void source_postcopy_tick(struct move_source *ms, uint64_t now_ns);
+/* The stream shows that QEMU has switched. */
+void source_postcopy_switched(struct move_source *ms);
+/* Its word: it has COMMIT; or it runs. */
+void source_postcopy_pulls(struct move_source *ms, const json_t *msg);
+/* libvirt's call ended without the last page. */
+void source_postcopy_interrupted(struct move_source *ms, const struct error *err);
+/* QEMU must not lose its connections: whether the target has heard COMMIT is not known. */
+bool source_postcopy_keeps(const struct move_source *ms);
+/* A channel is gone, or libvirt's call: in FEEDING they are made again. */
+void source_postcopy_broken(struct move_source *ms);
+/* Before the channels close: the target has never run, and QEMU lets the copy here go on. */
+void source_postcopy_take_back(struct move_source *ms);
+/* The copy here ended in FEEDING? */
+void source_postcopy_check(struct move_source *ms);
+
 /* source_hold.c: memory may be sent: now, or when the operator or the clock says so. */
 void source_hold_begin(struct move_source *ms);
 void source_hold_tick(struct move_source *ms);
@@ -141,6 +168,8 @@ void source_domain_tick(struct move_source *ms, uint64_t now_ns);
 /* source_channels.c */
 /* Sockets, streams, engines; then starts libvirt's migration. */
 int source_channels_open(struct move_source *ms, struct error *err);
+/* In post-copy: those of RPC and memory again, and libvirt's recovery. */
+int source_channels_reopen(struct move_source *ms, struct error *err);
 /* Closes whatever is open. Not from inside a channel's own callback. */
 void source_channels_close(struct move_source *ms);
 /* The session is gone, and its streams with it; libvirt and QEMU do not see it yet. */

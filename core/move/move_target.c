@@ -86,7 +86,8 @@ static void send_resumed(struct move_target *mt)
 
 void move_target_fail(struct move_target *mt, const struct error *why)
 {
-    if (mt->sw.state == TARGET_RECEIVING || mt->sw.state == TARGET_PREPARING) {
+    if (mt->sw.state == TARGET_RECEIVING || mt->sw.state == TARGET_PREPARING ||
+        mt->sw.state == TARGET_SWITCHED) {
         move_set_reason(mt->move, why);
         move_target_send(mt,
                          json_pack("{s:s, s:o}", "type", "failed", "error", error_to_json(why)));
@@ -255,6 +256,16 @@ static void write_records(struct move_target *mt, unsigned actions)
         m->pending++;
         move_journal(m, "prepared", false, on_prepared_durable);
     }
+    if (actions & TARGET_JOURNAL_SWITCHED) {
+        mt->moments.complete_ns = clock_now_ns();
+        failpoint("before-switched-journal");
+        m->pending++;
+        move_journal(m, "switched", false, on_prepared_durable);
+    }
+    if (actions & TARGET_JOURNAL_PULLING) {
+        m->pending++;
+        move_journal(m, "pulling", false, on_committed_durable);
+    }
     if (actions & TARGET_JOURNAL_COMMITTED) {
         m->pending++;
         move_journal(m, "committing", false, on_committed_durable);
@@ -275,6 +286,14 @@ static void act(struct move_target *mt, unsigned actions)
         move_target_send_word(mt, "prepared");
         target_channels_pass_finish(mt);
     }
+    if (actions & TARGET_SEND_SWITCHED)
+        move_target_send(mt, json_pack("{s:s, s:b}", "type", "prepared", "switched", 1));
+    if (actions & TARGET_RUN_FINISH)
+        target_channels_run_finish(mt);
+    if (actions & TARGET_SEND_PULLS)
+        target_postcopy_say(mt);
+    if (actions & TARGET_WATCH_PAGES)
+        target_postcopy_watch(mt);
     if (mt->sw.state != TARGET_DRILLING)
         target_drill_stop(mt);
     if (actions & TARGET_RUN_CLONE) {
@@ -333,6 +352,7 @@ static void on_tick(uv_timer_t *timer)
         return;
     }
     target_drill_tick(mt, now_ns);
+    target_postcopy_tick(mt, now_ns);
     target_channels_tick(mt);
 }
 
@@ -459,7 +479,7 @@ void move_target_on_prepare(struct service *s, const char *peer, struct link_ses
 
 static enum switchover_target_state state_from_name(const char *name)
 {
-    for (int st = TARGET_RECEIVING; st <= TARGET_ABORTED; st++) {
+    for (int st = TARGET_RECEIVING; st <= TARGET_PULLING; st++) {
         if (strcmp(name, switchover_target_state_name((enum switchover_target_state)st)) == 0)
             return (enum switchover_target_state)st;
     }
@@ -471,6 +491,10 @@ int move_target_recover(struct move *m, const char *state, struct error *err)
     if (target_new(m) < 0)
         return error_set(err, -ENOMEM, "recover a move", NULL, "out of memory");
     log_warning("move %s (%s): found unfinished (%s), recovering", m->id, m->info.name, state);
+    m->switched |= state_from_name(state) == TARGET_PULLING;
+    m->may_postcopy |= m->switched;
+    if (state_from_name(state) == TARGET_PULLING)
+        move_set_phase(m, MOVE_COMMITTED);
     if (move_paths_of(m->service->config, m, &m->target->paths, NULL) == 0)
         move_paths_remove(&m->target->paths);
     act(m->target, switchover_target_recover(&m->target->sw, state_from_name(state), m->drill,
@@ -483,7 +507,8 @@ int move_target_recover(struct move *m, const char *state, struct error *err)
 int move_target_resolve(struct move *m, bool run_at_source, struct error *err)
 {
     struct move_target *mt = m->target;
-    bool missing = mt && mt->sw.state == TARGET_RESUMING && mt->sw.copy_missing;
+    bool missing = mt && (mt->sw.state == TARGET_RESUMING || mt->sw.state == TARGET_PULLING) &&
+                   mt->sw.copy_missing;
 
     if (m->finished || !mt || (mt->sw.state != TARGET_PREPARED && !(missing && run_at_source)))
         return error_set(err, -EBUSY, "resolve the move", "see `ferry show`",
@@ -544,8 +569,14 @@ void move_target_on_session_closed(struct move *m, struct link_session *ls, cons
 
 void move_target_on_stream(struct move *m, const json_t *label, struct stream *stream)
 {
-    if (!m->target || m->target->sw.state != TARGET_RECEIVING ||
-        target_channels_add(m->target, label, stream) < 0)
+    struct move_target *mt = m->target;
+    int r = -EPROTO;
+
+    if (mt && mt->sw.state == TARGET_RECEIVING)
+        r = target_channels_add(mt, label, stream);
+    else if (mt && mt->sw.state == TARGET_PULLING && json_is_true(json_object_get(label, "again")))
+        r = target_postcopy_add(mt, json_string_value(json_object_get(label, "channel")), stream);
+    if (r < 0)
         stream_release(stream);
 }
 
@@ -553,8 +584,11 @@ void move_target_on_stopped(struct move *m)
 {
     struct error why = {0};
 
+    if (m->target && m->target->sw.state == TARGET_PULLING)
+        target_postcopy_watch(m->target); /* libvirt knows how it ended */
     if (!m->target ||
-        (m->target->sw.state != TARGET_PREPARED && m->target->sw.state != TARGET_DRILLING))
+        (m->target->sw.state != TARGET_PREPARED && m->target->sw.state != TARGET_DRILLING &&
+         m->target->sw.state != TARGET_SWITCHED))
         return; /* before, libvirt's connection ends, too; later, resuming it fails */
     error_set(&why, -ESRCH, "keep the prepared copy",
               "see /var/log/libvirt/qemu/ there, and start the move again",

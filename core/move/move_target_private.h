@@ -13,6 +13,7 @@
 #include "core/move/rpc_relay.h"
 #include "core/switchover/switchover.h"
 #include "memory/ram_parser.h"
+#include "memory/return_path.h"
 
 struct move_target {
     struct move *move;
@@ -42,8 +43,12 @@ struct move_target {
     struct ram_pipe *decoder;                 /* until the memory channel takes it */
     struct target_blocks *blocks;             /* the decoder's; NULL: no references may come */
     struct ram_parser *parser;
-    bool direct_memory;    /* it comes from QEMU to QEMU: nothing of it is seen here */
-    uint64_t parsed_bytes; /* of the RAM stream, seen by the parser */
+    struct return_path answers; /* what QEMU says back, until it has loaded post-copy's package */
+    bool pages_running;         /* libvirt is being asked */
+    bool pages_said;            /* the source knows that it runs */
+    uint64_t pages_at_ns;       /* libvirt is asked next; 0 = not due */
+    bool direct_memory;         /* it comes from QEMU to QEMU: nothing of it is seen here */
+    uint64_t parsed_bytes;      /* of the RAM stream, seen by the parser */
     struct disk_target *disks[LIMIT_DISKS_PER_MOVE];
     bool disk_has_stream[LIMIT_DISKS_PER_MOVE];
     unsigned disk_count;
@@ -70,6 +75,14 @@ void target_drill_tick(struct move_target *mt, uint64_t now_ns);
 /* Ends what belongs to the clone here, not the clone itself. */
 void target_drill_stop(struct move_target *mt);
 
+/* target_postcopy.c: the copy here runs, or is about to, and pages are at the source. */
+/* Asks libvirt again and again; ends in TARGET_ON_PAGES_DONE, _COPY_LOST or _COPY_MISSING. */
+void target_postcopy_watch(struct move_target *mt);
+void target_postcopy_tick(struct move_target *mt, uint64_t now_ns);
+void target_postcopy_say(struct move_target *mt);
+/* A channel that is made again; a negative errno leaves the stream with the caller. */
+int target_postcopy_add(struct move_target *mt, const char *channel, struct stream *stream);
+
 /* target_files.c: makes the disks, then READY or a refusal. */
 void target_files_create(struct move_target *mt);
 /* Whether the source's QEMU may send memory to this host's without encryption. */
@@ -84,6 +97,11 @@ void target_files_clean_up(void *arg);
 int target_channels_open(struct move_target *mt, struct error *err);
 /* Joins a labelled stream; a negative errno leaves it with the caller. */
 int target_channels_add(struct move_target *mt, const json_t *label, struct stream *stream);
+/* To libvirtd here, over that stream; a negative errno leaves it with the caller. */
+int target_channels_connect_rpc(struct move_target *mt, struct stream *stream);
+/* FINISH3 passes as it is: in post-copy it lets the copy run. */
+void target_channels_run_finish(struct move_target *mt);
+/* FINISH3 passes, and the copy stays paused. */
 void target_channels_pass_finish(struct move_target *mt);
 void target_channels_tick(struct move_target *mt);
 /* Closes whatever is open. Not from inside a channel's own callback. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/base/limits.h"
+#include "core/base/wire.h"
 
 /* One direction: frames come out of the tap, wait here, and leave in order. */
 struct direction {
@@ -92,6 +93,15 @@ static void release(struct rpc_relay *r, struct direction *d)
 void rpc_relay_release_inbound(struct rpc_relay *r)
 {
     release(r, &r->inbound);
+}
+
+void rpc_relay_release_paused(struct rpc_relay *r)
+{
+    uint8_t *kept = (uint8_t *)buffer_data(&r->inbound.behind); /* ours: nobody has it yet */
+
+    if (r->inbound.keeping && buffer_len(&r->inbound.behind) >= RPC_KEEPALIVE_FRAME_BYTES + 8)
+        rpc_finish_set_paused(kept, get_be32(kept));
+    rpc_relay_release_inbound(r);
 }
 
 static void pump_to_stream(struct rpc_relay *r)

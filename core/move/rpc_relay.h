@@ -32,6 +32,8 @@ int rpc_relay_new(uv_loop_t *loop, int fd, struct stream *stream, const struct r
                   void *user, struct rpc_relay **ret);
 /* The frame kept back on its way to the local libvirtd goes, and what waited behind it. */
 void rpc_relay_release_inbound(struct rpc_relay *r);
+/* The same, of a FINISH3 call: libvirt is to leave its copy paused. */
+void rpc_relay_release_paused(struct rpc_relay *r);
 /* Bytes for the local libvirtd that it has not read; -EPIPE when it is gone, so that nobody knows. */
 int rpc_relay_unread(const struct rpc_relay *r);
 /* The stream goes, the socket stays open and is not read any more; as relay_detach(). NULL is allowed. */

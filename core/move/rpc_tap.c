@@ -19,6 +19,7 @@ enum {
     TYPE_REPLY = 1,
     TYPE_MESSAGE = 2,
     STATUS_OK = 0,
+    MIGRATE_PAUSED = 1 << 5, /* VIR_MIGRATE_PAUSED */
 };
 
 struct rpc_tap {
@@ -89,6 +90,13 @@ int rpc_tap_feed(struct rpc_tap *tap, const void *data, size_t len)
         buffer_consume(&tap->pending, frame_len);
     }
     return r;
+}
+
+void rpc_finish_set_paused(uint8_t *frame, size_t len)
+{
+    uint8_t *flags = frame + len - 8; /* the last but one argument; `int cancelled` follows */
+
+    put_be32(flags, get_be32(flags) | MIGRATE_PAUSED);
 }
 
 void rpc_put_keepalive_pong(uint8_t out[RPC_KEEPALIVE_FRAME_BYTES])

@@ -46,6 +46,13 @@ void rpc_tap_free(struct rpc_tap *tap);
 /* Takes the next bytes in any pieces. -EPROTO: not libvirt RPC, or a frame beyond the limit. */
 int rpc_tap_feed(struct rpc_tap *tap, const void *data, size_t len);
 
+/*
+ * In a FINISH3 call, whole: sets VIR_MIGRATE_PAUSED, so that libvirt leaves its copy paused when it has finished. libvirt
+ * refuses that flag together with post-copy when a migration begins; a migration that was to be able to switch and has not
+ * must end with it.
+ */
+void rpc_finish_set_paused(uint8_t *frame, size_t len);
+
 /* The PONG that answers any PING. */
 void rpc_put_keepalive_pong(uint8_t out[RPC_KEEPALIVE_FRAME_BYTES]);
 

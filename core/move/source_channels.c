@@ -38,6 +38,10 @@ static enum rpc_verdict on_rpc_inbound(void *user, const struct rpc_frame *frame
     /* Whatever the state: a successful reply reaches libvirt only by SOURCE_WRITE_REPLY, because it
      * makes libvirt give the source up. */
     ms->marks.reply_ns = clock_now_ns();
+    if (ms->move->switched) { /* every page is there */
+        move_source_step(ms, SOURCE_ON_FINISH_OK);
+        return RPC_KEEP;
+    }
     ms->finish_waits = true;
     source_channels_finish(ms);
     return RPC_KEEP;
@@ -46,8 +50,14 @@ static enum rpc_verdict on_rpc_inbound(void *user, const struct rpc_frame *frame
 void source_channels_finish(struct move_source *ms)
 {
     /* The disks' last words come on other streams than the reply: with verification they decide, too. */
-    if (!ms->finish_waits || (ms->move->verify && !disk_source_is_done(ms->disks)))
+    if ((!ms->finish_waits && !ms->prepared_waits) ||
+        (ms->move->verify && !disk_source_is_done(ms->disks)))
         return;
+    if (ms->prepared_waits) {
+        ms->prepared_waits = false;
+        move_source_step(ms, SOURCE_ON_TARGET_SWITCHED);
+        return;
+    }
     ms->finish_waits = false;
     move_set_phase(ms->move, MOVE_PREPARED);
     move_source_step(ms, SOURCE_ON_FINISH_OK);
@@ -62,6 +72,10 @@ static void close_ended_rpc(void *arg)
     if (!ms || !ms->rpc ||
         ms->close_at_ns) /* the end is under way: the guest stops before QEMU notices */
         return;
+    if (ms->sw.state == SOURCE_FEEDING) {
+        source_postcopy_broken(ms);
+        return;
+    }
     rpc_relay_free(TAKE_PTR(ms->rpc)); /* libvirt learns that its connection is gone */
     if (ms->sw.state == SOURCE_DECIDING || ms->sw.state == SOURCE_RELEASING)
         move_source_step(ms, SOURCE_ON_RPC_LOST);
@@ -102,6 +116,10 @@ int source_channels_open_stream(struct move_source *ms, enum care care, const ch
         json_object_set_new(label, "disk", json_string(disk));
     if (ms->direct_memory)
         json_object_set_new(label, "direct_memory", json_true());
+    if (ms->move->may_postcopy)
+        json_object_set_new(label, "post_copy", json_true());
+    if (ms->sw.state == SOURCE_FEEDING)
+        json_object_set_new(label, "again", json_true());
     r = peering_open(ms->ls, care, label, ret);
     if (r == 0)
         stream_set_shaper(*ret, &ms->move->shaper);
@@ -157,6 +175,10 @@ void source_channels_release_reply(struct move_source *ms)
         move_source_step(ms, SOURCE_ON_RPC_LOST);
         return;
     }
+    if (ms->move->switched) {
+        rpc_relay_release_inbound(ms->rpc);
+        return;
+    }
     ms->reply_timer = calloc(1, sizeof(*ms->reply_timer));
     if (!ms->reply_timer)
         return; /* libvirt's call will return and decide */
@@ -181,10 +203,15 @@ void source_channels_limit_set(void *user, const struct error *err)
 static void on_memory_sent(void *user, const uint8_t *data, size_t len)
 {
     struct move_source *ms = user;
-    bool before = ram_parser_tail_offset(ms->parser) != UINT64_MAX;
+    bool before;
 
+    if (!ms->parser) /* of the channels that were made again */
+        return;
+    before = ram_parser_tail_offset(ms->parser) != UINT64_MAX;
     ram_parser_feed(ms->parser, data, len);
-    if (!before && ram_parser_tail_offset(ms->parser) != UINT64_MAX) {
+    if (!ms->move->switched && ram_parser_package_offset(ms->parser) != UINT64_MAX)
+        source_postcopy_switched(ms);
+    if (!before && !ms->move->switched && ram_parser_tail_offset(ms->parser) != UINT64_MAX) {
         ms->marks.ram_end_ns = clock_now_ns();
         move_set_phase(ms->move,
                        MOVE_STOPPED); /* END(ram): the guest has stopped, at the latest now */
@@ -195,6 +222,8 @@ static void on_memory_failed(void *user, const struct error *err)
 {
     struct move_source *ms = user;
 
+    if (ms->sw.state == SOURCE_FEEDING)
+        source_postcopy_broken(ms);
     if (ms->sw.state != SOURCE_MOVING)
         return;
     log_info("move %s: memory channel: %s", ms->move->id, err->why);
@@ -230,6 +259,10 @@ static void on_memory_accept(void *user, int fd)
     if (relay_new(stream, &memory_ops, ms, &ms->memory) < 0) {
         stream_release(stream);
         close(fd);
+        return;
+    }
+    if (ms->sw.state == SOURCE_FEEDING) {
+        relay_attach(ms->memory, ms->service->loop, fd);
         return;
     }
     source_channels_mirrored(ms);
@@ -276,7 +309,9 @@ static void on_migrated(void *user, const struct error *err)
     struct move_source *ms = user;
 
     ms->migrating = false;
-    if (!err->code) {
+    if (ms->sw.state == SOURCE_FEEDING && err->code) {
+        source_postcopy_interrupted(ms, err);
+    } else if (!err->code) {
         /* libvirt counts the move as done: it has read the reply. */
         if (ms->sw.state == SOURCE_RELEASING || ms->sw.state == SOURCE_CHECKING)
             move_source_step(ms, SOURCE_ON_REPLY_READ);
@@ -325,6 +360,7 @@ static void start_migration(struct move_source *ms, const char *memory_uri)
     }
     snprintf(m.memory_uri, sizeof(m.memory_uri), "%s", memory_uri);
     snprintf(m.disks_uri, sizeof(m.disks_uri), "unix://%s", ms->paths.disk);
+    m.may_postcopy = ms->move->may_postcopy;
     ms->migrating = true;
     ms->move->pending++;
     virt_migrate(ms->service->virt, &m, on_migrated, ms);
@@ -365,14 +401,43 @@ int source_channels_open(struct move_source *ms, struct error *err)
     return 0;
 }
 
+int source_channels_reopen(struct move_source *ms, struct error *err)
+{
+    struct service *s = ms->service;
+    struct virt_migration m = {.resume_postcopy = true, .persistent = ms->move->persistent};
+    int r;
+
+    ms->memory_before = ms->move->progress.memory_stream;
+    ms->memory_wire_before = ms->move->progress.memory_wire;
+    move_paths_remove(&ms->paths);
+    r = move_paths_make(s, &ms->paths, err);
+    ms->channels_open = true;
+    if (r == 0)
+        r = local_listener_new(s->loop, ms->paths.rpc, 0, 0, on_rpc_accept, ms, &ms->rpc_listener,
+                               err);
+    if (r == 0)
+        r = local_listener_new(s->loop, ms->paths.memory, s->qemu_uid, s->qemu_gid,
+                               on_memory_accept, ms, &ms->memory_listener, err);
+    if (r < 0)
+        return r;
+    snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);
+    snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s",
+             ms->paths.rpc);
+    snprintf(m.memory_uri, sizeof(m.memory_uri), "unix://%s", ms->paths.memory);
+    ms->migrating = true;
+    ms->move->pending++;
+    virt_migrate(s->virt, &m, on_migrated, ms);
+    return 0;
+}
+
 static void measure_memory(struct move_source *ms)
 {
     struct move_progress *p = &ms->move->progress;
 
     if (!ms->memory)
         return;
-    p->memory_stream = relay_read_bytes(ms->memory);
-    p->memory_wire = relay_sent_bytes(ms->memory);
+    p->memory_stream = ms->memory_before + relay_read_bytes(ms->memory);
+    p->memory_wire = ms->memory_wire_before + relay_sent_bytes(ms->memory);
     p->memory_codec = relay_pipe(ms->memory) != NULL;
     if (p->memory_codec)
         ram_pipe_get_stats(relay_pipe(ms->memory), &p->codec);

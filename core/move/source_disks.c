@@ -81,8 +81,8 @@ static void on_disks_started(void *user)
     move_set_phase(ms->move, MOVE_COPYING);
     source_channels_set_downtime(ms, policy_get(&ms->move->policy, POLICY_DOWNTIME_MS));
     source_stun_prepare(ms);
-    /* The return path costs a round trip of downtime and serves post-copy, which this move is not. */
-    if (source_disks_may_qmp(ms))
+    /* The return path costs a round trip of downtime and serves post-copy alone. */
+    if (source_disks_may_qmp(ms) && !ms->move->may_postcopy)
         qmp(ms, "{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":"
                 "[{\"capability\":\"return-path\",\"state\":false}]}}");
 }

@@ -185,6 +185,7 @@ static void note_restart(struct move_source *ms)
 
 static void report(struct move_source *ms, enum virt_domain_state state)
 {
+    ms->domain_switched = state == VIRT_DOMAIN_SWITCHED;
     switch (state) {
     case VIRT_DOMAIN_BUSY:
         break;
@@ -193,6 +194,10 @@ static void report(struct move_source *ms, enum virt_domain_state state)
         break;
     case VIRT_DOMAIN_PAUSED:
         move_source_step(ms, SOURCE_ON_DOMAIN_PAUSED);
+        break;
+    case VIRT_DOMAIN_SWITCHED: /* what cannot go back is left to the operator as it is */
+        move_source_step(ms,
+                         ms->cannot_go_back ? SOURCE_ON_DOMAIN_SUSPENDED : SOURCE_ON_DOMAIN_PAUSED);
         break;
     case VIRT_DOMAIN_SUSPENDED:
         move_source_step(ms, SOURCE_ON_DOMAIN_SUSPENDED);
@@ -251,6 +256,11 @@ static void on_going(void *user, const struct error *err)
     if (err->code)
         log_error("move %s (%s): cannot let the VM go on here: %s", ms->move->id,
                   ms->move->info.name, error_line(err, line, sizeof(line)));
+    if (err->code == -ENOTRECOVERABLE) {
+        ms->cannot_go_back = true;
+        error_clear(&ms->move->reason);
+        move_set_reason(ms->move, err);
+    }
     if (err->code && ms->sw.restarts && ms->sw.started && ++ms->start_tries < START_TRIES)
         ms->start_again_ns = clock_now_ns() + START_PAUSE_S * NS_PER_S;
     else
@@ -262,7 +272,10 @@ void source_domain_resume(struct move_source *ms)
 {
     ms->resuming = true;
     ms->move->pending++;
-    virt_resume(ms->service->virt, ms->move->info.uuid, on_going, ms);
+    if (ms->domain_switched)
+        virt_take_back(ms->service->virt, ms->move->info.uuid, on_going, ms);
+    else
+        virt_resume(ms->service->virt, ms->move->info.uuid, on_going, ms);
 }
 
 void source_domain_start(struct move_source *ms)
@@ -280,8 +293,11 @@ static void on_job_aborted(void *user, const struct error *err)
 {
     struct move_source *ms = user;
 
-    (void)err; /* no job any more is as good */
-    ms->job_aborted = true;
+    /* No job any more is as good; but in post-copy libvirt calls nothing off. */
+    if (err->code && ms->postcopy_asked && ms->migrating)
+        source_postcopy_take_back(ms);
+    else
+        ms->job_aborted = true;
     move_source_call_returned(ms);
 }
 
@@ -289,6 +305,10 @@ void source_domain_stop_migration(struct move_source *ms)
 {
     if (ms->disks)
         disk_source_let_go(ms->disks);
+    if (ms->move->switched && ms->channels_open) {
+        source_postcopy_take_back(ms);
+        return;
+    }
     if (!ms->migrating) {
         ms->close_at_ns = clock_now_ns();
         return;
@@ -302,7 +322,7 @@ void source_domain_stop_migration(struct move_source *ms)
 
 static bool may_close(const struct move_source *ms, uint64_t now_ns)
 {
-    if (now_ns >= ms->close_at_ns || !ms->migrating)
+    if (now_ns >= ms->close_at_ns || (!ms->migrating && !ms->taking_back))
         return true;
     return ms->job_aborted && !(ms->disks && disk_source_has_clients(ms->disks));
 }

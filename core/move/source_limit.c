@@ -4,6 +4,7 @@
  *
  *   abort         the move ends, the VM stays
  *   stun-harder   as much is taken of the guest as can be, and it may stand still for longer
+ *   post-copy     the guest goes on at the target, and what is left of its memory follows (source_postcopy.c)
  *   suspend       the guest stands still from now on: what is left is sent once, and the target lets it go on.
  *                 That is downtime; when it has taken as long as the limit itself (a minute at least), the move ends
  *                 and the VM goes on here.
@@ -61,7 +62,8 @@ static void act(struct move_source *ms)
 {
     static const char *const words[] = {[AT_LIMIT_ABORT] = "the move ends",
                                         [AT_LIMIT_STUN_HARDER] = "the guest is slowed down harder",
-                                        [AT_LIMIT_SUSPEND] = "the guest is suspended"};
+                                        [AT_LIMIT_SUSPEND] = "the guest is suspended",
+                                        [AT_LIMIT_POST_COPY] = "it switches to post-copy"};
     enum at_time_limit what =
         (enum at_time_limit)policy_get(&ms->move->policy, POLICY_AT_TIME_LIMIT);
 
@@ -73,6 +75,8 @@ static void act(struct move_source *ms)
         fail(ms, "did not converge", limit_ns(ms->move));
     else if (what == AT_LIMIT_STUN_HARDER)
         source_stun_harder(ms);
+    else if (what == AT_LIMIT_POST_COPY)
+        ms->move->postcopy_wanted = true;
     else
         suspend(ms);
 }

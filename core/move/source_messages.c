@@ -130,6 +130,18 @@ static void on_ready(struct move_source *ms, const json_t *msg)
         move_source_fail(ms, &err);
 }
 
+/* In post-copy the source decides by this word; it is believed when QEMU's stream here has shown the same. */
+static void on_target_prepared(struct move_source *ms, const json_t *msg)
+{
+    move_set_phase(ms->move, MOVE_PREPARED);
+    if (json_is_true(json_object_get(msg, "switched")) && ms->move->switched) {
+        ms->prepared_waits = ms->sw.state == SOURCE_MOVING;
+        source_channels_finish(ms);
+    } else {
+        move_source_step(ms, SOURCE_ON_TARGET_PREPARED);
+    }
+}
+
 void move_source_on_message(struct move *m, struct link_session *ls, const char *type,
                             const json_t *msg)
 {
@@ -156,8 +168,9 @@ void move_source_on_message(struct move *m, struct link_session *ls, const char 
         on_drilled(ms, msg);
         failpoint("after-drilled");
     } else if (strcmp(type, "prepared") == 0) {
-        move_set_phase(m, MOVE_PREPARED);
-        move_source_step(ms, SOURCE_ON_TARGET_PREPARED);
+        on_target_prepared(ms, msg);
+    } else if (strcmp(type, "pulls") == 0) {
+        source_postcopy_pulls(ms, msg);
     } else if (strcmp(type, "resumed") == 0) {
         on_target_resumed(ms, msg);
     } else if (strcmp(type, "aborted") == 0) {

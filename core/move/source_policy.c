@@ -12,6 +12,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/json_text.h"
 #include "core/move/local_socket.h"
 #include "core/move/move_source_private.h"
 #include "core/policy/policy_settle.h"
@@ -114,18 +115,34 @@ int source_policy_resolve(struct move_source *ms, const struct policy_choices *m
     return 0;
 }
 
+const char *source_policy_no_post_copy(const json_t *said, char *buf, size_t cap)
+{
+    const json_t *answer = json_object_get(said, "post_copy");
+
+    if (json_is_true(answer))
+        return NULL;
+    buf[0] = 0;
+    json_text_show(said, "post_copy", JSON_TEXT_LINE, buf, cap);
+    if (buf[0])
+        return buf;
+    return "the target's ferryd knows no post-copy";
+}
+
 void source_policy_settle(struct move_source *ms, const json_t *ready)
 {
-    struct policy_facts facts = {.drill = ms->move->drill,
-                                 .verify = ms->move->verify,
-                                 .monitor = ms->service->config->monitor,
-                                 .codec = ms->codec.used,
-                                 .encrypted =
-                                     source_policy_encrypted(ms->service, ms->move->peer, ready),
-                                 .no_zero_copy = ms->no_zero_copy};
+    struct policy_facts facts = {
+        .drill = ms->move->drill,
+        .verify = ms->move->verify,
+        .monitor = ms->service->config->monitor,
+        .codec = ms->codec.used,
+        .encrypted = source_policy_encrypted(ms->service, ms->move->peer, ready),
+        .no_post_copy =
+            source_policy_no_post_copy(ready, ms->no_postcopy_text, sizeof(ms->no_postcopy_text)),
+        .no_zero_copy = ms->no_zero_copy};
     struct policy *p = &ms->move->policy;
 
     policy_settle(p, &facts);
+    ms->move->may_postcopy = policy_may_post_copy(p);
     ms->direct_memory = policy_get(p, POLICY_MEMORY_PATH) == MEMORY_DIRECT;
     if (policy_get(p, POLICY_COMPRESSION) != COMPRESSION_FERRY)
         ms->codec.used = false;

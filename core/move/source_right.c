@@ -56,7 +56,7 @@ void source_right_tick(struct move_source *ms, uint64_t now_ns)
     struct error why = {0};
 
     move_right_wish(ms->move, wish);
-    if (wish != RIGHT_WISH_HOLD || !ms->sw.finish_ok) {
+    if (wish != RIGHT_WISH_HOLD || (!ms->sw.finish_ok && !ms->sw.switched)) {
         ms->finish_ns = 0;
         return;
     }

@@ -43,7 +43,7 @@ static enum rpc_verdict on_rpc_inbound(void *user, const struct rpc_frame *frame
 {
     struct move_target *mt = user;
 
-    if (frame->kind == RPC_FINISH_CALL) {
+    if (frame->kind == RPC_FINISH_CALL && mt->sw.state != TARGET_PULLING) {
         move_set_phase(mt->move, MOVE_STOPPED);
         if (mt->direct_memory) /* the source's QEMU has sent all; libvirt's Finish waits until it is taken */
             move_target_step(mt, TARGET_ON_MEMORY_DONE);
@@ -64,6 +64,8 @@ static enum rpc_verdict on_rpc_outbound(void *user, const struct rpc_frame *fram
     }
     if (frame->kind == RPC_FINISH_REPLY)
         mt->moments.answered_ns = clock_now_ns();
+    if (frame->kind == RPC_FINISH_REPLY && mt->sw.state == TARGET_PULLING)
+        mt->pages_at_ns = clock_now_ns(); /* it may have been the last page */
     if (frame->kind == RPC_FINISH_REPLY && !frame->ok)
         move_target_step(mt, TARGET_ON_FINISH_FAILED);
     return RPC_PASS;
@@ -81,7 +83,8 @@ static void close_ended_rpc(void *arg)
     rpc_relay_free(TAKE_PTR(mt->rpc));
     error_set(&why, -ECONNRESET, "receive the VM", "see libvirtd's log at both sites",
               "libvirt ended the migration's connection");
-    if (mt->sw.state == TARGET_RECEIVING || mt->sw.state == TARGET_PREPARING)
+    if (mt->sw.state == TARGET_RECEIVING || mt->sw.state == TARGET_PREPARING ||
+        mt->sw.state == TARGET_SWITCHED)
         move_target_fail(mt, &why);
 }
 
@@ -100,9 +103,17 @@ static const struct rpc_relay_ops rpc_ops = {
     .on_ended = on_rpc_ended,
 };
 
-void target_channels_pass_finish(struct move_target *mt)
+void target_channels_run_finish(struct move_target *mt)
 {
     if (mt->rpc)
+        rpc_relay_release_inbound(mt->rpc);
+}
+
+void target_channels_pass_finish(struct move_target *mt)
+{
+    if (mt->rpc && mt->move->may_postcopy) /* it was begun without VIR_MIGRATE_PAUSED */
+        rpc_relay_release_paused(mt->rpc);
+    else if (mt->rpc)
         rpc_relay_release_inbound(mt->rpc);
 }
 
@@ -119,12 +130,26 @@ static size_t memory_may_deliver(void *user, uint64_t offset, const uint8_t *dat
         ram_parser_feed(mt->parser, data + known, len - known);
         mt->parsed_bytes = offset + len;
     }
-    tail = ram_parser_tail_offset(mt->parser);
+    tail = MIN(ram_parser_tail_offset(mt->parser), ram_parser_package_offset(mt->parser));
     if (mt->disks_done || tail >= offset + len)
         return len;
     if (!mt->moments.tail_waits_ns)
         mt->moments.tail_waits_ns = clock_now_ns();
     return tail > offset ? (size_t)(tail - offset) : 0;
+}
+
+/* What QEMU here says back. */
+static void on_memory_answered(void *user, const uint8_t *data, size_t len)
+{
+    struct move_target *mt = user;
+
+    if (!mt->move->may_postcopy || mt->answers.loaded ||
+        !return_path_feed(&mt->answers, data, len) ||
+        ram_parser_package_offset(mt->parser) == UINT64_MAX)
+        return;
+    mt->move->switched = true;
+    move_set_phase(mt->move, MOVE_STOPPED);
+    move_target_step(mt, TARGET_ON_SWITCHED);
 }
 
 static void on_memory_delivered(void *user)
@@ -138,6 +163,7 @@ static void on_memory_failed(void *user, const struct error *err)
 }
 
 static const struct relay_ops memory_ops = {
+    .on_sent = on_memory_answered,
     .may_deliver = memory_may_deliver,
     .on_delivered = on_memory_delivered,
     .on_failed = on_memory_failed,
@@ -261,12 +287,25 @@ int target_channels_open(struct move_target *mt, struct error *err)
     return 0;
 }
 
+int target_channels_connect_rpc(struct move_target *mt, struct stream *stream)
+{
+    struct error why = {0};
+    int fd = local_connect_fd(mt->service->config->libvirt_socket);
+    int r = fd < 0 ? fd : rpc_relay_new(mt->service->loop, fd, stream, &rpc_ops, mt, &mt->rpc);
+
+    if (r < 0) {
+        error_set(&why, r, "reach libvirtd at the target", "is it running there?", "%s: %s",
+                  mt->service->config->libvirt_socket, strerror(-r));
+        move_target_fail(mt, &why);
+    }
+    return r;
+}
+
 int target_channels_add(struct move_target *mt, const json_t *label, struct stream *stream)
 {
     const char *channel = json_string_value(json_object_get(label, "channel"));
     const char *disk = json_string_value(json_object_get(label, "disk"));
     struct error why = {0};
-    int fd, r;
 
     if (strcmp(channel, "disk") == 0 && disk)
         return add_disk(mt, disk, stream);
@@ -277,6 +316,7 @@ int target_channels_add(struct move_target *mt, const json_t *label, struct stre
     if (strcmp(channel, "rpc") != 0 || mt->rpc)
         return -EPROTO;
     mt->direct_memory = json_is_true(json_object_get(label, "direct_memory"));
+    mt->move->may_postcopy = json_is_true(json_object_get(label, "post_copy"));
     if (mt->direct_memory && !target_files_may_be_direct(mt)) {
         error_set(&why, -EPERM, "receive the VM",
                   "add direct-memory to allow = in the source's [peer] section here",
@@ -284,14 +324,7 @@ int target_channels_add(struct move_target *mt, const json_t *label, struct stre
         move_target_fail(mt, &why);
         return -EPERM;
     }
-    fd = local_connect_fd(mt->service->config->libvirt_socket);
-    r = fd < 0 ? fd : rpc_relay_new(mt->service->loop, fd, stream, &rpc_ops, mt, &mt->rpc);
-    if (r < 0) {
-        error_set(&why, r, "reach libvirtd at the target", "is it running there?", "%s: %s",
-                  mt->service->config->libvirt_socket, strerror(-r));
-        move_target_fail(mt, &why);
-    }
-    return r;
+    return target_channels_connect_rpc(mt, stream);
 }
 
 void target_channels_tick(struct move_target *mt)
@@ -304,7 +337,7 @@ void target_channels_tick(struct move_target *mt)
             disk_target_flush_ahead(mt->disks[i]);
     }
 
-    if (mt->memory) {
+    if (mt->memory && mt->parser) {
         p->memory_stream = relay_delivered_bytes(mt->memory);
         p->memory_wire = relay_received_bytes(mt->memory);
         p->memory_codec = relay_pipe(mt->memory) != NULL;

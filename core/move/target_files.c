@@ -11,6 +11,7 @@
 #include "core/base/log.h"
 #include "core/disk/disk_files.h"
 #include "core/move/move_target_private.h"
+#include "core/operations/check_target.h"
 
 struct files_job {
     struct worker_job job;
@@ -173,13 +174,14 @@ static void done_create(struct worker_job *job)
     if (mt->sw.state == TARGET_RECEIVING) {
         if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
             target_channels_open(mt, &f->err) == 0)
-            move_target_send(mt,
-                             json_pack("{s:s, s:b, s:b, s:o*, s:o*, s:o*, s:o*}", "type", "ready",
-                                       "direct_memory", target_files_may_be_direct(mt), "witness",
-                                       mt->move->right.agreed, "drill", target_drill_answer(mt),
-                                       "memory_codec", TAKE_PTR(mt->codec_answer), "disk_codec",
-                                       TAKE_PTR(mt->disk_codec_answer), "seeds",
-                                       disk_seeds_answer(&f->info, f->seeds)));
+            move_target_send(mt, json_pack("{s:s, s:b, s:b, s:o, s:o*, s:o*, s:o*, s:o*}", "type",
+                                           "ready", "direct_memory", target_files_may_be_direct(mt),
+                                           "witness", mt->move->right.agreed, "post_copy",
+                                           check_target_post_copy_answer(mt->service), "drill",
+                                           target_drill_answer(mt), "memory_codec",
+                                           TAKE_PTR(mt->codec_answer), "disk_codec",
+                                           TAKE_PTR(mt->disk_codec_answer), "seeds",
+                                           disk_seeds_answer(&f->info, f->seeds)));
         if (f->err.code) {
             disk_files_remove(&f->info, f->move->id);
             move_target_refuse(mt, &f->err);

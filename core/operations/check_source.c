@@ -363,15 +363,24 @@ static void compare_witnesses(struct check *c, const json_t *msg)
 /* What the policy wants and cannot have between these two hosts. */
 static void describe_policy(struct check *c, const json_t *msg)
 {
+    char post_copy[160];
     struct policy_facts facts = {.monitor = c->service->config->monitor,
                                  .codec = c->service->config->codec,
                                  .encrypted = source_policy_encrypted(c->service, c->peer, msg),
+                                 .no_post_copy =
+                                     source_policy_no_post_copy(msg, post_copy, sizeof(post_copy)),
                                  .no_zero_copy = source_policy_no_zero_copy(c->service, c->vm)};
     char by[2 * POLICY_NAME_BYTES], wanted[POLICY_TEXT_BYTES], taken[POLICY_TEXT_BYTES];
 
     policy_settle(&c->policy, &facts);
     check_pass(&c->report, "policy", "%s (%s)", c->policy.name,
                policy_chosen_by(&c->policy, by, sizeof(by)));
+    if (policy_may_post_copy(&c->policy))
+        check_pass(&c->report, "post-copy",
+                   "can be used; while pages are outstanding the loss of either site loses the VM");
+    else
+        check_pass(&c->report, "post-copy", "not by this policy%s%s",
+                   facts.no_post_copy ? "; " : "", facts.no_post_copy ? facts.no_post_copy : "");
     for (unsigned i = 0; i < c->policy.substitution_count; i++) {
         const struct policy_substitution *sub = &c->policy.substitutions[i];
 

@@ -8,6 +8,7 @@
 #include "core/disk/disk_files.h"
 #include "core/operations/evacuation.h"
 #include "core/move/move.h"
+#include "core/policy/policy_settle.h"
 #include "core/virt/platform_json.h"
 
 /* A call back to the source is given this long; beyond, it would not serve a move in doubt either. */
@@ -95,6 +96,18 @@ void check_target_look(struct service *s, const struct domain_info *info,
     free(q);
 }
 
+const char *check_target_no_post_copy(const struct service *s)
+{
+    FILE *f = fopen("/proc/sys/vm/unprivileged_userfaultfd", "re");
+    int allowed = -1;
+
+    if (f && fscanf(f, "%d", &allowed) != 1)
+        allowed = -1;
+    if (f)
+        fclose(f);
+    return policy_no_post_copy(virt_library_version(), allowed, s->qemu_uid == 0);
+}
+
 int check_target_permission(const struct service *s, const char *peer, bool drill,
                             struct error *err)
 {
@@ -132,6 +145,13 @@ static void free_question(uv_handle_t *handle)
     free(handle->data);
 }
 
+json_t *check_target_post_copy_answer(const struct service *s)
+{
+    const char *why = check_target_no_post_copy(s);
+
+    return why ? json_string(why) : json_true();
+}
+
 static void answer(struct check_question *q)
 {
     if (q->back)
@@ -141,10 +161,11 @@ static void answer(struct check_question *q)
         bool direct = peer && (peer->permissions & PEER_MAY_DIRECT_MEMORY);
 
         peering_send(q->ls,
-                     json_pack("{s:s, s:s, s:o, s:I, s:b, s:b, s:s}", "type", "checked", "check",
-                               q->id, "lines", check_report_to_json(&q->report), "now_ms",
+                     json_pack("{s:s, s:s, s:o, s:I, s:b, s:b, s:s, s:o}", "type", "checked",
+                               "check", q->id, "lines", check_report_to_json(&q->report), "now_ms",
                                (json_int_t)clock_wall_ms(), "direct_memory", direct, "witness",
-                               q->service->witness != NULL, "version", FERRY_VERSION));
+                               q->service->witness != NULL, "version", FERRY_VERSION, "post_copy",
+                               check_target_post_copy_answer(q->service)));
         peering_release(q->ls);
     }
     TAILQ_REMOVE(&q->service->questions, q, entry);

@@ -98,9 +98,22 @@ static const struct setting {
                              .meaning = "seconds that memory may take to converge; 0: no limit"},
     [POLICY_AT_TIME_LIMIT] = {.name = "at_time_limit",
                               .kind = KIND_WORD,
-                              .words = {"abort", "stun-harder", "suspend"},
+                              .words = {"abort", "stun-harder", "suspend", "post-copy"},
                               .standard = AT_LIMIT_ABORT,
                               .meaning = "what happens then"},
+    [POLICY_POST_COPY] = {.name = "post_copy",
+                          .kind = KIND_WORD,
+                          .words = {"never", "by-hand", "after-first-pass", "after-time"},
+                          .standard = POST_COPY_NEVER,
+                          .meaning =
+                              "whether the VM may run at the target before its memory is there"},
+    [POLICY_POST_COPY_AFTER_S] = {.name = "post_copy_after_s",
+                                  .kind = KIND_NUMBER,
+                                  .least = 1,
+                                  .most = 86400,
+                                  .standard = 60,
+                                  .meaning =
+                                      "seconds of sending memory before that, with after-time"},
     [POLICY_BWLIMIT] = {.name = "bwlimit",
                         .kind = KIND_RATE,
                         .standard = 0,
@@ -159,7 +172,10 @@ const char *policy_setting_allowed(enum policy_setting s, char *buf, size_t cap)
 
     switch (t->kind) {
     case KIND_WORD:
-        if (t->words[2])
+        if (t->words[3])
+            snprintf(buf, cap, "%s, %s, %s or %s", t->words[0], t->words[1], t->words[2],
+                     t->words[3]);
+        else if (t->words[2])
             snprintf(buf, cap, "%s, %s or %s", t->words[0], t->words[1], t->words[2]);
         else
             snprintf(buf, cap, "%s or %s", t->words[0], t->words[1]);

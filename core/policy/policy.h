@@ -17,7 +17,14 @@
 enum converge { CONVERGE_STUN, CONVERGE_AUTO_CONVERGE, CONVERGE_NONE };
 /* What becomes of memory on its way: ferry's page-aware codec, QEMU's xor against the page sent last, or nothing. */
 enum compression { COMPRESSION_FERRY, COMPRESSION_XBZRLE, COMPRESSION_NONE };
-enum at_time_limit { AT_LIMIT_ABORT, AT_LIMIT_STUN_HARDER, AT_LIMIT_SUSPEND };
+enum at_time_limit { AT_LIMIT_ABORT, AT_LIMIT_STUN_HARDER, AT_LIMIT_SUSPEND, AT_LIMIT_POST_COPY };
+/* When the guest's processors go before its memory. */
+enum post_copy {
+    POST_COPY_NEVER,
+    POST_COPY_BY_HAND,
+    POST_COPY_AFTER_FIRST_PASS,
+    POST_COPY_AFTER_TIME
+};
 /* Through ferry's encrypted link, or from QEMU to QEMU. */
 enum memory_path { MEMORY_TUNNEL, MEMORY_DIRECT };
 
@@ -37,6 +44,8 @@ enum policy_setting {
     POLICY_DOWNTIME_LAST_MS,
     POLICY_TIME_LIMIT_S,
     POLICY_AT_TIME_LIMIT,
+    POLICY_POST_COPY,
+    POLICY_POST_COPY_AFTER_S,
     POLICY_BWLIMIT,
     POLICY_PRIORITY,
     POLICY_HOLD,

@@ -46,6 +46,15 @@ static const struct shipped {
       {POLICY_TIME_LIMIT_S, 300},
       {POLICY_AT_TIME_LIMIT, AT_LIMIT_SUSPEND}},
      6},
+    {"post-copy",
+     "one pass, then the VM runs at the target and pulls the rest: until that is there, the loss "
+     "of either "
+     "site loses the VM",
+     {{POLICY_CONVERGE, CONVERGE_NONE},
+      {POLICY_COMPRESSION, COMPRESSION_FERRY},
+      {POLICY_MEMORY_PATH, MEMORY_TUNNEL},
+      {POLICY_POST_COPY, POST_COPY_AFTER_FIRST_PASS}},
+     4},
     {"very-large",
      "much memory on a trusted network: direct, parallel, zero-copy, more downtime",
      {{POLICY_CONVERGE, CONVERGE_AUTO_CONVERGE},

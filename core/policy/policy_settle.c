@@ -5,6 +5,8 @@
 #include <stdio.h>
 
 /* VIR_MIGRATE_ZEROCOPY; the parameter zero-copy-send; MSG_ZEROCOPY. */
+/* VIR_MIGRATE_POSTCOPY_RESUME; what it needs of QEMU is older than any that it takes. */
+enum { POST_COPY_LIBVIRT = 8005000 };
 enum { LIBVIRT_NEEDED = 8005000, QEMU_NEEDED = 7001000, KERNEL_MAJOR = 4, KERNEL_MINOR = 14 };
 
 static void take(struct policy *p, enum policy_setting s, uint64_t value, const char *why)
@@ -66,6 +68,41 @@ static void settle_direct(struct policy *p, const struct policy_facts *f)
              "ferry does not see how direct memory converges");
 }
 
+/* After the memory's path is settled. */
+static void settle_post_copy(struct policy *p, const struct policy_facts *f)
+{
+    const char *why = f->drill ? "a drill's clone must have all of its memory"
+                      : policy_get(p, POLICY_MEMORY_PATH) == MEMORY_DIRECT
+                          ? "what breaks on the way is made again through the link alone"
+                      : !f->monitor
+                          ? "taking a VM back before the decision needs [libvirt] monitor = yes"
+                          : f->no_post_copy;
+
+    if (!why)
+        return;
+    take(p, POLICY_POST_COPY, POST_COPY_NEVER, why);
+    if (policy_get(p, POLICY_AT_TIME_LIMIT) == AT_LIMIT_POST_COPY)
+        take(p, POLICY_AT_TIME_LIMIT, AT_LIMIT_ABORT, why);
+}
+
+bool policy_may_post_copy(const struct policy *p)
+{
+    return policy_get(p, POLICY_POST_COPY) != POST_COPY_NEVER ||
+           (policy_get(p, POLICY_TIME_LIMIT_S) &&
+            policy_get(p, POLICY_AT_TIME_LIMIT) == AT_LIMIT_POST_COPY);
+}
+
+const char *policy_no_post_copy(unsigned long libvirt_version, int sysctl, bool privileged)
+{
+    if (libvirt_version < POST_COPY_LIBVIRT)
+        return "post-copy that recovers needs libvirt 8.5 at the target";
+    if (sysctl < 0)
+        return "the target's kernel has no userfaultfd";
+    if (sysctl == 0 && !privileged)
+        return "the target's QEMU may not use userfaultfd (sysctl vm.unprivileged_userfaultfd=1)";
+    return NULL;
+}
+
 void policy_settle(struct policy *p, const struct policy_facts *facts)
 {
     p->substitution_count = 0;
@@ -74,6 +111,7 @@ void policy_settle(struct policy *p, const struct policy_facts *facts)
         settle_direct(p, facts);
     else
         settle_tunnel(p, facts);
+    settle_post_copy(p, facts);
 }
 
 const char *policy_no_zero_copy(unsigned long libvirt_version, unsigned long qemu_version,

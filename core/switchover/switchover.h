@@ -77,6 +77,32 @@
  * source. There is no witness and no doubt: autostart stays with the source's copy, whose disks are the VM's all
  * the time.
  *
+ * In post-copy (docs/protocol.md) the target's libvirt lets its copy run as soon as FINISH3 passes, and the rest of the
+ * memory follows. So FINISH3 passes only after COMMIT, and COMMIT is said while the copy here is still needed:
+ *
+ *   source                                        target
+ *   MOVING                                        RECEIVING
+ *     |                                             | FINISH3 held, disks done, QEMU has loaded the devices' state
+ *     |                                             |   journal SWITCHED
+ *     |                                           PREPARING
+ *     | <--------- prepared, switched ------------- | journalled
+ *     |   journal FEEDING                         SWITCHED --- link lost, ABORT, copy lost --> ABORTING
+ *   DECIDING                                        |
+ *     | journalled: COMMIT -----------------------> |   journal PULLING
+ *   FEEDING                                       COMMITTING
+ *     |                                             | journalled: let FINISH3 pass: it runs
+ *     | <--------- pulls -------------------------- PULLING
+ *     |   (pages; channels lost and made again)     |
+ *     | <--------- RESUMED ------------------------ | all pages are here: journal
+ *     | withdraw, journal DONE                    RESUMED
+ *   COMMITTED
+ *
+ * In FEEDING and PULLING the VM is the target's copy and the source's memory together: neither is given up, whatever
+ * happens to links and ferryds, until the last page is there. libvirt at the source never lets a copy run again that
+ * has switched to post-copy. A SWITCHED target has not run and needs nobody's leave to give up: there is no doubt there,
+ * and what says ABORTED then has never run. The source's copy goes on after that, by our hand (SOURCE_RESUME_DOMAIN).
+ * A move that may switch, and converges before it does, ends as any other: then FINISH3 leaves the copy paused.
+ *
  * Every event is accepted in every state; one that means nothing there changes nothing. Recovery
  * enters with switchover_*_recover() and the same events, so running it twice is running it once.
  */
@@ -100,6 +126,7 @@ enum switchover_source_state {
     SOURCE_ABORTED,
     SOURCE_IN_DOUBT,
     SOURCE_DRILLING,
+    SOURCE_FEEDING, /* post-copy: the target runs, or is about to, on the memory here */
 };
 
 enum switchover_source_event {
@@ -127,6 +154,8 @@ enum switchover_source_event {
     SOURCE_ON_RESOLVE_TARGET,
     SOURCE_ON_WITNESS_AGREED,  /* the key is armed, and the target counts on it */
     SOURCE_ON_TARGET_PREPARED, /* its FINISH3 is under way to an answer */
+    SOURCE_ON_TARGET_SWITCHED, /* it is prepared in post-copy, its FINISH3 is held until COMMIT */
+    SOURCE_ON_TARGET_PULLS,    /* it has COMMIT, and its FINISH3 has passed */
     SOURCE_ON_RIGHT,           /* the key's value, one event each, in the order of enum right */
     SOURCE_ON_RIGHT_LAST = SOURCE_ON_RIGHT + RIGHTS - 1,
 };
@@ -149,6 +178,7 @@ enum switchover_source_action {
     SOURCE_END_MIGRATION =
         1 << 14, /* close libvirt's channels at once: it lets the copy here run */
     SOURCE_SEND_DRILL = 1 << 15,
+    SOURCE_JOURNAL_FEEDING = 1 << 16, /* then SOURCE_ON_COMMIT_JOURNALLED */
 };
 
 /* What the source's journal may hold of a move that is not over. */
@@ -156,6 +186,7 @@ enum switchover_source_record {
     SOURCE_RECORD_MOVING,   /* nothing is decided; also: aborting */
     SOURCE_RECORD_COMMIT,   /* decided; whether libvirt has the reply is not known */
     SOURCE_RECORD_RELEASED, /* decided, and the copy here can never run again by itself */
+    SOURCE_RECORD_FEEDING, /* decided in post-copy: the copy here is needed, and never runs again */
     SOURCE_RECORD_RESTORE, /* undone by the operator's word: the copy here is to run, from its disks if need be */
 };
 
@@ -165,6 +196,8 @@ struct switchover_source {
     bool witness;        /* agreed: the key counts */
     bool prepared;       /* MOVING: the target has said so */
     bool finish_ok;      /* MOVING: libvirt's reply is here */
+    bool switched;       /* to post-copy, and the target is prepared; while it is undone, too */
+    bool pulls;          /* FEEDING: the target has heard COMMIT */
     bool right_held;     /* MOVING: the witness has said so */
     bool right_kept;     /* ABORTING: the witness has had its say */
     bool rpc_lost;       /* DECIDING: libvirt's connection ended before the decision was durable */
@@ -208,21 +241,25 @@ enum switchover_target_state {
     TARGET_RESUMED,
     TARGET_ABORTING,
     TARGET_ABORTED,
+    TARGET_SWITCHED, /* prepared in post-copy: nothing of it has run */
+    TARGET_PULLING,  /* the copy runs, or is about to, and pages are at the source */
 };
 
 enum switchover_target_event {
     TARGET_ON_FINISH_CALL, /* FINISH3 of a successful perform arrived and is held */
     TARGET_ON_DISKS_DONE,  /* every log applied, every disk flushed */
     TARGET_ON_MEMORY_DONE, /* the RAM stream is delivered to its end */
+    TARGET_ON_SWITCHED,    /* instead: QEMU has loaded the devices' state in post-copy */
+    TARGET_ON_PAGES_DONE,  /* PULLING: nothing is outstanding any more */
     TARGET_ON_FAILURE,   /* anything failed here; the move's session ended; FINISH3 was cancelled */
     TARGET_ON_LINK_LOST, /* the session ended */
-    TARGET_ON_PREPARED_JOURNALLED,
-    TARGET_ON_FINISH_FAILED, /* libvirt answered FINISH3 with an error: no copy here */
-    TARGET_ON_COMMIT,        /* the source's words */
+    TARGET_ON_PREPARED_JOURNALLED, /* PREPARED or SWITCHED */
+    TARGET_ON_FINISH_FAILED,       /* libvirt answered FINISH3 with an error: no copy here */
+    TARGET_ON_COMMIT,              /* the source's words */
     TARGET_ON_ABORT,
     TARGET_ON_DRILL,
-    TARGET_ON_DRILL_DONE, /* answer to RUN_CLONE, whatever came of it */
-    TARGET_ON_COMMITTED_JOURNALLED,
+    TARGET_ON_DRILL_DONE,           /* answer to RUN_CLONE, whatever came of it */
+    TARGET_ON_COMMITTED_JOURNALLED, /* COMMITTED or PULLING */
     TARGET_ON_ABORT_JOURNALLED,
     TARGET_ON_RESUMED, /* answers to RESUME_DOMAIN and START_DOMAIN */
     TARGET_ON_RESUME_FAILED,
@@ -251,6 +288,13 @@ enum switchover_target_action {
     TARGET_START_DOMAIN = 1 << 11, /* anew, from its disks, which are complete */
     TARGET_RUN_CLONE = 1 << 12,    /* if it is isolated and marked; until its verdict */
     TARGET_SEND_DRILLED = 1 << 13, /* the verdict */
+    TARGET_JOURNAL_SWITCHED = 1 << 14,
+    TARGET_JOURNAL_PULLING = 1 << 15,
+    TARGET_SEND_SWITCHED = 1 << 16,
+    TARGET_RUN_FINISH = 1 << 17, /* let FINISH3 pass as it is: the copy runs */
+    TARGET_SEND_PULLS = 1 << 18,
+    TARGET_WATCH_PAGES =
+        1 << 19, /* ask libvirt again and again: PAGES_DONE, COPY_LOST, COPY_MISSING */
 };
 
 struct switchover_target {
@@ -259,11 +303,13 @@ struct switchover_target {
     bool witness; /* agreed: the key counts */
     bool finish_held, disks_done, memory_done;
     bool in_doubt;     /* PREPARED without a link to the source */
-    bool copy_missing; /* RESUMING: told to run, by the operator, what was never here */
+    bool switched;     /* to post-copy: FINISH3 must not pass before COMMIT */
+    bool copy_missing; /* RESUMING, PULLING: told to run, by the operator, what was never here */
 };
 
 unsigned switchover_target_step(struct switchover_target *t, enum switchover_target_event event);
-/* Enters after a restart with the last state journalled (RECEIVING, PREPARED, COMMITTING, ABORTING). */
+/* Enters after a restart with the last state journalled (RECEIVING, PREPARED, COMMITTING, ABORTING,
+ * SWITCHED, PULLING). */
 unsigned switchover_target_recover(struct switchover_target *t,
                                    enum switchover_target_state journalled, bool drill,
                                    bool witness);

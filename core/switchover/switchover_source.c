@@ -25,6 +25,8 @@ const char *switchover_source_state_name(enum switchover_source_state state)
         return "in-doubt";
     case SOURCE_DRILLING:
         return "drilling";
+    case SOURCE_FEEDING:
+        return "feeding";
     }
     return "?";
 }
@@ -38,7 +40,8 @@ static unsigned start_commit(struct switchover_source *s)
 static unsigned end_commit(struct switchover_source *s)
 {
     s->state = SOURCE_COMMITTED;
-    return SOURCE_DESTROY_DOMAIN | SOURCE_WITHDRAW | SOURCE_JOURNAL_DONE;
+    return SOURCE_DESTROY_DOMAIN | SOURCE_WITHDRAW | SOURCE_JOURNAL_DONE |
+           (s->switched ? SOURCE_END_MIGRATION : 0); /* libvirt may still wait for its reply */
 }
 
 static unsigned start_abort(struct switchover_source *s, unsigned more)
@@ -69,8 +72,11 @@ static unsigned settle_domain(struct switchover_source *s, bool alive)
 /* After the decision, by the operator's word: the copy here is to run, and libvirt may have killed it. */
 static unsigned start_restore(struct switchover_source *s, unsigned more)
 {
-    *s = (struct switchover_source){
-        .state = SOURCE_ABORTING, .witness = s->witness, .start_wanted = true, .undoing = true};
+    *s = (struct switchover_source){.state = SOURCE_ABORTING,
+                                    .witness = s->witness,
+                                    .start_wanted = true,
+                                    .undoing = true,
+                                    .switched = s->switched};
     return SOURCE_JOURNAL_RESTORE | more;
 }
 
@@ -90,10 +96,10 @@ static unsigned decide(struct switchover_source *s)
         s->state = SOURCE_DRILLING;
         return SOURCE_END_MIGRATION | SOURCE_CHECK_DOMAIN;
     }
-    if (!s->finish_ok || (s->witness && !s->right_held))
+    if ((!s->finish_ok && !s->switched) || (s->witness && !s->right_held))
         return 0;
     s->state = SOURCE_DECIDING;
-    return SOURCE_JOURNAL_COMMIT;
+    return s->switched ? SOURCE_JOURNAL_FEEDING : SOURCE_JOURNAL_COMMIT;
 }
 
 static unsigned step_moving(struct switchover_source *s, unsigned event)
@@ -105,6 +111,11 @@ static unsigned step_moving(struct switchover_source *s, unsigned event)
     case SOURCE_ON_TARGET_PREPARED:
         s->prepared = true;
         return 0;
+    case SOURCE_ON_TARGET_SWITCHED:
+        if (s->drill || s->finish_ok)
+            return 0;
+        s->prepared = s->switched = true;
+        return decide(s);
     case SOURCE_ON_FINISH_OK:
         s->finish_ok = true;
         return decide(s);
@@ -164,8 +175,40 @@ static unsigned step_deciding(struct switchover_source *s, enum switchover_sourc
         return 0;
     if (s->target_aborted) /* libvirt never had the reply: it lets the VM go on here */
         return restore_without_target(s, SOURCE_STOP_MIGRATION);
+    if (s->switched) { /* whatever became of libvirt's connection: it does not let the copy run */
+        s->state = SOURCE_FEEDING;
+        return SOURCE_SEND_COMMIT;
+    }
     s->state = s->rpc_lost ? SOURCE_CHECKING : SOURCE_RELEASING;
     return s->rpc_lost ? SOURCE_CHECK_DOMAIN : SOURCE_WRITE_REPLY;
+}
+
+/* The VM is the target's copy and the memory here. */
+static unsigned step_feeding(struct switchover_source *s, unsigned event)
+{
+    switch (event) {
+    case SOURCE_ON_TARGET_PULLS:
+        s->pulls = true;
+        return 0;
+    case SOURCE_ON_FINISH_OK: /* every page is there: libvirt may give up what is here */
+        return SOURCE_WRITE_REPLY;
+    case SOURCE_ON_TARGET_RESUMED:
+    case SOURCE_ON_RIGHT + RIGHT_RESUMED:
+        return end_commit(s);
+    case SOURCE_ON_LINK_UP:
+    case SOURCE_ON_TARGET_ASKS:
+    case SOURCE_ON_RESOLVE_TARGET:
+        return SOURCE_SEND_COMMIT;
+    case SOURCE_ON_TARGET_ABORTED: /* it gave up before it had heard us, and has never run */
+        return restore_without_target(s, 0);
+    case SOURCE_ON_TARGET_UNKNOWN:
+        s->state = SOURCE_IN_DOUBT;
+        return 0;
+    case SOURCE_ON_RESOLVE_SOURCE: /* never beside a copy that runs */
+        return s->pulls ? 0 : start_restore(s, 0);
+    default:
+        return 0;
+    }
 }
 
 static unsigned step_releasing(struct switchover_source *s, enum switchover_source_event event)
@@ -248,6 +291,7 @@ enum right_wish switchover_source_wish(const struct switchover_source *s)
         return (s->prepared || s->finish_ok) && !s->right_held ? RIGHT_WISH_HOLD
                                                                : RIGHT_WISH_NOTHING;
     case SOURCE_COMMITTING:
+    case SOURCE_FEEDING:
         return RIGHT_WISH_GIVE;
     case SOURCE_ABORTING: /* undoing: not before the record says so */
         return s->right_kept || s->undoing ? RIGHT_WISH_NOTHING : RIGHT_WISH_KEEP;
@@ -262,6 +306,7 @@ static unsigned begin_abort(struct switchover_source *s)
     if (s->undoing || switchover_source_waits_for_witness(s))
         return 0;
     return (s->domain_settled ? 0 : SOURCE_CHECK_DOMAIN) |
+           (s->switched && !s->domain_settled ? SOURCE_STOP_MIGRATION : 0) |
            (s->target_settled || s->target_resumed ? 0 : SOURCE_SEND_ABORT);
 }
 
@@ -395,7 +440,10 @@ static unsigned step_in_doubt(struct switchover_source *s, enum switchover_sourc
     case SOURCE_ON_RESOLVE_SOURCE:
         return start_restore(s, 0);
     case SOURCE_ON_RESOLVE_TARGET:
-        return start_commit(s);
+        if (!s->switched)
+            return start_commit(s);
+        s->state = SOURCE_FEEDING;
+        return SOURCE_SEND_COMMIT;
     default:
         return 0;
     }
@@ -412,6 +460,8 @@ unsigned switchover_source_step(struct switchover_source *s, enum switchover_sou
         return step_deciding(s, event);
     case SOURCE_RELEASING:
         return step_releasing(s, event);
+    case SOURCE_FEEDING:
+        return step_feeding(s, event);
     case SOURCE_CHECKING:
         return step_checking(s, event);
     case SOURCE_COMMITTING:
@@ -421,6 +471,8 @@ unsigned switchover_source_step(struct switchover_source *s, enum switchover_sou
     case SOURCE_IN_DOUBT:
         return step_in_doubt(s, event);
     case SOURCE_COMMITTED:
+        if (event == SOURCE_ON_FINISH_OK && s->switched) /* the target's word was faster */
+            return SOURCE_WRITE_REPLY;
         return event == SOURCE_ON_TARGET_ASKS ? SOURCE_SEND_COMMIT : 0;
     case SOURCE_ABORTED:
         return event == SOURCE_ON_TARGET_ASKS ? SOURCE_SEND_ABORT : 0;
@@ -441,6 +493,10 @@ unsigned switchover_source_recover(struct switchover_source *s,
     case SOURCE_RECORD_COMMIT:
         s->state = SOURCE_CHECKING;
         return SOURCE_CHECK_DOMAIN;
+    case SOURCE_RECORD_FEEDING:
+        s->state = SOURCE_FEEDING;
+        s->switched = true;
+        return SOURCE_SEND_COMMIT;
     case SOURCE_RECORD_RESTORE:
         start_restore(s, 0);
         s->undoing = false;

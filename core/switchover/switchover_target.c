@@ -23,6 +23,10 @@ const char *switchover_target_state_name(enum switchover_target_state state)
         return "aborting";
     case TARGET_ABORTED:
         return "aborted";
+    case TARGET_SWITCHED:
+        return "switched";
+    case TARGET_PULLING:
+        return "pulling";
     }
     return "?";
 }
@@ -55,6 +59,9 @@ static unsigned step_receiving(struct switchover_target *t, enum switchover_targ
     case TARGET_ON_MEMORY_DONE:
         t->memory_done = true;
         break;
+    case TARGET_ON_SWITCHED:
+        t->memory_done = t->switched = true;
+        break;
     case TARGET_ON_FAILURE:
     case TARGET_ON_LINK_LOST:
     case TARGET_ON_ABORT:
@@ -66,7 +73,7 @@ static unsigned step_receiving(struct switchover_target *t, enum switchover_targ
     if (!t->finish_held || !t->disks_done || !t->memory_done)
         return 0;
     t->state = TARGET_PREPARING;
-    return TARGET_JOURNAL_PREPARED;
+    return t->switched ? TARGET_JOURNAL_SWITCHED : TARGET_JOURNAL_PREPARED;
 }
 
 /* Nothing keeps a clone but DRILL, and that not for long. */
@@ -129,13 +136,56 @@ static unsigned step_preparing(struct switchover_target *t, enum switchover_targ
 {
     switch (event) {
     case TARGET_ON_PREPARED_JOURNALLED:
-        t->state = TARGET_PREPARED;
-        return TARGET_PASS_FINISH;
+        t->state = t->switched ? TARGET_SWITCHED : TARGET_PREPARED;
+        return t->switched ? TARGET_SEND_SWITCHED : TARGET_PASS_FINISH;
     /* FINISH3 has not been passed on, so no COMMIT can come: giving up is still safe. */
     case TARGET_ON_ABORT:
     case TARGET_ON_FAILURE:
     case TARGET_ON_LINK_LOST:
         return give_up(t);
+    default:
+        return 0;
+    }
+}
+
+/* Nothing of it has run, and nothing runs before COMMIT: giving up needs nobody's leave. */
+static unsigned step_switched(struct switchover_target *t, enum switchover_target_event event)
+{
+    switch (event) {
+    case TARGET_ON_COMMIT:
+        t->state = TARGET_COMMITTING;
+        return TARGET_JOURNAL_PULLING;
+    case TARGET_ON_ABORT:
+    case TARGET_ON_FAILURE:
+    case TARGET_ON_LINK_LOST:
+    case TARGET_ON_FINISH_FAILED:
+    case TARGET_ON_COPY_LOST:
+    case TARGET_ON_RESOLVE_SOURCE:
+        return give_up(t);
+    default:
+        return 0;
+    }
+}
+
+/* It may have run: there is no way back, whatever is lost but the copy itself. */
+static unsigned step_pulling(struct switchover_target *t, enum switchover_target_event event)
+{
+    switch (event) {
+    case TARGET_ON_PAGES_DONE:
+    case TARGET_ON_RESUMED: /* started anew, from its disks */
+        t->state = TARGET_RESUMED;
+        return TARGET_SEND_RESUMED | TARGET_JOURNAL_DONE;
+    case TARGET_ON_COMMIT:
+    case TARGET_ON_LINK_UP:
+        return TARGET_SEND_PULLS;
+    case TARGET_ON_COPY_LOST:
+        return TARGET_START_DOMAIN;
+    case TARGET_ON_COPY_MISSING:
+        t->copy_missing = true;
+        return 0;
+    case TARGET_ON_ABORT:
+    case TARGET_ON_RESOLVE_SOURCE:
+        return t->copy_missing ? give_up(t) : 0;
     default:
         return 0;
     }
@@ -174,6 +224,10 @@ unsigned switchover_target_step(struct switchover_target *t, enum switchover_tar
     case TARGET_DRILLING:
         return step_clone(t, event);
     case TARGET_COMMITTING:
+        if (event == TARGET_ON_COMMITTED_JOURNALLED && t->switched) {
+            t->state = TARGET_PULLING;
+            return TARGET_RUN_FINISH | TARGET_SEND_PULLS | TARGET_WATCH_PAGES;
+        }
         if (event == TARGET_ON_COMMITTED_JOURNALLED) {
             t->state = TARGET_RESUMING;
             return TARGET_RESUME_DOMAIN;
@@ -181,6 +235,10 @@ unsigned switchover_target_step(struct switchover_target *t, enum switchover_tar
         return 0;
     case TARGET_RESUMING:
         return step_resuming(t, event);
+    case TARGET_SWITCHED:
+        return step_switched(t, event);
+    case TARGET_PULLING:
+        return step_pulling(t, event);
     case TARGET_RESUMED: /* whatever the source believes: this is how it is */
         return event == TARGET_ON_COMMIT || event == TARGET_ON_ABORT || event == TARGET_ON_LINK_UP
                    ? TARGET_SEND_RESUMED
@@ -222,7 +280,11 @@ unsigned switchover_target_recover(struct switchover_target *t,
     case TARGET_ABORTED:
         return 0;
     case TARGET_RECEIVING:
+    case TARGET_SWITCHED: /* its FINISH3 is gone with libvirt's connection, and it has not run */
         return give_up(t);
+    case TARGET_PULLING:
+        t->switched = true;
+        return TARGET_WATCH_PAGES | TARGET_SEND_PULLS;
     case TARGET_ABORTING:
         return TARGET_CLEAN_UP;
     }

@@ -211,6 +211,8 @@ static enum virt_domain_state map_state(int state, int reason)
 {
     switch (state) {
     case VIR_DOMAIN_PAUSED:
+        if (reason == VIR_DOMAIN_PAUSED_POSTCOPY || reason == VIR_DOMAIN_PAUSED_POSTCOPY_FAILED)
+            return VIRT_DOMAIN_SWITCHED; /* libvirt's job goes on until the last page */
         return reason == VIR_DOMAIN_PAUSED_MIGRATION ? VIRT_DOMAIN_PAUSED : VIRT_DOMAIN_SUSPENDED;
     case VIR_DOMAIN_SHUTOFF:
         return map_off(reason);
@@ -387,13 +389,17 @@ static int add_modes(const struct virt_migration *m, virTypedParameterPtr *param
 static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
     const struct virt_migration *m = c->migration;
-    unsigned flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PEER2PEER | VIR_MIGRATE_PAUSED |
-                     VIR_MIGRATE_NON_SHARED_DISK | VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES |
-                     VIR_MIGRATE_ABORT_ON_ERROR;
+    unsigned flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PEER2PEER;
     virTypedParameterPtr params = NULL;
     int count = 0, capacity = 0;
 
     (void)conn;
+    if (m->resume_postcopy)
+        flags |= VIR_MIGRATE_POSTCOPY | VIR_MIGRATE_POSTCOPY_RESUME;
+    else
+        flags |= (m->may_postcopy ? VIR_MIGRATE_POSTCOPY : VIR_MIGRATE_PAUSED) |
+                 VIR_MIGRATE_NON_SHARED_DISK | VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES |
+                 VIR_MIGRATE_ABORT_ON_ERROR;
     if (m->persistent)
         flags |= VIR_MIGRATE_PERSIST_DEST;
     if (m->auto_converge_initial)
@@ -417,8 +423,9 @@ static void work_migrate(struct call *c, virConnectPtr conn, virDomainPtr dom)
                                  m->target_name) < 0) ||
         virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_URI, m->memory_uri) <
             0 ||
-        virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_DISKS_URI,
-                                m->disks_uri) < 0 ||
+        (m->disks_uri[0] &&
+         virTypedParamsAddString(&params, &count, &capacity, VIR_MIGRATE_PARAM_DISKS_URI,
+                                 m->disks_uri) < 0) ||
         virDomainMigrateToURI3(dom, m->destination_uri, params, (unsigned)count, flags) < 0)
         virt_fault(c);
     virTypedParamsFree(params, count);

@@ -24,7 +24,9 @@ struct virt;
 enum virt_domain_state {
     VIRT_DOMAIN_BUSY, /* a libvirt job runs on it: ask again */
     VIRT_DOMAIN_RUNNING,
-    VIRT_DOMAIN_PAUSED,    /* by a migration, and libvirt has nothing left to do with it */
+    VIRT_DOMAIN_PAUSED, /* by a migration, and libvirt has nothing left to do with it */
+    VIRT_DOMAIN_SWITCHED, /* by a migration in post-copy: its memory belongs to the copy at the target, until it is known that
+                            * that one has never run */
     VIRT_DOMAIN_SUSPENDED, /* for another reason: by a user, by a full disk */
     VIRT_DOMAIN_ENDED,     /* shut off for its own reasons: guest shutdown, destroyed, crashed */
     VIRT_DOMAIN_OFF,  /* shut off or not known, and libvirt cannot say why (it was restarted) */
@@ -91,6 +93,9 @@ struct virt_migration {
     uint64_t xbzrle_cache_bytes;                        /* 0: no XBZRLE */
     int parallel_connections; /* of QEMU's, for memory; 0: one, PARALLEL_AUTO: a few */
     bool zero_copy;
+    bool
+        may_postcopy; /* it may be switched to post-copy: FINISH3 says whether the copy there runs */
+    bool resume_postcopy; /* it was, and its channels were lost: new ones */
     unsigned speed_mib_s; /* of the disks' copy and of memory, to begin with; 0 = no limit */
 };
 
@@ -131,6 +136,25 @@ void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *
 void virt_migrate(struct virt *v, const struct virt_migration *m, virt_done_fn done, void *user);
 /* Ends its migration. @stop: its disks are mirrored; the guest stands still meanwhile. */
 void virt_abort_job(struct virt *v, const char *uuid, bool stop, virt_done_fn done, void *user);
+/* Switches a migration that may be to post-copy: the guest stops here, and what is left of the memory follows. */
+void virt_start_postcopy(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* The copy here switched to post-copy, and the one at the target has never run: calls QEMU's migration off, and lets the
+ * copy here go on. While libvirt's call is under way it takes note of that, and ends its job when its connection ends.
+ * -ENOTRECOVERABLE: QEMU has lost its channels, and cannot go back. */
+void virt_take_back(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* Of a copy that came by post-copy. */
+enum virt_pages {
+    VIRT_PAGES_WAITING,     /* it does not run yet */
+    VIRT_PAGES_OUTSTANDING, /* it runs, and not all of its memory is here */
+    VIRT_PAGES_BROKEN,      /* the same, and what carried them has broken: it is to be made again */
+    VIRT_PAGES_DONE,        /* nothing is outstanding */
+    VIRT_PAGES_OFF,         /* the copy ended */
+    VIRT_PAGES_MISSING,     /* there is no such domain */
+};
+/* Of the library, as of the host's libvirtd beside it: 1000000 * major + 1000 * minor + release. */
+unsigned long virt_library_version(void);
+typedef void (*virt_pages_fn)(void *user, const struct error *err, enum virt_pages pages);
+void virt_pages(struct virt *v, const char *uuid, virt_pages_fn done, void *user);
 void virt_set_downtime(struct virt *v, const char *uuid, unsigned downtime_ms, virt_done_fn done,
                        void *user);
 /* Stops the guest's processors; its migration goes on, and lets it go on when it ends without success. */

@@ -37,6 +37,7 @@ struct call {
         virt_load_fn load;
         virt_host_fn host;
         virt_choices_fn choices;
+        virt_pages_fn pages;
     } callback;
     void *user;
     struct error err;

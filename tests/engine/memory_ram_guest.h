@@ -192,6 +192,29 @@ static inline void guest_put_start(struct guest *g)
     guest_put_footer(g);
 }
 
+/* In post-copy: what is stale is discarded, the devices' state comes as a package, and then what is asked for. */
+static inline void guest_put_switch(struct guest *g)
+{
+    uint8_t state[3000];
+
+    guest_put_number(g, 0x08, 1);
+    guest_put_number(g, 6, 2);
+    guest_put_number(g, 8, 2);
+    guest_put_name(g, "pc.ram\1");
+    guest_put_number(g, 0x08, 1);
+    guest_put_number(g, 7, 2);
+    guest_put_number(g, 4, 2);
+    guest_put_number(g, sizeof(state), 4);
+    guest_fill(g, state, sizeof(state));
+    guest_put(g, state, sizeof(state));
+    guest_put_ping(g);
+    for (unsigned part = 0; part < 3; part++) {
+        for (unsigned page = part; page < g->pages; page += 5)
+            guest_write(g, page);
+        guest_put_section(g, 0x02);
+    }
+}
+
 /* Makes a whole migration in g->stream; guest_done() afterwards. */
 static inline void guest_migrate(struct guest *g, uint64_t seed)
 {
@@ -216,6 +239,8 @@ static inline void guest_migrate(struct guest *g, uint64_t seed)
         if (random_below(&g->random, 3) == 0)
             guest_put_ping(g);
     }
+    if (seed % 4 == 0)
+        guest_put_switch(g);
     for (unsigned page = 0; page < g->pages / 4; page++)
         guest_write(g, page);
     guest_put_section(g, 0x03);

@@ -198,6 +198,27 @@ static const struct budget drill_depths[] = {
     {.crashes = 1, .losses = 1, .resolves = 1, .deaths = 1},
 };
 
+/* Of a move that switches to post-copy. */
+static const struct budget postcopy_depths[] = {
+    {0},
+    {.crashes = 1},
+    {.losses = 1, .cancels = 1},
+    {.crashes = 1, .losses = 1, .doubles = 1},
+    {.crashes = 1, .cancels = 1, .losses = 1},
+    {.losses = 2, .reboots = 1},
+    {.crashes = 1, .deaths = 1},
+    {.crashes = 1, .reboots = 1},
+    {.crashes = 1, .resolves = 1, .losses = 1},
+    {.crashes = 2, .losses = 1},
+};
+
+static const struct budget greater_postcopy_depths[] = {
+    {.crashes = 2, .losses = 2, .cancels = 1},
+    {.crashes = 1, .losses = 1, .reboots = 1, .deaths = 1},
+    {.crashes = 2, .losses = 1, .resolves = 1, .deaths = 1},
+    {.crashes = 3, .losses = 1},
+};
+
 /* With a witness: from both sides, from one, from none; the sites parted, or not. */
 static const unsigned reaches[] = {
     WITNESS_BY_BOTH | SITES_PARTED,
@@ -234,6 +255,8 @@ static void search_all(const struct budget *budgets, size_t count, unsigned reac
             printf("autostart, ");
         if (reach & IS_DRILL)
             printf("drill, ");
+        if (reach & IS_POSTCOPY)
+            printf("post-copy, ");
         if (reach & WITNESS_AGREED)
             printf("witness%s%s%s, ", reach & WITNESS_BY_SOURCE ? " by source" : "",
                    reach & WITNESS_BY_TARGET ? " by target" : "",
@@ -262,6 +285,15 @@ static void test_all_interleavings_of_a_drill(void **state)
     (void)state;
     search_all(drill_depths, ARRAY_SIZE(drill_depths), IS_DRILL);
     search_all(restart_depths, ARRAY_SIZE(restart_depths), IS_DRILL | VM_AUTOSTARTS);
+}
+
+static void test_all_interleavings_of_post_copy(void **state)
+{
+    (void)state;
+    search_all(postcopy_depths, ARRAY_SIZE(postcopy_depths), IS_POSTCOPY);
+    search_all(witness_depths, ARRAY_SIZE(witness_depths), IS_POSTCOPY | WITNESS_BY_BOTH);
+    if (getenv("FERRY_HISTORIES"))
+        search_all(greater_postcopy_depths, ARRAY_SIZE(greater_postcopy_depths), IS_POSTCOPY);
 }
 
 static void test_all_interleavings_with_a_witness(void **state)
@@ -302,6 +334,10 @@ static void test_planted_bugs_are_found(void **state)
         {BUG_GIVEN_IS_CLAIMED,
          {.crashes = 1, .losses = 1, .resolves = 1},
          WITNESS_BY_BOTH | SITES_PARTED},
+        {BUG_RUNS_UNDECIDED, {.losses = 1}, IS_POSTCOPY},
+        {BUG_FEED_BEFORE_DURABLE, {.crashes = 1}, IS_POSTCOPY},
+        {BUG_PULL_BEFORE_DURABLE, {.crashes = 1}, IS_POSTCOPY},
+        {BUG_PULLS_IS_RESUMED, {0}, IS_POSTCOPY},
         {BUG_KEPT_UNHEARD,
          {.crashes = 1, .losses = 1, .resolves = 1},
          WITNESS_BY_BOTH | SITES_PARTED},
@@ -338,11 +374,14 @@ static const char *play(uint64_t seed, enum bug bug, bool say)
     uint64_t rng = seed;
     /* Half of the histories have a witness, seen by whom it may be. */
     unsigned chance = (unsigned)(splitmix64_next(&rng) % (2 * ARRAY_SIZE(reaches)));
-    unsigned reach = bug == BUG_CLONE_EARLY || bug == BUG_DRILL_IS_MOVE ? IS_DRILL
+    unsigned reach = bug >= BUG_RUNS_UNDECIDED && bug <= BUG_PULLS_IS_RESUMED ? IS_POSTCOPY
+                     : bug == BUG_CLONE_EARLY || bug == BUG_DRILL_IS_MOVE     ? IS_DRILL
                      : bug >= BUG_GIVEN_BEFORE_READ  ? WITNESS_BY_BOTH | SITES_PARTED
                      : chance == ARRAY_SIZE(reaches) ? IS_DRILL
-                     : chance < ARRAY_SIZE(reaches)  ? reaches[chance]
-                                                     : 0;
+                     : chance == ARRAY_SIZE(reaches) + 1 || chance == ARRAY_SIZE(reaches) + 2
+                         ? IS_POSTCOPY | (chance % 2 ? WITNESS_BY_BOTH : 0)
+                     : chance < ARRAY_SIZE(reaches) ? reaches[chance]
+                                                    : 0;
     struct world w =
         new_world(budget, reach | (splitmix64_next(&rng) % 2 ? VM_AUTOSTARTS : 0), bug);
     /* Some histories are calm, some wild: one in so many happenings may be a fault. */
@@ -408,6 +447,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_interleavings),
         cmocka_unit_test(test_all_interleavings_of_a_drill),
+        cmocka_unit_test(test_all_interleavings_of_post_copy),
         cmocka_unit_test(test_all_interleavings_with_a_witness),
         cmocka_unit_test(test_planted_bugs_are_found),
         cmocka_unit_test(test_seeded_histories),

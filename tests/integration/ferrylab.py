@@ -41,7 +41,8 @@ TEST_LIMIT_S = 560
 # Longer than anything a sound ferry does here, on a machine that has other work, too.
 PATIENCE_S = 90
 
-PHASES = ("preparing", "copying", "mirroring", "memory", "stopped", "prepared", "drilling", "committed", "resumed", "done")
+PHASES = ("preparing", "copying", "mirroring", "memory", "stopped", "prepared", "drilling", "committed", "post-copy",
+          "resumed", "done")
 LINE = {"rtt": 0.2, "rate": 1000, "queue": 50, "loss": 0}
 GUEST = {"memory": 256, "disk": 256, "files": 60, "dirty": 4, "dirty_set": 16, "iops": 50}
 # For cases that come many in a row.
@@ -177,8 +178,8 @@ class Move:
 class Bed:
     """A lab of the test's own. `conf`: settings of both ferryds, "section.key" -> value."""
 
-    def __init__(self, name, conf=None, ferryd=True):
-        self.name, self.conf, self.with_ferryd = name, conf or {}, ferryd
+    def __init__(self, name, conf=None, ferryd=True, postcopy=False):
+        self.name, self.conf, self.with_ferryd, self.postcopy = name, conf or {}, ferryd, postcopy
         folder = pathlib.Path(tempfile.gettempdir()) / f"ferry-test-{name}-{os.getpid()}"
         self.lab = Lab(folder)
         self.made = {}  # guest name -> what it was made of, None when it is no longer that
@@ -186,7 +187,8 @@ class Bed:
 
     def up(self):
         words = [word for key, value in self.conf.items() for word in ("--conf", f"{key}={value}")]
-        self.lab.up(LINE, parse(options.add_up, words + ([] if self.with_ferryd else ["--no-ferryd"])))
+        self.lab.up(LINE, parse(options.add_up, words + ([] if self.with_ferryd else ["--no-ferryd"])
+                                + (["--postcopy"] if self.postcopy else [])))
         return self
 
     def down(self):
@@ -612,19 +614,19 @@ def _title(case):
     return (case.__doc__ or case.__name__).strip().splitlines()[0].rstrip(".")
 
 
-def run(name, cases, conf=None, ferryd=True):
+def run(name, cases, conf=None, ferryd=True, postcopy=False):
     """Runs the cases whose function name contains a word of the command line (all without words)."""
     words = sys.argv[1:]
     return run_all(name, [c for c in cases if not words or any(w in c.__name__ for w in words)], conf, TEST_LIMIT_S,
-                   ferryd)
+                   ferryd, postcopy)
 
 
-def run_all(name, chosen, conf, limit_s, ferryd=True):
+def run_all(name, chosen, conf, limit_s, ferryd=True, postcopy=False):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, _stop)
     signal.alarm(limit_s)
     failed = []
-    bed = Bed(name, conf, ferryd)
+    bed = Bed(name, conf, ferryd, postcopy)
     sys.stdout.reconfigure(line_buffering=True)
     try:
         bed.up()

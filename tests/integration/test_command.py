@@ -17,8 +17,8 @@ from ferrylab import (CONFIG, CONTROL_SOCKET, built, expect, expect_equal, expec
                       until, wait_finished)
 
 LIKE = ferrylab.SMALL_GUEST
-COMMANDS = ("move", "drill", "evacuate", "check", "list", "show", "watch", "cancel", "switchover", "resolve", "bwlimit", "link",
-            "set", "policies", "policy", "peers", "identity")
+COMMANDS = ("move", "drill", "evacuate", "check", "list", "show", "watch", "cancel", "switchover", "postcopy", "resolve",
+            "bwlimit", "link", "set", "policies", "policy", "peers", "identity")
 SAMPLE = re.compile(r'^[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-z_]+="[^"\n]*"(,[a-z_]+="[^"\n]*")*\})? -?[0-9.e+]+( [0-9]+)?$')
 
 

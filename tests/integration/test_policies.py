@@ -11,7 +11,7 @@ from ferrylab import (expect, expect_equal, expect_moved, expect_stayed, expect_
 
 LIKE = ferrylab.SMALL_GUEST
 BUSY = {"memory": 256, "files": 8, "disk": 64, "dirty_set": 64, "iops": 20, "dirty": 60}
-SHIPPED = {"wan", "minimal-downtime", "suspend-if-needed", "very-large", "lan-direct"}
+SHIPPED = {"wan", "minimal-downtime", "suspend-if-needed", "post-copy", "very-large", "lan-direct"}
 URI = "urn:ferry:policy:1"
 
 

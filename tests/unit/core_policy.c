@@ -314,7 +314,9 @@ static void test_values(void **state)
         {"downtime_double_s", "0", "0", {"86401", "-1"}},
         {"downtime_last_ms", "2000", "2000", {"0", "x"}},
         {"time_limit_s", "600", "600", {"604801", "10m"}},
-        {"at_time_limit", "suspend", "suspend", {"resume", ""}},
+        {"at_time_limit", "post-copy", "post-copy", {"resume", "postcopy", ""}},
+        {"post_copy", "after-first-pass", "after-first-pass", {"yes", "after", ""}},
+        {"post_copy_after_s", "30", "30", {"0", "86401", "30s"}},
         {"bwlimit", "25MB", "200M", {"fast", "-5M"}},
         {"priority", "9", "9", {"10", "-1", "high"}},
         {"hold", "true", "yes", {"maybe", "2"}},
@@ -433,8 +435,9 @@ static void test_too_many(void **state)
 
 static void test_list(void **state)
 {
-    static const char *const names[] = {"wan",        "minimal-downtime", "suspend-if-needed",
-                                        "very-large", "lan-direct",       "mine"};
+    static const char *const names[] = {"wan",       "minimal-downtime", "suspend-if-needed",
+                                        "post-copy", "very-large",       "lan-direct",
+                                        "mine"};
     struct config *c =
         load_good(SITE "[policy wan]\nmeaning = ours\n[policy mine]\nbased_on = lan-direct\n");
     uint64_t value = 0;
@@ -550,6 +553,8 @@ static void test_conflicts(void **state)
         .monitor = true, .codec = true, .no_zero_copy = "too old"};
     static const struct policy_facts drill = {.monitor = true, .codec = true, .drill = true};
     static const struct policy_facts verified = {.monitor = true, .codec = true, .verify = true};
+    static const struct policy_facts unable = {
+        .monitor = true, .codec = true, .no_post_copy = "no userfaultfd"};
     static const struct policy_facts mute = {.codec = true};
     static const struct policy_facts plain = {.monitor = true};
     static const struct {
@@ -585,6 +590,18 @@ static void test_conflicts(void **state)
         {&plain, {{"compression", "xbzrle"}}, {0}},
         {&mute, {{0}}, {"converge=auto-converge"}},
         {&mute, {{"converge", "none"}}, {0}},
+        /* Post-copy through the link, where the target can; a held move may switch, too. */
+        {&able, {{"policy", "post-copy"}}, {0}},
+        {&able, {{"policy", "post-copy"}, {"hold", "yes"}}, {0}},
+        {&able, {{"policy", "post-copy"}, {"compression", "xbzrle"}}, {0}},
+        {&able, {{"post_copy", "by-hand"}, {"policy", "lan-direct"}}, {"post_copy=never"}},
+        {&able,
+         {{"at_time_limit", "post-copy"}, {"policy", "lan-direct"}},
+         {"at_time_limit=abort"}},
+        {&drill, {{"policy", "post-copy"}}, {"post_copy=never"}},
+        {&unable, {{"policy", "post-copy"}}, {"post_copy=never"}},
+        {&mute, {{"policy", "post-copy"}}, {"post_copy=never"}},
+        {&unable, {{"at_time_limit", "post-copy"}}, {"at_time_limit=abort"}},
     };
 
     (void)state;
@@ -625,6 +642,16 @@ static void test_zero_copy_needs(void **state)
     assert_non_null(strstr(policy_no_zero_copy(9000000, 7002000, "?"), "Linux"));
 }
 
+static void test_post_copy_needs(void **state)
+{
+    (void)state;
+    assert_null(policy_no_post_copy(9000000, 1, false));
+    assert_null(policy_no_post_copy(8005000, 0, true));
+    assert_non_null(strstr(policy_no_post_copy(8004000, 1, false), "libvirt"));
+    assert_non_null(strstr(policy_no_post_copy(9000000, 0, false), "vm.unprivileged_userfaultfd"));
+    assert_non_null(strstr(policy_no_post_copy(9000000, -1, true), "kernel"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -640,6 +667,7 @@ int main(void)
         cmocka_unit_test(test_requests),
         cmocka_unit_test(test_conflicts),
         cmocka_unit_test(test_zero_copy_needs),
+        cmocka_unit_test(test_post_copy_needs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -178,12 +178,30 @@ static void test_pong_is_a_pong(void **state)
     rpc_tap_free(tap);
 }
 
+/* The flags are the last argument but one; nothing else changes. */
+static void test_finish_is_made_to_pause(void **state)
+{
+    uint8_t frame[40], wanted[40];
+
+    (void)state;
+    memset(frame, 0xa5, sizeof(frame));
+    put_be32(frame, sizeof(frame));
+    put_be32(frame + 32, 0x8005); /* POSTCOPY and others */
+    put_be32(frame + 36, 0);
+    memcpy(wanted, frame, sizeof(frame));
+    put_be32(wanted + 32, 0x8005 | 0x20);
+    rpc_finish_set_paused(frame, sizeof(frame));
+    assert_memory_equal(frame, wanted, sizeof(frame));
+    rpc_finish_set_paused(frame, sizeof(frame));
+    assert_memory_equal(frame, wanted, sizeof(frame));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kinds_under_any_cut), cmocka_unit_test(test_not_libvirt),
         cmocka_unit_test(test_owner_stops_it),      cmocka_unit_test(test_largest_frame),
-        cmocka_unit_test(test_pong_is_a_pong),
+        cmocka_unit_test(test_pong_is_a_pong),      cmocka_unit_test(test_finish_is_made_to_pause),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -187,6 +187,51 @@ static void test_a_migration_under_any_cut(void **state)
     buffer_done(&b);
 }
 
+/* The guest is stopped in post-copy: what may be dirty is discarded, the devices' state comes as a package, then pages. */
+static void test_post_copy_under_any_cut(void **state)
+{
+    static const size_t cuts[] = {1, 2, 3, 7, 64, 4095, 4096, 4097, 1 << 20};
+    struct buffer b = {0};
+    size_t package, end;
+
+    (void)state;
+    put_header(&b);
+    put_start(&b);
+    put_section(&b, 0x02);
+    put_page(&b, 0, "pc.ram", 1);
+    put_footer(&b, RAM_ID);
+    put8(&b, 0x08); /* discard */
+    put16(&b, 6);
+    put16(&b, 9);
+    put(&b, "\x00\x06pc.ram", 9);
+    put8(&b, 0x08);
+    put16(&b, 7);
+    put16(&b, 4);
+    put32(&b, 3000);
+    package = buffer_len(&b);
+    for (int i = 0; i < 300; i++)
+        put(&b, "\x08\x00\x03\x7e\x02\x01\x04\xff\x20\x00", 10); /* anything at all */
+    put_section(&b, 0x02);
+    put_page(&b, 4096, "pc.ram", 2);
+    put_footer(&b, RAM_ID);
+    put_section(&b, 0x03);
+    put_footer(&b, RAM_ID);
+    end = buffer_len(&b);
+    put8(&b, 0);
+    for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
+        struct ram_parser *p = feed(&b, cuts[i]);
+        struct ram_parser_stats stats;
+
+        assert_false(ram_parser_is_lost(p));
+        assert_int_equal(ram_parser_package_offset(p), package);
+        assert_int_equal(ram_parser_tail_offset(p), end);
+        ram_parser_get_stats(p, &stats);
+        assert_int_equal(stats.pages, 2);
+        ram_parser_free(p);
+    }
+    buffer_done(&b);
+}
+
 /* The tail's offset is known with the footer's last byte, not one earlier or later. */
 static void test_tail_is_known_in_time(void **state)
 {
@@ -335,6 +380,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_migration_under_any_cut),
+        cmocka_unit_test(test_post_copy_under_any_cut),
         cmocka_unit_test(test_tail_is_known_in_time),
         cmocka_unit_test(test_lost_on_the_unknown),
         cmocka_unit_test(test_endless_block_lists_are_bounded),

@@ -19,8 +19,12 @@ VIRSH_MODES = {
 }
 
 
-# Settings of a ferry move, beside what is shipped. Gentle: held by no more than what converges, for as long as it takes.
-FERRY_MODES = {"ferry": [], "ferry-gentle": ["--set", "resend_percent=10000"]}
+# ferry as it is shipped, and in other modes. Gentle: held by no more than what converges, for as long as it takes.
+FERRY_MODES = {
+    "ferry": [],
+    "ferry-gentle": ["--set", "resend_percent=10000"],
+    "ferry-postcopy": ["--policy", "post-copy"],
+}
 
 
 class NotFinished(Exception):
@@ -92,9 +96,9 @@ def _memory_bytes(words):
 
 
 class FerryMove:
-    def __init__(self, mode):
+    def __init__(self, mode="ferry"):
         self.name = mode
-        self.settings = FERRY_MODES[mode]
+        self.words = FERRY_MODES[mode]
 
     def prepare(self, guest, target):
         """Its target creates what it needs; what an earlier stock move left is not its business."""
@@ -104,7 +108,7 @@ class FerryMove:
     def move(self, guest, source, target, time_limit_s):
         ferry = built("tools/ferry/ferry")
         status, out, err = _run(
-            source, [ferry, "--json", "move", guest.name, "--to", target.name, *self.settings], time_limit_s,
+            source, [ferry, "--json", "move", guest.name, "--to", target.name, *self.words], time_limit_s,
             lambda: _cancel(source, ferry))
         try:
             report = json.loads(out)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of the hybrid study (modes of post-copy, 16 GB at 1 Gbit/s), scaled to this machine: VMs of four sizes
 without load, and the largest with stressed memory in eight steps; by ferry as it is shipped, by stock pre-copy, and by
-stock hybrid (one pass of pre-copy, then post-copy). Time, downtime, transferred data."""
+stock hybrid (one pass of pre-copy, then post-copy); with ferry-postcopy in --modes also by ferry's. Time, downtime,
+transferred data."""
 
 import argparse
 

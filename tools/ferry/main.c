@@ -27,7 +27,7 @@ struct command {
     int (*run)(struct invocation *in);
 };
 
-static const struct command commands[18]; /* below, with its end marker */
+static const struct command commands[19]; /* below, with its end marker */
 
 static void print_help(FILE *to)
 {
@@ -337,6 +337,11 @@ static int run_cancel(struct invocation *in)
     return post(in, "/cancel", NULL);
 }
 
+static int run_postcopy(struct invocation *in)
+{
+    return post(in, "/postcopy", NULL);
+}
+
 static int run_switchover(struct invocation *in)
 {
     return post(in, "/switchover", NULL);
@@ -433,6 +438,7 @@ static const struct command commands[] = {
      run_watch},
     {"cancel", "cancel ID", "give a move up; the VM stays at the source", ARGUMENT_NEEDED,
      run_cancel},
+    {"postcopy", "postcopy ID", "let a move switch to post-copy", ARGUMENT_NEEDED, run_postcopy},
     {"switchover", "switchover ID", "let a held move switch over", ARGUMENT_NEEDED, run_switchover},
     {"resolve", "resolve ID --run-at source|target", "end a move in doubt, by your own word",
      ARGUMENT_NEEDED, run_resolve},

@@ -204,6 +204,18 @@ static void print_prediction(const json_t *move)
                size(number(p, NULL, "bytes"), a), text(p, "verdict"));
 }
 
+/* Between two places, or how long it was. */
+static void print_postcopy(const json_t *postcopy)
+{
+    if (!json_is_true(json_object_get(postcopy, "switched")))
+        return;
+    printf("  pages:  post-copy: %s; outstanding for %.1f s", text(postcopy, "note"),
+           number(postcopy, NULL, "outstanding_ms") / 1000);
+    if (number(postcopy, NULL, "recoveries") > 0)
+        printf(", made again %.0f times", number(postcopy, NULL, "recoveries"));
+    printf("\n");
+}
+
 static void print_drill(const json_t *drill)
 {
     const char *why = text(drill, "why"), *output = text(drill, "output");
@@ -246,6 +258,9 @@ void progress_report(const json_t *move)
     if (json_is_true(json_object_get(move, "held")))
         print_hold(move);
     print_policy(json_object_get(move, "policy"));
+    print_postcopy(json_object_get(move, "postcopy"));
+    if (strcmp(outcome, "running") == 0 && text(move, "reason")[0])
+        printf("  now:    %s\n", text(move, "reason"));
     if (strcmp(outcome, "drilled") == 0) {
         print_drill(json_object_get(move, "drill"));
     } else if (strcmp(outcome, "committed") != 0 && strcmp(outcome, "running") != 0) {
@@ -253,8 +268,9 @@ void progress_report(const json_t *move)
         print_witness(json_object_get(move, "witness"));
         if (strcmp(outcome, "aborted") == 0)
             printf("  %s at %s; nothing of it is left at %s\n",
-                   (int)number(move, "error", "code") == -ESRCH ? "the VM is off"
-                                                                : "the VM runs on",
+                   (int)number(move, "error", "code") == -ESRCH             ? "the VM is off"
+                   : (int)number(move, "error", "code") == -ENOTRECOVERABLE ? "the VM stands still"
+                                                                            : "the VM runs on",
                    text(move, "from"), text(move, "to"));
         else
             printf("  IN DOUBT: do not start the VM by hand; see `ferry show %s` at both sites\n",

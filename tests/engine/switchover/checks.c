@@ -39,11 +39,15 @@ const char *fault_of(const struct world *w)
         return "the target runs without what the source's guest was told since";
     if (w->source_copy == COPY_RUNNING && w->target_ran)
         return "the source runs without what the target's guest was told since";
+    if (w->reach & IS_POSTCOPY && w->target_copy == COPY_RUNNING && !w->pages_done &&
+        !w->memory_lost && w->source_copy != COPY_STOPPED && w->source_copy != COPY_SWITCHED &&
+        !w->pages_lost)
+        return "the target runs without the pages that were at the source";
     if (w->source_withdrawn && !w->target_complete)
         return "no complete copy exists";
     if (w->memory_lost && !w->excused)
         return "the VM's memory was given up without need";
-    if (w->target_copy == COPY_RUNNING && !w->target_complete)
+    if (w->target_copy == COPY_RUNNING && !w->target_complete && !(w->reach & IS_POSTCOPY))
         return "a copy runs that is not complete";
     return NULL;
 }
@@ -71,7 +75,8 @@ const char *quiet_fault_of(const struct world *w)
     int running = (w->source_copy == COPY_RUNNING) + (w->target_copy == COPY_RUNNING);
     int doubt = w->source.state == SOURCE_IN_DOUBT ||
                 (w->target.state == TARGET_PREPARED && w->target.in_doubt) ||
-                switchover_source_waits_for_witness(&w->source);
+                switchover_source_waits_for_witness(&w->source) ||
+                (w->target.state == TARGET_PULLING && w->target.copy_missing);
 
     if (witness_fault_of(w))
         return witness_fault_of(w);
@@ -86,6 +91,11 @@ const char *quiet_fault_of(const struct world *w)
                    ? NULL
                    : "a drill's quiet end with open journals";
     }
+    if (w->pages_lost &&
+        w->target.state == TARGET_PULLING) /* it stands still where it misses them */
+        return NULL;
+    if (w->finish_unread && w->source.state == SOURCE_FEEDING)
+        return NULL;
     if (doubt) /* paused or off, until the operator's word */
         return NULL;
     if (w->reach & SITES_PARTED && w->source.state == SOURCE_COMMITTING &&

@@ -11,7 +11,8 @@ static void make_durable_at_source(struct world *w)
     unsigned record = world_take(&w->source_puts);
 
     w->source_journal = (uint8_t)record;
-    if (record == SJ_COMMIT && w->bug != BUG_COMMIT_BEFORE_DURABLE)
+    if ((record == SJ_COMMIT && w->bug != BUG_COMMIT_BEFORE_DURABLE) ||
+        (record == SJ_FEEDING && w->bug != BUG_FEED_BEFORE_DURABLE))
         source_event(w, SOURCE_ON_COMMIT_JOURNALLED);
     if (record == SJ_RESTORE || record == SJ_ABORT)
         source_event(w, SOURCE_ON_ABORT_JOURNALLED);
@@ -26,7 +27,10 @@ static void make_durable_at_target(struct world *w)
     w->target_journal = (uint8_t)record;
     if (record == TARGET_PREPARED && w->bug != BUG_PREPARED_BEFORE_DURABLE)
         target_event(w, TARGET_ON_PREPARED_JOURNALLED);
-    if (record == TARGET_COMMITTING)
+    if (record == TARGET_SWITCHED)
+        target_event(w, TARGET_ON_PREPARED_JOURNALLED);
+    if (record == TARGET_COMMITTING ||
+        (record == TARGET_PULLING && w->bug != BUG_PULL_BEFORE_DURABLE))
         target_event(w, TARGET_ON_COMMITTED_JOURNALLED);
     if (record == TARGET_ABORTING)
         target_event(w, TARGET_ON_ABORT_JOURNALLED);
@@ -35,11 +39,9 @@ static void make_durable_at_target(struct world *w)
 static void check_source(struct world *w)
 {
     static const enum switchover_source_event words[] = {
-        [COPY_RUNNING] = SOURCE_ON_DOMAIN_RUNNING,
-        [COPY_PAUSED] = SOURCE_ON_DOMAIN_PAUSED,
-        [COPY_SUSPENDED] = SOURCE_ON_DOMAIN_SUSPENDED,
-        [COPY_ENDED] = SOURCE_ON_DOMAIN_ENDED,
-        [COPY_OFF] = SOURCE_ON_DOMAIN_OFF,
+        [COPY_RUNNING] = SOURCE_ON_DOMAIN_RUNNING, [COPY_PAUSED] = SOURCE_ON_DOMAIN_PAUSED,
+        [COPY_SWITCHED] = SOURCE_ON_DOMAIN_PAUSED, [COPY_SUSPENDED] = SOURCE_ON_DOMAIN_SUSPENDED,
+        [COPY_ENDED] = SOURCE_ON_DOMAIN_ENDED,     [COPY_OFF] = SOURCE_ON_DOMAIN_OFF,
         [COPY_GONE] = SOURCE_ON_DOMAIN_GONE,
     };
     enum switchover_source_event e = words[w->source_copy];
@@ -93,8 +95,11 @@ static uint8_t word_of(enum happening h)
 /* Whether an operator may say so: see the head of this file. */
 static int may_resolve(const struct world *w, enum happening h)
 {
-    int source_in_doubt = w->source_up && (w->source.state == SOURCE_IN_DOUBT ||
-                                           (w->source.state == SOURCE_COMMITTING && !w->session));
+    int source_in_doubt =
+        w->source_up &&
+        (w->source.state == SOURCE_IN_DOUBT ||
+         ((w->source.state == SOURCE_COMMITTING || w->source.state == SOURCE_FEEDING) &&
+          !w->session));
     int target_in_doubt = w->target_up && w->target.state == TARGET_PREPARED && w->target.in_doubt;
 
     if (w->budget.resolves == 0 || (w->word && w->word != word_of(h)))
@@ -102,7 +107,8 @@ static int may_resolve(const struct world *w, enum happening h)
     switch (h) {
     case H_SOURCE_RESOLVE_SOURCE:
         return source_in_doubt && !w->target_up && w->target_copy != COPY_RUNNING &&
-               w->target_journal != TARGET_COMMITTING && !w->target_ran;
+               w->target_journal != TARGET_COMMITTING && w->target_journal != TARGET_PULLING &&
+               !w->target_ran;
     case H_SOURCE_RESOLVE_TARGET:
         return source_in_doubt && !w->source_ran;
     case H_TARGET_RESOLVE_SOURCE:
@@ -178,6 +184,14 @@ static int befall(struct world *w, enum happening h)
             return 0;
         crash_target(w);
         return 1;
+    case H_TARGET_CRASHES_UNREAD:
+        if (!(w->reach & IS_POSTCOPY) || !w->target_up || !w->finish_passed || w->target_ran ||
+            w->target_copy != COPY_PAUSED || !spend(&w->budget.crashes))
+            return 0;
+        w->target_copy = COPY_GONE;
+        w->excused = w->finish_unread = 1;
+        crash_target(w);
+        return 1;
     case H_LIBVIRTD_DIES:
     case H_LIBVIRTD_DIES_AND_RESUMES:
         if (!spend(&w->budget.reboots))
@@ -197,8 +211,10 @@ static int befall(struct world *w, enum happening h)
         w->aborted_by_death = 1;
         return 1;
     case H_TARGET_COPY_DIES: /* before libvirt has answered FINISH3, that is H_FINISH_FAILS */
-        if ((w->target_copy != COPY_PAUSED && !(w->clone_runs && w->target_copy == COPY_RUNNING)) ||
-            w->reply == REPLY_NONE || !spend(&w->budget.deaths))
+        if ((w->target_copy != COPY_PAUSED && !(w->clone_runs && w->target_copy == COPY_RUNNING) &&
+             !(w->reach & IS_POSTCOPY && w->target_copy == COPY_RUNNING &&
+               w->target.state == TARGET_PULLING)) ||
+            (w->reply == REPLY_NONE && !(w->reach & IS_POSTCOPY)) || !spend(&w->budget.deaths))
             return 0;
         w->target_copy = COPY_OFF;
         w->death_unseen = w->target_up;
@@ -263,6 +279,17 @@ static int converse(struct world *w, enum happening h)
             return 0;
         source_event(w, SOURCE_ON_TARGET_ABORTED);
         return 1;
+    case H_SWITCHED_ARRIVES:
+        if (!hear(w, &w->words.switched, w->source_up))
+            return 0;
+        source_event(w, SOURCE_ON_TARGET_SWITCHED);
+        return 1;
+    case H_PULLS_ARRIVES:
+        if (!hear(w, &w->words.pulls, w->source_up))
+            return 0;
+        source_event(w, w->bug == BUG_PULLS_IS_RESUMED ? SOURCE_ON_TARGET_RESUMED
+                                                       : SOURCE_ON_TARGET_PULLS);
+        return 1;
     case H_LATE_WORDS_LOST:
         if (w->session)
             return 0;
@@ -289,7 +316,7 @@ static int converse(struct world *w, enum happening h)
     case H_SOURCE_REPEATS: /* its timer, while it waits for the target's word */
         if (!w->source_up || !w->session || w->words.commit || w->words.abort || w->words.drill ||
             (w->source.state != SOURCE_COMMITTING && w->source.state != SOURCE_ABORTING &&
-             w->source.state != SOURCE_DRILLING))
+             w->source.state != SOURCE_FEEDING && w->source.state != SOURCE_DRILLING))
             return 0;
         source_event(w, SOURCE_ON_LINK_UP);
         return 1;
@@ -318,103 +345,6 @@ static int converse(struct world *w, enum happening h)
     }
 }
 
-/* A request takes effect at the witness. */
-static int change_right(struct world *w, enum right_wish wish)
-{
-    uint8_t bit = (uint8_t)(1 << wish), seen = WITNESS_BY_TARGET;
-    enum right now = (enum right)w->right, after = right_after(wish, now);
-    int heard = (w->asked & bit) != 0;
-
-    if (bit & SOURCE_WISHES)
-        seen = WITNESS_BY_SOURCE;
-    if (!((w->asked | w->orphaned) & bit) || !(w->reach & seen))
-        return 0;
-    if (heard)
-        w->asked &= (uint8_t)~bit;
-    else
-        w->orphaned &= (uint8_t)~bit;
-    if (wish == RIGHT_WISH_CLAIM && w->bug == BUG_HELD_IS_CLAIMED && now == RIGHT_HELD)
-        after = RIGHT_KEPT;
-    if (wish == RIGHT_WISH_CLAIM && w->bug == BUG_GIVEN_IS_CLAIMED && now == RIGHT_GIVEN)
-        after = now;
-    w->right = (uint8_t)after;
-    if (heard && bit & SOURCE_WISHES)
-        w->source_answer = (uint8_t)(after + 1);
-    if (heard && wish == RIGHT_WISH_CLAIM)
-        w->target_answer = (uint8_t)(after + 1);
-    return 1;
-}
-
-/* One question of a side at a time. */
-static int ask_witness(struct world *w, int up, enum right_wish wish)
-{
-    uint8_t bit = (uint8_t)(1 << wish);
-    int source = (bit & SOURCE_WISHES) != 0;
-
-    if (!up || wish == RIGHT_WISH_NOTHING || w->orphaned & bit ||
-        w->asked & (source ? SOURCE_WISHES : TARGET_WISHES) ||
-        (source ? w->source_answer : w->target_answer))
-        return 0;
-    w->asked |= bit;
-    return 1;
-}
-
-static int hear_witness(struct world *w, uint8_t *answer, int at_source)
-{
-    unsigned right = *answer - 1u;
-
-    if (*answer == 0)
-        return 0;
-    *answer = 0;
-    if (at_source)
-        source_event(w, (enum switchover_source_event)(SOURCE_ON_RIGHT + right));
-    else if (w->bug == BUG_GIVEN_IS_CLAIMED && right == RIGHT_GIVEN)
-        target_event(w, (enum switchover_target_event)(TARGET_ON_RIGHT + RIGHT_CLAIMED));
-    else
-        target_event(w, (enum switchover_target_event)(TARGET_ON_RIGHT + right));
-    return 1;
-}
-
-static int consult(struct world *w, enum happening h)
-{
-    switch (h) {
-    case H_SOURCE_ASKS_WITNESS:
-        return ask_witness(w, w->source_up, switchover_source_wish(&w->source));
-    case H_TARGET_ASKS_WITNESS:
-        return ask_witness(w, w->target_up, switchover_target_wish(&w->target));
-    case H_TARGET_NOTES:
-        if (w->right == RIGHT_RESUMED || w->right == RIGHT_NONE)
-            return 0;
-        return ask_witness(w, w->target_up,
-                           w->target.state == TARGET_RESUMED && w->target.witness
-                               ? RIGHT_WISH_NOTE
-                               : RIGHT_WISH_NOTHING);
-    case H_RIGHT_HOLD:
-        return change_right(w, RIGHT_WISH_HOLD);
-    case H_RIGHT_GIVE:
-        return change_right(w, RIGHT_WISH_GIVE);
-    case H_RIGHT_KEEP:
-        return change_right(w, RIGHT_WISH_KEEP);
-    case H_RIGHT_CLAIM:
-        return change_right(w, RIGHT_WISH_CLAIM);
-    case H_RIGHT_NOTE:
-        return change_right(w, RIGHT_WISH_NOTE);
-    case H_SOURCE_HEARS_WITNESS:
-        return hear_witness(w, &w->source_answer, 1);
-    case H_TARGET_HEARS_WITNESS:
-        return hear_witness(w, &w->target_answer, 0);
-    default: /* the guest is stopped and the witness does not answer */
-        if (!w->source_up || switchover_source_wish(&w->source) != RIGHT_WISH_HOLD ||
-            !w->source.finish_ok)
-            return 0;
-        if (w->bug == BUG_HELD_UNHEARD)
-            source_event(w, (enum switchover_source_event)(SOURCE_ON_RIGHT + RIGHT_HELD));
-        else
-            source_event(w, SOURCE_ON_FAILURE);
-        return 1;
-    }
-}
-
 /* The calls of both ferryds: to the disks, to the journal, to libvirt. */
 static int work(struct world *w, enum happening h)
 {
@@ -438,7 +368,7 @@ static int work(struct world *w, enum happening h)
         if (!w->start_target)
             return 0;
         w->start_target = 0;
-        w->memory_lost = 1;
+        w->memory_lost = w->target_complete = 1; /* its disks are */
         w->target_copy = COPY_RUNNING;
         w->target_ran = 1;
         target_event(w, TARGET_ON_RESUMED);
@@ -488,7 +418,7 @@ static int work(struct world *w, enum happening h)
         if (!w->resume_source)
             return 0;
         w->resume_source = 0;
-        if (w->source_copy == COPY_PAUSED)
+        if (w->source_copy == COPY_PAUSED || w->source_copy == COPY_SWITCHED)
             run_source_copy(w);
         return 1;
     case H_SOURCE_STARTED:
@@ -527,6 +457,10 @@ static int migrate(struct world *w, enum happening h)
         if (!w->streams || w->source_copy != COPY_STOPPED || w->target.state != TARGET_RECEIVING ||
             (h == H_DISKS_DONE ? w->target.disks_done : w->target.memory_done))
             return 0;
+        if (w->reach & IS_POSTCOPY) {
+            target_event(w, h == H_DISKS_DONE ? TARGET_ON_DISKS_DONE : TARGET_ON_SWITCHED);
+            return 1;
+        }
         /* Complete at the latest when the target says so, before it promises. */
         w->target_complete = h == H_DISKS_DONE ? w->target.memory_done : w->target.disks_done;
         target_event(w, h == H_DISKS_DONE ? TARGET_ON_DISKS_DONE : TARGET_ON_MEMORY_DONE);
@@ -538,13 +472,24 @@ static int migrate(struct world *w, enum happening h)
         source_event(w, SOURCE_ON_TARGET_PREPARED);
         return 1;
     case H_FINISH_ANSWERED:
-        if (!w->finish_passed || w->reply != REPLY_NONE || w->target_copy != COPY_PAUSED)
+        if (!w->finish_passed || w->reply != REPLY_NONE ||
+            (w->reach & IS_POSTCOPY ? !w->pages_done || !w->rpc_target
+                                    : w->target_copy != COPY_PAUSED))
             return 0;
         w->reply = REPLY_UNDER_WAY;
         return 1;
     case H_FINISH_FAILS: /* libvirt kills its copy and says so to both */
-        if (!w->finish_passed || w->reply != REPLY_NONE || !spend(&w->budget.deaths))
+        if (!w->finish_passed || w->reply != REPLY_NONE || w->target_ran ||
+            w->target_copy != COPY_PAUSED || !spend(&w->budget.deaths))
             return 0;
+        if (w->reach & IS_POSTCOPY) { /* it is defined there by then */
+            w->target_copy = COPY_OFF;
+            w->reply = REPLY_FAILED;
+            w->excused = 1;
+            end_rpc_at_source(w);
+            fail_call(w);
+            return 1;
+        }
         w->target_copy = COPY_GONE;
         w->reply = REPLY_READ;
         if (w->source_copy == COPY_STOPPED)
@@ -577,6 +522,37 @@ static int migrate(struct world *w, enum happening h)
             return 0;
         source_event(w, SOURCE_ON_REPLY_READ);
         return 1;
+    case H_TARGET_RUNS: /* in post-copy, by libvirt's Finish */
+        if (!(w->reach & IS_POSTCOPY) || !w->finish_passed || w->target_ran ||
+            w->target_copy != COPY_PAUSED)
+            return 0;
+        w->target_copy = COPY_RUNNING;
+        w->target_ran = 1;
+        return 1;
+    case H_PAGES_PULLED: /* over the first channels, or over new ones */
+        if (!(w->reach & IS_POSTCOPY) || w->pages_done || w->target_copy != COPY_RUNNING ||
+            w->memory_lost || (w->source_copy != COPY_STOPPED && w->source_copy != COPY_SWITCHED) ||
+            !w->session || !w->source_up || !w->target_up || w->source.state != SOURCE_FEEDING)
+            return 0;
+        w->pages_done = w->target_complete = 1;
+        return 1;
+    case H_TARGET_LOOKS: /* as it does again and again */
+        if (!w->target_up || w->target.state != TARGET_PULLING || w->start_target)
+            return 0;
+        if (w->target_copy == COPY_RUNNING && (w->pages_done || w->memory_lost))
+            target_event(w, TARGET_ON_PAGES_DONE);
+        else if (w->target_copy == COPY_OFF)
+            target_event(w, TARGET_ON_COPY_LOST);
+        else if (w->target_copy == COPY_GONE && !w->target.copy_missing)
+            target_event(w, TARGET_ON_COPY_MISSING);
+        else
+            return 0;
+        return 1;
+    case H_SOURCE_UNATTENDED: /* libvirt sees QEMU's end although nobody asked */
+        if (w->source_copy != COPY_SWITCHED || !w->pages_done)
+            return 0;
+        w->source_copy = COPY_GONE;
+        return 1;
     default: /* libvirt's Confirm */
         if (w->reply != REPLY_READ || w->source_copy != COPY_STOPPED)
             return 0;
@@ -602,6 +578,10 @@ int happen(struct world *w, enum happening h)
     case H_REPLY_READ_UNSEEN:
     case H_CALL_SUCCEEDS:
     case H_CONFIRMED:
+    case H_TARGET_RUNS:
+    case H_PAGES_PULLED:
+    case H_TARGET_LOOKS:
+    case H_SOURCE_UNATTENDED:
         return migrate(w, h);
     case H_SOURCE_DURABLE:
     case H_TARGET_DURABLE:

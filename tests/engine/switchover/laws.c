@@ -23,6 +23,13 @@ const char *happening_name(enum happening h)
         [H_COMMIT_ARRIVES] = "commit arrives",
         [H_ABORT_ARRIVES] = "abort arrives",
         [H_DRILL_ARRIVES] = "drill arrives",
+        [H_SWITCHED_ARRIVES] = "switched arrives",
+        [H_PULLS_ARRIVES] = "pulls arrives",
+        [H_TARGET_RUNS] = "target runs",
+        [H_PAGES_PULLED] = "pages pulled",
+        [H_TARGET_LOOKS] = "target looks",
+        [H_SOURCE_UNATTENDED] = "source unattended",
+        [H_TARGET_CRASHES_UNREAD] = "target crashes, finish unread",
         [H_CLONE_RUNS] = "clone runs",
         [H_DRILL_DONE] = "drill done",
         [H_ASK_ARRIVES] = "ask arrives",
@@ -117,7 +124,11 @@ void end_rpc_at_source(struct world *w)
     if (!w->rpc_source)
         return;
     w->rpc_source = 0;
-    if (w->source_copy == COPY_STOPPED && w->reply != REPLY_READ)
+    if (w->source_copy != COPY_STOPPED || w->reply == REPLY_READ)
+        return;
+    if (w->reach & IS_POSTCOPY)
+        w->source_copy = COPY_SWITCHED;
+    else
         run_source_copy(w);
 }
 
@@ -154,6 +165,8 @@ static void act_source(struct world *w, unsigned actions)
 {
     if (actions & SOURCE_JOURNAL_COMMIT)
         world_put(&w->source_puts, SJ_COMMIT);
+    if (actions & SOURCE_JOURNAL_FEEDING)
+        world_put(&w->source_puts, SJ_FEEDING);
     if (actions & SOURCE_JOURNAL_RELEASED)
         world_put(&w->source_puts, SJ_RELEASED);
     if (actions & SOURCE_JOURNAL_ABORT)
@@ -189,6 +202,8 @@ static void act_source(struct world *w, unsigned actions)
     }
     if (actions & SOURCE_WRITE_REPLY && w->bug == BUG_GIVEN_BEFORE_READ)
         w->asked |= w->reach & WITNESS_AGREED ? 1 << RIGHT_WISH_GIVE : 0;
+    if (actions & SOURCE_JOURNAL_FEEDING && w->bug == BUG_FEED_BEFORE_DURABLE)
+        source_event(w, SOURCE_ON_COMMIT_JOURNALLED);
     if (actions & SOURCE_JOURNAL_COMMIT && w->bug == BUG_COMMIT_BEFORE_DURABLE)
         source_event(w, SOURCE_ON_COMMIT_JOURNALLED);
 }
@@ -203,7 +218,17 @@ static void act_target(struct world *w, unsigned actions)
         world_put(&w->target_puts, TARGET_ABORTING);
     if (actions & TARGET_JOURNAL_DONE)
         world_put(&w->target_puts, w->target.state);
-    if (actions & TARGET_PASS_FINISH && w->rpc_target)
+    if (actions & TARGET_JOURNAL_SWITCHED)
+        world_put(&w->target_puts, TARGET_SWITCHED);
+    if (actions & TARGET_JOURNAL_PULLING)
+        world_put(&w->target_puts, TARGET_PULLING);
+    if (actions & TARGET_SEND_SWITCHED && w->session)
+        world_say(&w->words.switched);
+    if (actions & TARGET_SEND_PULLS && w->session)
+        world_say(&w->words.pulls);
+    if ((actions & (TARGET_PASS_FINISH | TARGET_RUN_FINISH) ||
+         (actions & TARGET_SEND_SWITCHED && w->bug == BUG_RUNS_UNDECIDED)) &&
+        w->rpc_target)
         w->finish_passed = 1;
     if (actions & (TARGET_RESUME_DOMAIN | TARGET_RETRY_RESUME))
         w->resume_target = 1;
@@ -225,6 +250,8 @@ static void act_target(struct world *w, unsigned actions)
     }
     if (actions & TARGET_JOURNAL_PREPARED && w->bug == BUG_PREPARED_BEFORE_DURABLE)
         target_event(w, TARGET_ON_PREPARED_JOURNALLED);
+    if (actions & TARGET_JOURNAL_PULLING && w->bug == BUG_PULL_BEFORE_DURABLE)
+        target_event(w, TARGET_ON_COMMITTED_JOURNALLED);
 }
 
 /* --- crashes and returns ------------------------------------------------------------------- */
@@ -253,6 +280,7 @@ void crash_source(struct world *w)
     w->source_up = w->source_notices = 0;
     memset(&w->source_puts, 0, sizeof(w->source_puts));
     w->words.ask = w->words.resumed = w->words.aborted = 0;
+    w->words.switched = w->words.pulls = 0;
     w->check_source = w->resume_source = w->start_source = w->withdraw = 0;
     orphan_wishes(w, SOURCE_WISHES);
     end_rpc_at_source(w);
@@ -276,7 +304,7 @@ void restart_source(struct world *w)
     static const enum switchover_source_record records[] = {
         [SJ_MOVING] = SOURCE_RECORD_MOVING,     [SJ_COMMIT] = SOURCE_RECORD_COMMIT,
         [SJ_RELEASED] = SOURCE_RECORD_RELEASED, [SJ_ABORT] = SOURCE_RECORD_MOVING,
-        [SJ_RESTORE] = SOURCE_RECORD_RESTORE,
+        [SJ_RESTORE] = SOURCE_RECORD_RESTORE,   [SJ_FEEDING] = SOURCE_RECORD_FEEDING,
     };
 
     w->source_up = 1;
@@ -310,7 +338,9 @@ static int forget_reason(int copy)
 void kill_libvirtd(struct world *w, int resumes)
 {
     if (w->source_copy == COPY_STOPPED) {
-        if (resumes && w->reply != REPLY_READ)
+        if (w->reach & IS_POSTCOPY && w->reply != REPLY_READ)
+            w->source_copy = COPY_SWITCHED;
+        else if (resumes && w->reply != REPLY_READ)
             run_source_copy(w);
         else
             w->source_copy = COPY_PAUSED;
@@ -326,7 +356,8 @@ void reboot_host(struct world *w)
 {
     w->rebooted = w->excused = 1;
     w->aborted_by_death |= !(w->reach & VM_AUTOSTARTS); /* else it is started again */
-    w->source_copy = COPY_OFF;                          /* before libvirt could run it again */
+    w->pages_lost |= w->reach & IS_POSTCOPY && !w->pages_done;
+    w->source_copy = COPY_OFF; /* before libvirt could run it again */
     w->rpc_source = 0;
     if (w->source_up)
         crash_source(w);

@@ -28,4 +28,7 @@ void restart_target(struct world *w);
 void kill_libvirtd(struct world *w, int resumes);
 void reboot_host(struct world *w);
 
+/* What a happening with the witness comes to: as happen(). */
+int consult(struct world *w, enum happening h);
+
 #endif

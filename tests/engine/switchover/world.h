@@ -21,6 +21,13 @@
  *     does not run and cannot go on by itself, and this one is not older; and does not say one thing at
  *     one site and another at the other.
  *
+ *   - In post-copy FINISH3 makes the target's copy run, and pages are at the source until they have been pulled. What
+ *     ends libvirt's connection at the source, libvirt's own death included, leaves its copy SWITCHED: libvirt never
+ *     runs it again. Only ferryd can, and only what has all its memory; nobody stops it if that is wrong.
+ *     Here it always can; QEMU cannot once it has lost its connections, and then the copy stands still: less than a quiet
+ *     end promises here, and against no other law.
+ *   - FINISH3 that has passed may still be lost with the target's ferryd, when libvirt has not read it; then libvirt
+ *     kills its incoming copy.
  *   - In a drill the target's copy is a clone: it runs beside the VM, which is the source's copy at every moment.
  *
  * Planted bugs (enum bug) break one of ferry's own promises; a search that does not find them is broken.
@@ -39,10 +46,18 @@ enum copy {
     COPY_SUSPENDED, /* it has run, and was paused then: by a user, by a full disk */
     COPY_ENDED,     /* by itself, and libvirt knows */
     COPY_OFF,       /* and nobody knows why */
+    COPY_SWITCHED,  /* source: stopped in post-copy, and nobody watches over it */
     COPY_GONE,      /* source: libvirt killed it because it migrated; target: there is none */
 };
 
-enum reply { REPLY_NONE, REPLY_UNDER_WAY, REPLY_AT_SOURCE, REPLY_RELEASED, REPLY_READ };
+enum reply {
+    REPLY_NONE,
+    REPLY_FAILED,
+    REPLY_UNDER_WAY,
+    REPLY_AT_SOURCE,
+    REPLY_RELEASED,
+    REPLY_READ
+};
 
 enum bug {
     BUG_NONE,
@@ -60,8 +75,12 @@ enum bug {
     BUG_GIVEN_BEFORE_READ, /* the right given before libvirt has read the reply */
     BUG_HELD_UNHEARD,      /* a witness that does not answer counts as one that says yes */
     BUG_HELD_IS_CLAIMED, /* a target in doubt takes the abort although the source holds the right */
-    BUG_GIVEN_IS_CLAIMED, /* a target in doubt runs by what it read, without having changed it */
-    BUG_KEPT_UNHEARD,     /* what was given runs again before the witness has said that it may */
+    BUG_GIVEN_IS_CLAIMED,    /* a target in doubt runs by what it read, without having changed it */
+    BUG_RUNS_UNDECIDED,      /* post-copy: FINISH3 passes before COMMIT, as without ferry */
+    BUG_FEED_BEFORE_DURABLE, /* COMMIT sent before the record is durable, in post-copy */
+    BUG_PULL_BEFORE_DURABLE, /* FINISH3 passed before the record is durable, in post-copy */
+    BUG_PULLS_IS_RESUMED,    /* the source gives its copy up while pages are outstanding */
+    BUG_KEPT_UNHEARD,        /* what was given runs again before the witness has said that it may */
     BUGS,
 };
 
@@ -71,6 +90,7 @@ enum source_record {
     SJ_RELEASED,
     SJ_ABORT,
     SJ_RESTORE,
+    SJ_FEEDING,
     SJ_COMMITTED,
     SJ_ABORTED,
 };
@@ -88,6 +108,7 @@ struct words {
     uint8_t commit, abort; /* to the target */
     uint8_t drill;
     uint8_t ask, resumed, aborted;
+    uint8_t switched, pulls;
 };
 
 struct budget {
@@ -108,6 +129,7 @@ enum reach {
     SITES_PARTED = 1 << 3,
     VM_AUTOSTARTS = 1 << 4, /* not seen by anybody, but as good a place; so is: */
     IS_DRILL = 1 << 5,
+    IS_POSTCOPY = 1 << 6,
     WITNESS_BY_BOTH = WITNESS_AGREED | WITNESS_BY_SOURCE | WITNESS_BY_TARGET,
 };
 
@@ -136,6 +158,9 @@ struct world {
     uint8_t check_source, resume_source, start_source, withdraw;
     uint8_t resume_target, start_target, clean_target;
     uint8_t run_clone, clone_runs;
+    uint8_t pages_done;       /* post-copy: nothing is outstanding any more */
+    uint8_t finish_unread;    /* FINISH3 passed, and libvirt has never seen it */
+    uint8_t pages_lost;       /* it never will be: the source's copy died before */
     uint8_t death_unseen;     /* of the target's copy */
     uint8_t aborted_by_death; /* the VM ended, or its host did, where it had to run: none may run */
     uint8_t word;             /* the operator's, wherever it was given: 1 source, 2 target */
@@ -166,6 +191,12 @@ enum happening {
     H_RESUMED_ARRIVES,
     H_ABORTED_ARRIVES,
     H_LATE_WORDS_LOST,
+    H_SWITCHED_ARRIVES,
+    H_PULLS_ARRIVES,
+    H_TARGET_RUNS,
+    H_PAGES_PULLED,
+    H_TARGET_LOOKS,
+    H_SOURCE_UNATTENDED,
     H_TARGET_RESUMES,
     H_TARGET_STARTS,
     H_CLONE_RUNS,
@@ -202,6 +233,7 @@ enum happening {
     H_CANCEL,
     H_SOURCE_CRASHES,
     H_TARGET_CRASHES,
+    H_TARGET_CRASHES_UNREAD,
     H_LIBVIRTD_DIES,
     H_LIBVIRTD_DIES_AND_RESUMES,
     H_HOST_REBOOTS,
