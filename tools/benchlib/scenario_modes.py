@@ -25,7 +25,8 @@ GUEST = {"disk": 64, "disks": 1, "format": "raw", "files": 8, "change": 4096, "i
 STRESSED = {f"xl+{STEP_MIB * n}": STEP_MIB * n for n in range(1, STEPS + 1)}
 CASES = (*SIZES, *STRESSED)
 STOCK = ("virsh-sync", "virsh-hybrid")
-METRICS = (("total_s", "total time", "s"), ("downtime_ms", "downtime", "ms"), ("wire_mib", "bytes on the wire", "MiB"))
+METRICS = (("total_s", "total time", "s"), ("downtime_ms", "downtime", "ms"), ("stall_ms", "longest stall", "ms"),
+           ("wire_mib", "bytes on the wire", "MiB"))
 
 
 def add_options(parser):
