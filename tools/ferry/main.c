@@ -426,7 +426,7 @@ static const struct command commands[] = {
      "rehearse a move: the VM stays, an isolated clone runs there, and goes", ARGUMENT_NEEDED,
      run_drill},
     {"evacuate",
-     "evacuate --to SITE[,SITE] [--jobs N] [--first VM[,VM]] [--policy NAME] [--dry-run] | --show "
+     "evacuate --to SITE[,SITE] [--jobs N] [--first VM[,VM]] [--policy NAME] [--set KEY=VALUE] [--dry-run] | --show "
      "| --stop | "
      "--resume",
      "move all VMs of this host", ARGUMENT_NONE, run_evacuate},
