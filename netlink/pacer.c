@@ -145,7 +145,7 @@ static void rise(struct pacer *p)
 static void probe(struct pacer *p, uint64_t rate, unsigned percent)
 {
     p->probe_from_bytes_s = rate;
-    p->rate_bytes_s = MAX(rate, p->rate_bytes_s) / 100 * percent;
+    p->rate_bytes_s = rate / 100 * percent;
     p->probe_epochs = 0;
     p->state = PACER_PROBE;
 }

@@ -131,10 +131,11 @@ static void widen_window(struct stream *st, size_t len)
         return;
     wanted = 4 * (double)st->consumed_bytes * (double)travel_ns / (double)elapsed_ns;
     wanted = MIN(wanted, (double)s->config.window_max_bytes);
-    if (wanted > (double)st->window) {
-        left = s->config.budget_bytes > s->granted_bytes ? s->config.budget_bytes - s->granted_bytes
-                                                         : 0;
-        more = MIN((uint64_t)wanted - st->window, left);
+    left = s->config.budget_bytes - MIN(s->granted_bytes, s->config.budget_bytes);
+    /* No window is larger than half of what it leaves (Choudhury and Hahne's dynamic threshold): credit that was given cannot
+     * be taken back, and streams that come later, or have been small, shall find some. */
+    if (wanted > (double)st->window && left / 2 > st->window) {
+        more = MIN((uint64_t)wanted - st->window, (left - 2 * st->window) / 3);
         st->window += more;
         s->granted_bytes += more;
     }

@@ -14,7 +14,7 @@
 #include "core/move/move_source.h"
 #include "core/policy/policy_json.h"
 
-enum { TICK_MS = 250, PLAN_PROBE_S = 3, PROBE_S = 2, JOBS_DEFAULT = 2 };
+enum { TICK_MS = 250, PLAN_PROBE_S = 3, PROBE_S = 2, JOBS_DEFAULT = 3 };
 
 enum state { PLANNING, PLANNED, RUNNING, STOPPED, DONE };
 
