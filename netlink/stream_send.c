@@ -122,17 +122,18 @@ static uint64_t within_limit(uint64_t cap, const struct shaper *limit)
 size_t stream_room(const struct stream *st)
 {
     const struct session *s = st->session;
-    uint64_t held = st->send_end - st->send_acked, cap = s->config.unsent_bytes, room;
+    uint64_t held = st->send_end - st->send_acked, cap = s->config.unsent_bytes, room, left;
 
     cap = within_limit(within_limit(cap, s->shaper), st->shaper);
     if (st->dead || st->end_wanted || st->unsent_bytes >= cap || held >= LIMIT_STREAM_WINDOW_BYTES)
         return 0;
     room = MIN(cap - st->unsent_bytes, LIMIT_STREAM_WINDOW_BYTES - held);
-    /* Words must get through even when data fills what the session may hold. */
-    if (st->care != CARE_CONTROL && s->config.budget_bytes)
-        room = s->held_bytes < s->config.budget_bytes
-                   ? MIN(room, s->config.budget_bytes - s->held_bytes)
-                   : 0;
+    /* Words must get through even when data fills what the session may hold, and no stream's data holds more than it
+     * leaves to the others'. */
+    if (st->care != CARE_CONTROL && s->config.budget_bytes) {
+        left = s->config.budget_bytes - MIN(s->held_bytes, s->config.budget_bytes);
+        room = MIN(room, (left - MIN(held, left)) / 2);
+    }
     return (size_t)room;
 }
 
