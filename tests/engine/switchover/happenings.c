@@ -209,6 +209,9 @@ static int befall(struct world *w, enum happening h)
             return 0;
         w->source_copy = h == H_GUEST_ENDS ? COPY_ENDED : COPY_SUSPENDED;
         w->aborted_by_death = 1;
+        /* It gave its memory up by itself. Where libvirt has forgotten why it is off, a restored copy is booted anew. */
+        if (h == H_GUEST_ENDS && w->reach & IS_POSTCOPY)
+            w->excused = 1;
         return 1;
     case H_TARGET_COPY_DIES: /* before libvirt has answered FINISH3, that is H_FINISH_FAILS */
         if ((w->target_copy != COPY_PAUSED && !(w->clone_runs && w->target_copy == COPY_RUNNING) &&
