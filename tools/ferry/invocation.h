@@ -38,6 +38,25 @@ void invocation_nap(void);
 /* A member as text; "" when it is none. */
 const char *invocation_member(const json_t *j, const char *key);
 
+/* move.c */
+int move_get(struct invocation *in, const char *id, json_t **ret, struct error *err);
+/* Follows it to its outcome. @lines: every change as a line of JSON, else the live display. */
+int move_follow(struct invocation *in, const char *id, bool lines, json_t **ret);
+/* The exit status that says how it ended. */
+int move_status(const json_t *move);
+int run_move(struct invocation *in);
+int run_drill(struct invocation *in);
+int run_cancel(struct invocation *in);
+int run_postcopy(struct invocation *in);
+int run_switchover(struct invocation *in);
+int run_set(struct invocation *in);
+int run_resolve(struct invocation *in);
+
+/* watch.c */
+int run_list(struct invocation *in);
+int run_show(struct invocation *in);
+int run_watch(struct invocation *in);
+
 /* check.c */
 int run_check(struct invocation *in);
 
