@@ -2,8 +2,8 @@
 /*
  * Slots for pages: what both halves of the RAM codec remember, in step.
  *
- * The memory is occupied at once, so that a move does not run out of it half way, and its page faults (a
- * tenth of a codec's time) are over before RAM comes: make stores off the loop thread. Which page lies in
+ * The memory is asked for at once, so that a move does not begin without it, and taken up as slots are used, so that a
+ * small guest costs little: what is taken must be zeroed, half a second for 256 MiB. Which page lies in
  * which slot is the encoder's business (page_index.h); the decoder is told.
  */
 #ifndef FERRY_MEMORY_PAGE_STORE_H

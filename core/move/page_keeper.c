@@ -10,19 +10,22 @@
 #include "core/base/macros.h"
 #include "core/base/wire.h"
 #include "core/move/page_wire.h"
+#include "core/move/ram_pipe.h"
 
 enum {
     /* So many misses end it, unless they are few of many. */
     MISSES_MAX = 16,
     MISSES_SHARE = 1024,
-    /* Where nothing is known of the disks there, few are under way; then four more for each that was passed. */
+    /* Where nothing is known of the disks there, few are under way; then sixteen more for each that was passed. */
     FIRST_ROOM = 64,
-    ROOM_FOR_PASSED = 4,
+    ROOM_FOR_PASSED = 16,
+    /* As many as the encoder may make at a time. */
+    ROOM_LEAST = RAM_PIPE_INPUT_BYTES / PAGE_BYTES,
 };
 
 struct page_keeper {
     struct stream *stream;
-    void (*on_failed)(void *user, const struct error *why);
+    const struct page_keeper_ops *ops;
     void *user;
     uint8_t *pages; /* PAGES_KEPT_MAX of them; NULL: none yet */
     uint64_t passed, made;
@@ -41,7 +44,7 @@ static void fail(struct page_keeper *k, const char *why)
     k->over = true;
     error_set(&e, -EPROTO, "send references to the target's disks",
               "do both sites run the same version?", "%s", why);
-    k->on_failed(k->user, &e);
+    k->ops->on_failed(k->user, &e);
 }
 
 static void answer(struct page_keeper *k)
@@ -85,6 +88,8 @@ static void on_readable(void *user, struct stream *stream)
         stream_consume(stream, PAGE_WORD_BYTES);
         take_word(k, kind, number);
     }
+    if (!k->over)
+        k->ops->on_room(k->user);
 }
 
 static void on_writable(void *user, struct stream *stream)
@@ -109,15 +114,15 @@ static const struct stream_ops stream_ops = {
     .on_reset = on_reset,
 };
 
-int page_keeper_new(struct stream *stream, void (*on_failed)(void *user, const struct error *why),
-                    void *user, struct page_keeper **ret)
+int page_keeper_new(struct stream *stream, const struct page_keeper_ops *ops, void *user,
+                    struct page_keeper **ret)
 {
     struct page_keeper *k = calloc(1, sizeof(*k));
 
     if (!k)
         return -ENOMEM;
     k->stream = stream;
-    k->on_failed = on_failed;
+    k->ops = ops;
     k->user = user;
     stream_set_ops(stream, &stream_ops, k);
     *ret = k;
@@ -134,11 +139,21 @@ void page_keeper_free(struct page_keeper *k)
     free(k);
 }
 
+static bool ended(const struct page_keeper *k)
+{
+    return k->over || (k->misses >= MISSES_MAX && k->misses * MISSES_SHARE > k->made);
+}
+
+bool page_keeper_is_full(const struct page_keeper *k)
+{
+    return !ended(k) && k->made > k->passed && page_keeper_room(k) < ROOM_LEAST;
+}
+
 unsigned page_keeper_room(const struct page_keeper *k)
 {
     uint64_t under_way = k->made - k->passed, most;
 
-    if (k->over || (k->misses >= MISSES_MAX && k->misses * MISSES_SHARE > k->made))
+    if (ended(k))
         return 0;
     most = MIN(FIRST_ROOM + k->passed * ROOM_FOR_PASSED, (uint64_t)PAGES_KEPT_MAX);
     return most > under_way ? (unsigned)(most - under_way) : 0;

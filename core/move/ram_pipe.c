@@ -24,6 +24,9 @@ enum {
     LEVEL_MOST = 6, /* beyond, zstd's speed falls steeply for little */
 };
 
+/* Longest that pages wait to become references; a few round trips would not be made up for. */
+#define HOLD_NS (250 * NS_PER_MS)
+
 /* Made on the worker, used on the worker, freed on the worker. */
 struct engine {
     struct ram_encoder *encoder;
@@ -68,6 +71,7 @@ struct ram_pipe {
     struct ram_pipe_blocks blocks;
     struct buffer notes; /* since the last job was posted */
     bool notes_lost;
+    uint64_t held_since_ns; /* 0: nothing waits for room for references */
     uint64_t passed_told;
     int fault;
     const struct ram_pipe_ops *ops;
@@ -201,6 +205,20 @@ static void post(struct ram_pipe *p, struct codec_job *c)
     worker_post(p->worker, &c->job);
 }
 
+/* Pages that could be references soon are not sent as they are: the line would be busy with those for longer. */
+static bool holds(struct ram_pipe *p)
+{
+    uint64_t now_ns = clock_now_ns();
+
+    if (p->end || !p->blocks.is_full || !p->blocks.is_full(p->blocks.user)) {
+        p->held_since_ns = 0;
+        return false;
+    }
+    if (p->held_since_ns == 0)
+        p->held_since_ns = now_ns;
+    return now_ns - p->held_since_ns < HOLD_NS;
+}
+
 /* Moves jobs on as far as they go: drained -> spare, back -> ready, filled -> worker. */
 static void rotate(struct ram_pipe *p)
 {
@@ -221,8 +239,10 @@ static void rotate(struct ram_pipe *p)
             p->working = NULL;
         }
     }
-    if (!p->working && (p->filling->in_len > 0 || (p->end && !p->filling->end) ||
-                        (buffer_len(&p->notes) >= NOTES_LOT_BYTES && !p->filling->end))) {
+    if (!p->working &&
+        (p->filling->in_len > 0 || (p->end && !p->filling->end) ||
+         (buffer_len(&p->notes) >= NOTES_LOT_BYTES && !p->filling->end)) &&
+        !holds(p)) {
         c = p->filling;
         p->filling = p->spare;
         p->spare = NULL;
@@ -420,6 +440,11 @@ bool ram_pipe_is_at_end(const struct ram_pipe *p)
 {
     return p->end && !p->fault && !p->opening && !p->working && p->filling->end &&
            buffer_len(&p->ready->out) == 0;
+}
+
+void ram_pipe_go_on(struct ram_pipe *p)
+{
+    rotate(p);
 }
 
 void ram_pipe_adapt(struct ram_pipe *p, uint64_t now_ns, bool waited)

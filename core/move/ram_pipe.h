@@ -55,6 +55,9 @@ struct ram_pipe_blocks {
     /* Encoder: */
     uint64_t index_bytes;
     unsigned (*room)(void *user); /* how many references may be made now */
+    /* There is hardly any, and will be soon: what is to be encoded waits, for a quarter of a second at most. Whoever says
+     * so calls ram_pipe_go_on(). */
+    bool (*is_full)(void *user);
     void (*made)(void *user, const uint8_t *pages,
                  unsigned count); /* these were, before they leave */
     /* Decoder: */
@@ -87,6 +90,9 @@ size_t ram_pipe_peek(const struct ram_pipe *p, const uint8_t **ret);
 void ram_pipe_consume(struct ram_pipe *p, size_t len);
 /* Everything that was put in has come out and been consumed, and there is no more. */
 bool ram_pipe_is_at_end(const struct ram_pipe *p);
+
+/* There is room for references again, or their time is over. */
+void ram_pipe_go_on(struct ram_pipe *p);
 
 /*
  * Chooses an encoder's level by what the last while showed; call it every 100 ms. @waited: output stood

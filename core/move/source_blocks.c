@@ -18,6 +18,13 @@ static unsigned room(void *user)
     return ms->keeper && ms->may_refer ? page_keeper_room(ms->keeper) : 0;
 }
 
+static bool is_full(void *user)
+{
+    const struct move_source *ms = user;
+
+    return ms->keeper && ms->may_refer && page_keeper_is_full(ms->keeper);
+}
+
 static void made(void *user, const uint8_t *pages, unsigned count)
 {
     struct move_source *ms = user;
@@ -26,10 +33,26 @@ static void made(void *user, const uint8_t *pages, unsigned count)
         page_keeper_put(ms->keeper, pages, count);
 }
 
+static struct ram_pipe *pipe_of(const struct move_source *ms)
+{
+    return ms->memory ? relay_pipe(ms->memory) : ms->encoder;
+}
+
+static void on_room(void *user)
+{
+    struct ram_pipe *pipe = pipe_of(user);
+
+    if (pipe)
+        ram_pipe_go_on(pipe);
+}
+
 static void on_keeper_failed(void *user, const struct error *why)
 {
     move_source_fail(user, why);
 }
+
+static const struct page_keeper_ops keeper_ops = {.on_room = on_room,
+                                                  .on_failed = on_keeper_failed};
 
 int source_blocks_open(struct move_source *ms, struct ram_pipe_blocks *ret)
 {
@@ -38,7 +61,7 @@ int source_blocks_open(struct move_source *ms, struct ram_pipe_blocks *ret)
 
     if (r < 0)
         return r;
-    r = page_keeper_new(stream, on_keeper_failed, ms, &ms->keeper);
+    r = page_keeper_new(stream, &keeper_ops, ms, &ms->keeper);
     if (r < 0) {
         stream_release(stream);
         return r;
@@ -48,6 +71,7 @@ int source_blocks_open(struct move_source *ms, struct ram_pipe_blocks *ret)
         .user = ms,
         .index_bytes = ms->service->config->disk_index_bytes,
         .room = room,
+        .is_full = is_full,
         .made = made,
     };
     return 0;
@@ -56,7 +80,7 @@ int source_blocks_open(struct move_source *ms, struct ram_pipe_blocks *ret)
 void source_blocks_note(struct move_source *ms, unsigned disk, uint64_t offset, uint32_t length,
                         const uint8_t *data)
 {
-    struct ram_pipe *pipe = ms->memory ? relay_pipe(ms->memory) : ms->encoder;
+    struct ram_pipe *pipe = pipe_of(ms);
 
     if (pipe && ms->keeper)
         ram_pipe_note(pipe, disk, offset, length, data);
@@ -66,6 +90,7 @@ void source_blocks_tick(struct move_source *ms)
 {
     ms->may_refer =
         ms->keeper && ms->move->phase == MOVE_MEMORY && disk_source_copy_is_applied(ms->disks);
+    on_room(ms); /* or its time is over */
 }
 
 void source_blocks_close(struct move_source *ms)

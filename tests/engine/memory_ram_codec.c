@@ -5,7 +5,8 @@
  * end in the same bytes or in a clean error.
  *
  * FERRY_SEED runs one seed, FERRY_SEEDS so many, FERRY_MUTATIONS so many mutations of a recorded stream and
- * of seeded ones (a million takes the better part of an hour).
+ * of seeded ones, FERRY_MUTATIONS_AFTER leaves out so many before them (a million under asan takes an hour of
+ * a processor; runs of 100000 one after the other can be stopped in between).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,6 +25,10 @@ struct totals {
     uint64_t count[RAM_OPERATIONS];
 };
 
+struct seeds {
+    uint64_t first, last;
+};
+
 struct pair {
     struct ram_encoder *encoder;
     struct ram_decoder *decoder;
@@ -35,6 +40,14 @@ static uint64_t number_of(const char *name, uint64_t usual)
     const char *text = getenv(name);
 
     return text ? strtoull(text, NULL, 0) : usual;
+}
+
+/* Half of the mutations are of streams, half of chunks. */
+static struct seeds mutations(void)
+{
+    uint64_t after = number_of("FERRY_MUTATIONS_AFTER", 0) / 2;
+
+    return (struct seeds){after + 1, after + number_of("FERRY_MUTATIONS", 3000) / 2};
 }
 
 static void pair_new(struct pair *p, uint64_t store_bytes)
@@ -235,16 +248,16 @@ static void pass_damaged(uint64_t seed, const struct buffer *stream)
 
 static void test_damaged_streams(void **state)
 {
-    uint64_t count = number_of("FERRY_MUTATIONS", 3000) / 2;
+    struct seeds seeds = mutations();
     struct buffer recorded = {0};
 
     (void)state;
     load_recorded(&recorded);
-    for (uint64_t seed = 1; seed <= count;) {
+    for (uint64_t seed = seeds.first; seed <= seeds.last;) {
         struct guest g;
 
         guest_migrate(&g, seed);
-        for (unsigned i = 0; i < 100 && seed <= count; i++, seed++)
+        for (unsigned i = 0; i < 100 && seed <= seeds.last; i++, seed++)
             pass_damaged(seed, seed % 2 ? &recorded : &g.stream);
         guest_done(&g);
     }
@@ -292,13 +305,13 @@ static void mutate_chunks(uint64_t seed, const uint8_t *data, size_t len, const 
 
 static void test_damaged_chunks(void **state)
 {
-    uint64_t count = number_of("FERRY_MUTATIONS", 3000) / 2;
+    struct seeds seeds = mutations();
     const uint64_t store_bytes = 100 * 4096;
     struct buffer recorded = {0};
 
     (void)state;
     load_recorded(&recorded);
-    for (uint64_t seed = 1; seed <= count;) {
+    for (uint64_t seed = seeds.first; seed <= seeds.last;) {
         const struct buffer *stream = &recorded;
         struct guest g;
         struct pair p;
@@ -310,7 +323,7 @@ static void test_damaged_chunks(void **state)
         assert_int_equal(ram_encoder_feed(p.encoder, buffer_data(stream),
                                           MIN(buffer_len(stream), 300000u), &p.wire),
                          0);
-        for (unsigned i = 0; i < 100 && seed <= count; i++, seed++)
+        for (unsigned i = 0; i < 100 && seed <= seeds.last; i++, seed++)
             mutate_chunks(seed, buffer_data(stream), buffer_len(stream), &p.wire, store_bytes);
         pair_free(&p);
         guest_done(&g);

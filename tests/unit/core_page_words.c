@@ -32,6 +32,7 @@ struct pair {
     struct page_asker *asker;
     uint64_t now_ns;
     int fault;
+    unsigned told_of_room;
 };
 
 static void on_stream(void *user, struct stream *stream)
@@ -51,6 +52,13 @@ static void on_failed(void *user, const struct error *why)
 {
     ((struct pair *)user)->fault = why->code;
 }
+
+static void on_room(void *user)
+{
+    ((struct pair *)user)->told_of_room++;
+}
+
+static const struct page_keeper_ops keeper_ops = {.on_room = on_room, .on_failed = on_failed};
 
 static struct session *new_session(struct pair *p, bool initiator, struct stripe **stripe)
 {
@@ -100,7 +108,7 @@ static int begin(void **state)
     p->target = new_session(p, false, &p->at_target);
     assert_int_equal(stream_open(p->source, CARE_CONTROL, &stream), 0);
     assert_int_equal(stream_write(stream, "L", 1), 0);
-    assert_int_equal(page_keeper_new(stream, on_failed, p, &p->keeper), 0);
+    assert_int_equal(page_keeper_new(stream, &keeper_ops, p, &p->keeper), 0);
     while (!p->accepted)
         turn(p);
     assert_int_equal(stream_peek(p->accepted, &label), 1);
@@ -195,9 +203,10 @@ static void a_page_that_is_asked_for_comes(void **state)
 static void what_is_passed_makes_room(void **state)
 {
     struct pair *p = *state;
-    unsigned made = 0, room;
+    unsigned made = 0, room, told;
 
     assert_int_equal(page_asker_set_stream(p->asker, p->accepted), 0);
+    assert_false(page_keeper_is_full(p->keeper)); /* nothing is under way that could make room */
 
     /* few at first, then more and more, and never more than are kept */
     for (unsigned round = 0; round < 20; round++) {
@@ -207,9 +216,13 @@ static void what_is_passed_makes_room(void **state)
         put(p, room);
         made += room;
         assert_int_equal(page_keeper_room(p->keeper), 0);
+        assert_true(page_keeper_is_full(p->keeper));
+        told = p->told_of_room;
         page_asker_passed(p->asker, made);
         for (unsigned i = 0; i < 10; i++)
             turn(p);
+        assert_false(page_keeper_is_full(p->keeper));
+        assert_true(p->told_of_room > told);
     }
     assert_int_equal(page_keeper_room(p->keeper), PAGES_KEPT_MAX);
     put(p, PAGES_KEPT_MAX);
@@ -234,6 +247,7 @@ static void many_misses_end_it(void **state)
         assert_int_equal(q.result, 0);
     }
     assert_in_range(asked, 2, 49);
+    assert_false(page_keeper_is_full(p->keeper)); /* there will be no more room */
 }
 
 static void what_was_never_referred_to_is_an_error(void **state)
