@@ -2,10 +2,8 @@
 #include "netlink/packer.h"
 
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "core/base/background.h"
 #include "core/base/clock.h"
 #include "core/base/limits.h"
 #include "core/base/macros.h"
@@ -74,14 +72,10 @@ static void adapt(struct packer *p, uint64_t now_ns)
 
 static void work(uv_work_t *request)
 {
-    static _Thread_local bool nice_already;
     struct place *place = container_of(request, struct place, work);
     uint64_t start_ns = clock_now_ns();
 
-    if (!nice_already) {
-        setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), WORKER_NICE);
-        nice_already = true;
-    }
+    background_thread(WORKER_NICE);
     place->packed_len = pack_write(place->writer, place->level, place->packing->data,
                                    place->packing->length, place->packed, sizeof(place->packed));
     place->took_ns = clock_now_ns() - start_ns;

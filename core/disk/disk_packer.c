@@ -3,11 +3,9 @@
 #include "core/disk/disk_packer.h"
 
 #include <errno.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "core/base/background.h"
 #include "core/base/clock.h"
 #include "core/base/macros.h"
 #include "core/move/codec_level.h"
@@ -72,14 +70,10 @@ static void pack(struct pack_job *j)
 
 static void run_job(struct worker_job *job)
 {
-    static _Thread_local bool nice_already;
     struct pack_job *j = container_of(job, struct pack_job, job);
     uint64_t start_ns = clock_thread_cpu_ns();
 
-    if (!nice_already) {
-        setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), WORKER_NICE);
-        nice_already = true;
-    }
+    background_thread(WORKER_NICE);
     pack(j);
     j->cpu_ns = clock_thread_cpu_ns() - start_ns;
 }
