@@ -166,6 +166,7 @@ void check_recall(struct service *s, const char *uuid, const char *peer,
     else
         in->link_bytes_s = rate_of_moves(s, peer);
     in->link_bytes_s = limited(in->link_bytes_s, shaper ? shaper->rate_bytes_s : 0);
+    in->compressed = s->config->link.compress;
     TAILQ_FOREACH(c, &s->checks, entry)
     {
         if (c->state != CHECK_DONE || !c->vm || !c->in.dirty_known ||

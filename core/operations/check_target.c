@@ -96,18 +96,6 @@ void check_target_look(struct service *s, const struct domain_info *info,
     free(q);
 }
 
-const char *check_target_no_post_copy(const struct service *s)
-{
-    FILE *f = fopen("/proc/sys/vm/unprivileged_userfaultfd", "re");
-    int allowed = -1;
-
-    if (f && fscanf(f, "%d", &allowed) != 1)
-        allowed = -1;
-    if (f)
-        fclose(f);
-    return policy_no_post_copy(virt_library_version(), allowed, s->qemu_uid == 0);
-}
-
 int check_target_permission(const struct service *s, const char *peer, bool drill,
                             struct error *err)
 {
@@ -145,9 +133,21 @@ static void free_question(uv_handle_t *handle)
     free(handle->data);
 }
 
+static const char *no_post_copy(const struct service *s)
+{
+    FILE *f = fopen("/proc/sys/vm/unprivileged_userfaultfd", "re");
+    int allowed = -1;
+
+    if (f && fscanf(f, "%d", &allowed) != 1)
+        allowed = -1;
+    if (f)
+        fclose(f);
+    return policy_no_post_copy(virt_library_version(), allowed, s->qemu_uid == 0);
+}
+
 json_t *check_target_post_copy_answer(const struct service *s)
 {
-    const char *why = check_target_no_post_copy(s);
+    const char *why = no_post_copy(s);
 
     return why ? json_string(why) : json_true();
 }

@@ -19,11 +19,9 @@ typedef void (*check_target_done)(void *user, const struct check_report *report)
 void check_target_look(struct service *s, const struct domain_info *info,
                        const struct virt_host_question *question, check_target_done done,
                        void *user);
-/* Whether @peer may send VMs here, and drill here when @drill. */
-/* Why QEMU here cannot take a VM in post-copy; NULL: it can. */
-const char *check_target_no_post_copy(const struct service *s);
-/* The same for READY and CHECKED: true, or why not. New reference. */
+/* Whether QEMU here can take a VM in post-copy, for READY and CHECKED: true, or why not. New reference. */
 json_t *check_target_post_copy_answer(const struct service *s);
+/* Whether @peer may send VMs here, and drill here when @drill. */
 int check_target_permission(const struct service *s, const char *peer, bool drill,
                             struct error *err);
 /* A `check` of @peer's on @ls: answered with `checked`. */

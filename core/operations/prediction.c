@@ -14,9 +14,13 @@ enum {
     ROUNDS_MAX = 30,
 };
 
-/* Of the link's rate, what the copy keeps up over a whole move; of memory, what is left by the codec. */
+/* Of the link's rate, what the copy keeps up over a whole move; of memory and of disks, what is left by the codec. What a
+ * disk holds is not looked at: real files become 0.44, and noise stays what it is. */
 #define COPY_SHARE 0.9
 #define MEMORY_SHARE 0.6
+#define DISK_SHARE 0.5
+/* One processor compresses so much (core/disk/disk_packer.c); a faster link is not filled any better for it. */
+#define PACKED_BYTES_S 80e6
 /* A guest's rate has to be so much below what the stream carries for rounds to shrink, and is where it is held back
  * (memory/stun.h's KEEP, and its aim with a usual working set). */
 #define CONVERGING_SHARE 0.8
@@ -74,6 +78,14 @@ static double memory_rounds(const struct prediction_input *in, const struct pred
     return sent + left;
 }
 
+/* Of the disks, as they are. */
+static double copied_bytes_s(const struct prediction_input *in)
+{
+    double link = COPY_SHARE * (double)in->link_bytes_s;
+
+    return in->compressed ? MAX(link, MIN(link / DISK_SHARE, PACKED_BYTES_S)) : link;
+}
+
 void prediction_make(const struct prediction_input *in, struct prediction *ret)
 {
     double rtt_ms = (double)in->rtt_us / 1000, link = (double)in->link_bytes_s, copy, stream, last,
@@ -84,7 +96,7 @@ void prediction_make(const struct prediction_input *in, struct prediction *ret)
         *ret = p;
         return;
     }
-    copy = COPY_SHARE * link - (double)in->disk_write_bytes_s;
+    copy = copied_bytes_s(in) - (double)in->disk_write_bytes_s;
     stream = link / MEMORY_SHARE;
     judge(in, stream, &p);
     memory = memory_rounds(in, &p, stream, &last);
@@ -98,8 +110,9 @@ void prediction_make(const struct prediction_input *in, struct prediction *ret)
                     (uint64_t)(DOWNTIME_ROUND_TRIPS_HALVES * rtt_ms / 2 + 1000 * last / stream / 4);
     p.memory_ms = (uint64_t)(1000 * memory / stream + ROUNDS_ROUND_TRIPS * rtt_ms);
     p.total_ms = p.prepare_ms + p.disk_ms + p.memory_ms + p.downtime_ms;
-    p.bytes = in->disk_bytes + (uint64_t)(disk_s * (double)in->disk_write_bytes_s) +
-              (uint64_t)(memory * MEMORY_SHARE);
+    p.bytes = (uint64_t)(((double)in->disk_bytes + disk_s * (double)in->disk_write_bytes_s) *
+                             (in->compressed ? DISK_SHARE : 1) +
+                         memory * MEMORY_SHARE);
     *ret = p;
 }
 

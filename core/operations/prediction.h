@@ -19,6 +19,7 @@
 
 struct prediction_input {
     uint64_t disk_bytes;         /* that the disks hold */
+    bool compressed;             /* on the link */
     uint64_t memory_bytes;       /* that the guest has touched */
     uint64_t link_bytes_s;       /* what the link carries, limits counted; 0: not known */
     uint64_t rtt_us;             /* 0: not known */
