@@ -58,6 +58,9 @@ static const char DAMAGED[] = "the file is damaged: restore it, or move it away 
                               "with `virsh list --all` on both "
                               "sites that no move is half-done";
 
+/* One that was killed a moment ago holds the journal until the kernel has taken all of its memory back. */
+enum { BUSY_MS = 5000 };
+
 /* What an operator can do about SQLite's primary code; NULL: nothing in particular. */
 static const char *mend_of(int code)
 {
@@ -111,7 +114,7 @@ static int prepare_schema(sqlite3 *db, const char *path, struct error *err)
 {
     int version;
 
-    sqlite3_busy_timeout(db, 0);
+    sqlite3_busy_timeout(db, BUSY_MS);
     if (sqlite3_exec(
             db, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
             NULL, NULL, NULL) != SQLITE_OK)

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Spreads acknowledgements over time. The guest's: the second step of congestion control, how many bytes a second
- * is guest_pace.h's affair. The copy's: QEMU lets the copy of a tenth of a second go in one burst, and a guest's write
- * has to wait until that is read and sent; so what comes early is acknowledged when it would have been due.
- * Here is when the next one may go.
+ * Spreads the acknowledgements of guest writes over time: the second step of congestion control. How
+ * many bytes a second is guest_pace.h's affair; here is when the next one may go.
  *
  * Shared by the logs of a move. A pacer that was idle lets a few milliseconds' worth go at once, because
  * timers are no finer than that. Plain data, no allocation; a zeroed one paces nothing.
@@ -17,11 +15,6 @@
 struct ack_pacer {
     uint64_t bytes_per_s; /* 0 = everything at once */
     uint64_t next_ns;     /* nothing goes before */
-};
-
-/* Of a move. */
-struct ack_pacers {
-    struct ack_pacer guest, bulk;
 };
 
 /* A new rate takes effect for what waits already. */

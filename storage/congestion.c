@@ -82,7 +82,7 @@ void congestion_free(struct congestion *c)
 
 const char *congestion_reason_name(enum congestion_reason reason)
 {
-    static const char *const names[] = {"none", "link", "target disk", "limit"};
+    static const char *const names[] = {"none", "link", "target disk", "limit", "guest"};
 
     static_assert(ARRAY_SIZE(names) == CONGESTION_REASONS, "every reason has a name");
     return names[reason];

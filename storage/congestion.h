@@ -20,6 +20,7 @@ enum congestion_reason {
     CONGESTION_LINK,        /* the link delivers less than is offered */
     CONGESTION_TARGET_DISK, /* the target's disk applies less than the link delivers */
     CONGESTION_LIMIT,       /* the operator's bandwidth limit */
+    CONGESTION_GUEST, /* its writes would take longer (guest_care.h); never a reason of this controller's own */
     CONGESTION_REASONS,
 };
 

@@ -19,13 +19,12 @@ enum {
     BULK_ALIGN_BYTES = 64 * 1024,
     /* How far behind the highest bulk write another may come: QEMU's 16 requests of 1 MiB reorder. */
     BULK_REORDER_BYTES = 16 * 1024 * 1024,
-    BULK_PACED_MOST = 6, /* of QEMU's 16 */
 };
 
 static bool go_on(struct mirror_budget_member *member, uint64_t now_ns);
 
 int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
-                   struct ack_pacers *pacers, struct mirror_spool *spool,
+                   struct ack_pacer *pacer, struct mirror_spool *spool,
                    const struct mirror_log_ops *ops, void *owner)
 {
     struct mirror_log *log = calloc(1, sizeof(*log));
@@ -33,7 +32,7 @@ int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
     if (!log)
         return -ENOMEM;
     log->budget = budget;
-    log->pacers = pacers;
+    log->pacer = pacer;
     log->spool = spool;
     TAILQ_INIT(&log->resident);
     log->ops = ops;
@@ -103,37 +102,14 @@ void mirror_log_unadmit(struct mirror_log *log, uint64_t now_ns)
     mirror_budget_settle(log->budget, now_ns);
 }
 
-static struct ack_pacer *pacer_of(const struct mirror_log *log, bool bulk)
-{
-    if (!log->pacers)
-        return NULL;
-    return bulk ? &log->pacers->bulk : &log->pacers->guest;
-}
-
-static bool is_due(const struct mirror_log *log, bool bulk, uint64_t now_ns)
-{
-    const struct ack_pacer *pacer = pacer_of(log, bulk);
-
-    return !pacer || ack_pacer_is_due(pacer, now_ns);
-}
-
-static bool has_room(const struct mirror_log *log, bool bulk)
-{
-    return log->let_go ||
-           mirror_budget_is_below(log->budget, bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST);
-}
-
 /* May an acknowledgement go, as far as room and pace are concerned? */
 static bool may_acknowledge(const struct mirror_log *log, bool bulk, uint64_t now_ns)
 {
-    return log->let_go || (has_room(log, bulk) && is_due(log, bulk, now_ns));
-}
-
-/* The pace takes no more of QEMU's places: this one goes at once, past those that wait. */
-static bool may_pass(const struct mirror_log *log, bool bulk)
-{
-    return bulk && log->stats.held_now - log->stats.held_guest_now >= BULK_PACED_MOST &&
-           has_room(log, bulk);
+    if (log->let_go)
+        return true;
+    if (!mirror_budget_is_below(log->budget, bulk ? MIRROR_BUDGET_BULK : MIRROR_BUDGET_GUEST))
+        return false;
+    return bulk || !log->pacer || ack_pacer_is_due(log->pacer, now_ns);
 }
 
 static uint64_t carried_bytes(const struct entry *e)
@@ -143,10 +119,8 @@ static uint64_t carried_bytes(const struct entry *e)
 
 static void pay(struct mirror_log *log, bool bulk, uint64_t bytes, uint64_t now_ns)
 {
-    struct ack_pacer *pacer = pacer_of(log, bulk);
-
-    if (pacer)
-        ack_pacer_take(pacer, bytes, now_ns);
+    if (!bulk && log->pacer)
+        ack_pacer_take(log->pacer, bytes, now_ns);
 }
 
 static bool release_first(struct mirror_log *log, bool bulk, uint64_t now_ns)
@@ -204,8 +178,6 @@ static enum mirror_log_answer answer(struct mirror_log *log, struct held **held,
         pay(log, bulk, carried_bytes(e), now_ns);
         return MIRROR_LOG_ACKNOWLEDGE;
     }
-    if (may_pass(log, bulk))
-        return MIRROR_LOG_ACKNOWLEDGE;
     h = TAKE_PTR(*held);
     h->cookie = e->cookie;
     h->bytes = carried_bytes(e);
@@ -216,7 +188,6 @@ static enum mirror_log_answer answer(struct mirror_log *log, struct held **held,
         TAILQ_INSERT_TAIL(&log->held_guest, h, link);
     log->stats.held_now++;
     log->stats.held_guest_now += !bulk;
-    log->stats.held_guest_count += !bulk;
     log->stats.held_count++;
     return MIRROR_LOG_HOLD;
 }

@@ -20,9 +20,9 @@
  * Acknowledging. The owner asks mirror_log_admit() before it takes a payload into memory and then
  * appends the request, which is charged to the budget; the answer says whether the client gets its
  * acknowledgement now or when ops->release() names its cookie. Held guest writes are released before
- * held bulk writes, each in order of arrival; both also wait for their pacers, when there are some. QEMU keeps at most
- * 16 requests in flight over both kinds, so holding bulk also takes slots from the guest: for its pace no more than six
- * are held, what comes beyond goes at once. The brake is congestion.h, the budget's mark the safety net.
+ * held bulk writes, each in order of arrival; guest writes also wait for the pacer, when there is one. QEMU keeps at
+ * most 16 requests in flight over both kinds, and what overlaps a copy under way waits for it; so holding bulk also holds
+ * the guest: it is the safety net, the brake is congestion.h.
  *
  * Entries are pulled in order of arrival, but the copy's go in the order of the disk where that is free to choose:
  * mirror_log_run.c.
@@ -55,9 +55,9 @@ struct mirror_log_ops {
     void (*unspooled)(void *owner, int err, uint64_t now_ns);
 };
 
-/* @pacers and @spool outlive the log; NULL: none. */
+/* @pacer of guest acknowledgements, and @spool, outlive the log; NULL: none. */
 int mirror_log_new(struct mirror_log **ret_log, struct mirror_budget *budget,
-                   struct ack_pacers *pacers, struct mirror_spool *spool,
+                   struct ack_pacer *pacer, struct mirror_spool *spool,
                    const struct mirror_log_ops *ops, void *owner);
 void mirror_log_free(struct mirror_log *log);
 
@@ -148,7 +148,7 @@ struct mirror_log_stats {
     uint64_t spooled_bytes, spooled_ever_bytes;  /* payload on the spool, beside the fill */
     uint64_t held_now, held_count, held_ns; /* acknowledgements held: now, ever, their total time */
     uint64_t held_max_ns;
-    uint64_t held_guest_now, held_guest_count; /* of these, the guest's */
+    uint64_t held_guest_now; /* of those held now, the guest's */
     /* Somebody waits since: the guest's request that waits longest, or the copy's, counted from the last time
      * that one of the copy's was released; 0 = nobody. */
     uint64_t held_since_ns;

@@ -70,7 +70,7 @@ struct waiting_read {
 struct mirror_log {
     struct mirror_budget_member member;
     struct mirror_budget *budget;
-    struct ack_pacers *pacers;  /* may be NULL */
+    struct ack_pacer *pacer;    /* may be NULL */
     struct mirror_spool *spool; /* may be NULL */
     struct entry_queue resident;
     uint64_t resident_bytes;

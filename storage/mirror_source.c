@@ -118,7 +118,7 @@ int mirror_source_new(struct mirror_source **ret_source, const struct mirror_sou
     m->wake = params->wake;
     m->owner = params->owner;
     mirror_wire_decoder_init(&m->decoder, MIRROR_WIRE_TO_SOURCE);
-    if (mirror_log_new(&m->log, params->budget, params->pacers, params->spool, &log_ops, m) < 0 ||
+    if (mirror_log_new(&m->log, params->budget, params->pacer, params->spool, &log_ops, m) < 0 ||
         encode_open(m) < 0 || (params->verify && mirror_check_new(&m->check, m->size_bytes) < 0)) {
         mirror_source_free(m);
         return -ENOMEM;

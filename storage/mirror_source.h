@@ -42,8 +42,8 @@ struct mirror_source_params {
     const char *export_name; /* the disk's alias, copied: "drive-virtio-disk0" */
     uint64_t size_bytes;
     struct mirror_budget *budget; /* outlives the disk */
-    struct ack_pacers *pacers;    /* outlive the disk; NULL: none */
-    struct mirror_spool *spool;   /* outlives the disk; NULL: none */
+    struct ack_pacer *pacer;    /* of the guest's acknowledgements, outlives the disk; NULL: none */
+    struct mirror_spool *spool; /* outlives the disk; NULL: none */
     /* For tools: DISC ends only the connection, another may follow; mirror_source_close() ends the log. */
     bool many_clients;
     bool verify; /* the target's disk is compared with what was written: mirror_check.h */

@@ -18,7 +18,7 @@
 
 struct disk_clients;
 
-/* Not to be called from inside the calls below. */
+/* Never called from inside the functions below. */
 struct disk_clients_ops {
     void (*on_taken)(void *user); /* requests came, or a turn's worth of them */
     void (*on_gone)(void *user);  /* a connection is no more */
@@ -33,7 +33,7 @@ void disk_clients_free(struct disk_clients *d);
 int disk_clients_listen(struct disk_clients *d, const char *path, uid_t uid, gid_t gid,
                         struct error *err);
 bool disk_clients_any(const struct disk_clients *d);
-/* To be called every second or so: ends those that take too long to choose. */
+/* To be called now and then: ends those that take too long to choose. */
 void disk_clients_tick(struct disk_clients *d, uint64_t now_ns);
 
 #endif

@@ -33,7 +33,7 @@ struct disk_source {
     struct disk disks[LIMIT_DISKS_PER_MOVE];
     unsigned disk_count;
     uv_timer_t pace_timer;
-    struct ack_pacers pacers;
+    struct ack_pacer pacer;
     struct disk_packing *packing; /* NULL: not compressed */
     bool verify;
     bool urgent; /* a stopped guest waits */
@@ -138,19 +138,18 @@ static void on_packed(void *user)
     report(disk->owner);
 }
 
-/* --- the pace of acknowledgements ----------------------------------------------------------- */
+/* --- the guest's pace ---------------------------------------------------------------------- */
 
-/* What waits: the guest's, the copy's. */
-static void held_now(const struct disk_source *d, uint64_t *ret_guest, uint64_t *ret_bulk)
+static bool a_guest_waits(const struct disk_source *d)
 {
     struct mirror_source_stats s;
 
-    *ret_guest = *ret_bulk = 0;
     for (unsigned i = 0; i < d->disk_count; i++) {
         mirror_source_stats(d->disks[i].mirror, &s);
-        *ret_guest += s.log.held_guest_now;
-        *ret_bulk += s.log.held_now - s.log.held_guest_now;
+        if (s.log.held_guest_now > 0)
+            return true;
     }
+    return false;
 }
 
 static void on_pace_timer(uv_timer_t *timer);
@@ -158,17 +157,13 @@ static void on_pace_timer(uv_timer_t *timer);
 /* One that is due and still waits, waits for room: what is applied releases it. */
 static void schedule(struct disk_source *d)
 {
-    uint64_t now_ns = clock_now_ns(), next_ns = UINT64_MAX, guest, bulk;
+    uint64_t now_ns = clock_now_ns();
 
-    held_now(d, &guest, &bulk);
-    if (guest > 0 && !ack_pacer_is_due(&d->pacers.guest, now_ns))
-        next_ns = d->pacers.guest.next_ns;
-    if (bulk > 0 && !ack_pacer_is_due(&d->pacers.bulk, now_ns))
-        next_ns = MIN(next_ns, d->pacers.bulk.next_ns);
-    if (next_ns == UINT64_MAX)
+    if (ack_pacer_is_due(&d->pacer, now_ns) || !a_guest_waits(d))
         uv_timer_stop(&d->pace_timer);
     else
-        uv_timer_start(&d->pace_timer, on_pace_timer, (next_ns - now_ns) / NS_PER_MS + 1, 0);
+        uv_timer_start(&d->pace_timer, on_pace_timer, (d->pacer.next_ns - now_ns) / NS_PER_MS + 1,
+                       0);
 }
 
 static void on_pace_timer(uv_timer_t *timer)
@@ -179,16 +174,13 @@ static void on_pace_timer(uv_timer_t *timer)
     schedule(d);
 }
 
-void disk_source_set_pace(struct disk_source *d, uint64_t guest_bytes_per_s,
-                          uint64_t bulk_bytes_per_s)
+void disk_source_set_pace(struct disk_source *d, uint64_t bytes_per_s)
 {
     uint64_t now_ns = clock_now_ns();
 
-    if (guest_bytes_per_s == 0 && d->pacers.guest.bytes_per_s == 0 && bulk_bytes_per_s == 0 &&
-        d->pacers.bulk.bytes_per_s == 0)
+    if (bytes_per_s == 0 && d->pacer.bytes_per_s == 0)
         return;
-    ack_pacer_set(&d->pacers.guest, guest_bytes_per_s, now_ns);
-    ack_pacer_set(&d->pacers.bulk, bulk_bytes_per_s, now_ns);
+    ack_pacer_set(&d->pacer, bytes_per_s, now_ns);
     mirror_source_tick(d->disks[0].mirror, now_ns);
     schedule(d);
 }
@@ -347,7 +339,7 @@ int disk_source_add(struct disk_source *d, const char *export_name, uint64_t siz
         .export_name = export_name,
         .size_bytes = size_bytes,
         .budget = d->budget,
-        .pacers = &d->pacers,
+        .pacer = &d->pacer,
         .spool = d->spool,
         .verify = d->verify,
         .seeded = seeded,
@@ -491,7 +483,7 @@ void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats
         ret->check.left_bytes += s.check.left_bytes;
         ret->check.unknown_bytes += s.check.unknown_bytes;
         ret->check.checked_bytes += s.check.checked_bytes;
-        ret->held_guest_count += s.log.held_guest_count;
+        ret->held_count += s.log.held_count;
         ret->spooled_bytes += s.log.spooled_bytes;
         ret->spooled_ever_bytes += s.log.spooled_ever_bytes;
         ret->unsent_bytes += s.log.unsent_bytes;

@@ -58,10 +58,8 @@ bool disk_source_copy_is_applied(const struct disk_source *d);
 
 bool disk_source_is_done(const struct disk_source *d);
 
-/* The pace of the guest's acknowledgements and of the copy's; 0 = at once. To be repeated every now and then while
- * not 0. */
-void disk_source_set_pace(struct disk_source *d, uint64_t guest_bytes_per_s,
-                          uint64_t bulk_bytes_per_s);
+/* The pace of the guest's acknowledgements; 0 = at once. To be repeated every now and then while not 0. */
+void disk_source_set_pace(struct disk_source *d, uint64_t bytes_per_s);
 
 /* The move is given up: every disk fails, and QEMU's requests are answered until it ends its connections. Nobody is
  * told of the failure. */
@@ -90,9 +88,9 @@ struct disk_source_stats {
     uint64_t target_queue_bytes;
     struct mirror_check_stats check;
     uint64_t guest_writes;
-    uint64_t held_guest_now,
-        held_guest_count;   /* the guest's acknowledgements held back: now, ever */
-    uint64_t held_since_ns; /* as mirror_log_stats, the earliest */
+    uint64_t held_count;                                     /* acknowledgements held back, ever */
+    uint64_t held_guest_now;                                 /* the guest's, now */
+    uint64_t held_since_ns;                                  /* as mirror_log_stats, the earliest */
     uint64_t latency_p50_us, latency_p99_us, latency_max_us; /* acknowledgement of guest writes */
 };
 void disk_source_get_stats(const struct disk_source *d, struct disk_source_stats *ret);

@@ -3,7 +3,6 @@
 #include "core/move/local_socket.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/sockios.h>
 #include <poll.h>
 #include <stdio.h>

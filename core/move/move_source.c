@@ -354,6 +354,7 @@ static void on_tick(uv_timer_t *timer)
     source_right_tick(ms, now_ns);
     source_hold_tick(ms);
     source_limit_tick(ms, now_ns);
+    source_care_tick(ms, now_ns);
     source_postcopy_tick(ms, now_ns);
     ask_again(ms, now_ns);
     if (ms->sw.state == SOURCE_MOVING && stopped_ns &&

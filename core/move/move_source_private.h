@@ -16,7 +16,9 @@
 #include "core/move/source_stun.h"
 #include "core/switchover/switchover.h"
 #include "memory/ram_parser.h"
+#include "memory/return_path.h"
 #include "storage/congestion.h"
+#include "storage/guest_care.h"
 
 enum { SOURCE_TICK_MS = 100 };
 
@@ -64,19 +66,29 @@ struct move_source {
     bool limit_reached;                         /* the policy's time limit has been acted upon */
     char no_postcopy_text[160];                 /* why the target cannot take it so */
     uint64_t memory_before, memory_wire_before; /* what earlier channels carried */
+    struct return_path answers;                 /* what the target's QEMU says back */
+    uint64_t recover_at_ns;                     /* the channels are gone: not before */
+    uint64_t free_at_ns;                        /* QEMU could not be told: not before */
+    uint64_t drain_until_ns;                    /* it sends the rest for nobody */
     bool postcopy_asked;                        /* QEMU has been told to switch */
+    bool freed;                                 /* it may send pages as fast as it can */
     bool taken_back;          /* QEMU has been asked to let the copy here go on after all */
     bool taking_back;         /* it is being asked: its connections must stay */
     bool cannot_go_back;      /* QEMU could not */
     bool domain_switched;     /* the copy here is stopped in post-copy, as libvirt said last */
     bool broken;              /* they are of no use, and kept for that alone */
-    uint64_t recover_at_ns;   /* the channels are gone: not before */
     bool suspended;           /* by it: the guest stands still until its memory is over there */
     struct ram_pipe *encoder; /* until the memory channel takes it */
     struct ram_parser *parser;
     struct disk_source *disks;
     bool seeded[LIMIT_DISKS_PER_MOVE]; /* the target has an older copy of that disk */
     struct congestion *congestion;
+    struct {
+        struct guest_care law;
+        uint64_t bytes_per_s; /* the copy's limit; 0: not known yet */
+        uint64_t ask_at_ns;
+        bool watches, asking; /* QEMU counts; it is being asked */
+    } care;                   /* source_care.c */
     struct downtime_marks marks;
     uv_timer_t *reply_timer;
     bool reply_released; /* waits to be read */
@@ -126,6 +138,12 @@ int source_direct_uri(const struct move_source *ms, char *buf, size_t cap, struc
 /* libvirt's figures show that memory is under way. */
 void source_direct_begin(struct move_source *ms);
 void source_direct_tick(struct move_source *ms);
+
+/* source_care.c: the copy's limit for the sake of the guest's writes. */
+void source_care_begin(struct move_source *ms);
+/* Bytes/s; 0: none. */
+uint64_t source_care_limit(const struct move_source *ms);
+void source_care_tick(struct move_source *ms, uint64_t now_ns);
 
 /* source_limit.c: the policy's time limit. */
 void source_limit_tick(struct move_source *ms, uint64_t now_ns);

@@ -21,6 +21,7 @@ struct relay {
     bool paused;
     uint64_t allowance; /* may yet be read from the socket; UINT64_MAX: any */
     bool failed;
+    bool discards;
     bool socket_ended;                 /* the socket's end was passed into the stream */
     bool stream_ended;                 /* the stream's end was passed to the socket */
     bool encoder_ended, decoder_ended; /* the end was passed on behind, or into, a pipe */
@@ -30,11 +31,11 @@ struct relay {
 
 enum { CHUNK_BYTES = 256 * 1024 };
 
+static uint8_t chunk[CHUNK_BYTES]; /* loop thread only */
+
 /* Where bytes from the socket go next, and how many can. */
 static size_t room_outbound(struct relay *r, uint8_t **ret)
 {
-    static uint8_t chunk[CHUNK_BYTES]; /* loop thread only */
-
     size_t room;
 
     if (r->encoder) {
@@ -50,7 +51,9 @@ static void update_wants(struct relay *r)
 {
     uint8_t *at;
 
-    if (r->socket)
+    if (r->socket && r->discards)
+        local_socket_want(r->socket, !r->socket_ended, false);
+    else if (r->socket)
         local_socket_want(r->socket,
                           !r->failed && !r->paused && !r->socket_ended && room_outbound(r, &at) > 0,
                           !r->failed && r->socket_full);
@@ -103,6 +106,19 @@ static void pass_outbound(struct relay *r, const uint8_t *data, size_t len)
     } else {
         r->sent_bytes += len;
     }
+}
+
+static void throw_away(struct relay *r)
+{
+    ssize_t n = local_socket_read(r->socket, chunk, sizeof(chunk));
+
+    if (n > 0) {
+        r->read_bytes += (uint64_t)n;
+        if (r->ops->on_sent)
+            r->ops->on_sent(r->user, chunk, (size_t)n);
+    }
+    r->socket_ended = n <= 0 && n != -EAGAIN;
+    update_wants(r);
 }
 
 static void pump_to_stream(struct relay *r)
@@ -221,7 +237,12 @@ static void pump_to_socket(struct relay *r)
 
 static void on_socket_readable(void *user)
 {
-    pump_to_stream(user);
+    struct relay *r = user;
+
+    if (r->discards)
+        throw_away(r);
+    else
+        pump_to_stream(r);
 }
 
 static void on_socket_writable(void *user)
@@ -381,6 +402,23 @@ void relay_detach(struct relay *r)
     r->failed = true;
     update_wants(r);
     stream_release(TAKE_PTR(r->stream));
+}
+
+void relay_discard(struct relay *r)
+{
+    r->discards = true;
+    r->failed = true; /* no callback but on_sent() follows */
+    update_wants(r);
+}
+
+ssize_t relay_say_last(struct relay *r, const uint8_t *data, size_t len)
+{
+    return r->socket ? local_socket_write(r->socket, data, len) : -ENOTCONN;
+}
+
+bool relay_is_at_end(const struct relay *r)
+{
+    return !r->socket || r->socket_ended;
 }
 
 void relay_free(struct relay *r)

@@ -42,13 +42,20 @@ int relay_attach(struct relay *r, uv_loop_t *loop, int fd);
 int relay_connect(struct relay *r, uv_loop_t *loop, const char *path);
 /* Offers held-back bytes to may_deliver() again. */
 void relay_kick(struct relay *r);
-/* While paused nothing is read from the socket: QEMU waits. */
 /* From the socket no more than @bytes are read, until it is said again; UINT64_MAX: any. */
 void relay_set_allowance(struct relay *r, uint64_t bytes);
+/* While paused nothing is read from the socket: QEMU waits. */
 void relay_set_paused(struct relay *r, bool paused);
 /* The stream goes, the socket stays open and is not read any more: its owner has something to do before the other end
  * may see it close. NULL is allowed. */
 void relay_detach(struct relay *r);
+/* From now on the stream does not count any more, and what comes from the socket is thrown away after on_sent(), so that
+ * its other end never waits. For good. */
+void relay_discard(struct relay *r);
+/* After relay_discard(): the last bytes that its other end gets. Bytes taken, or a negative errno. */
+ssize_t relay_say_last(struct relay *r, const uint8_t *data, size_t len);
+/* Its other end has closed it. */
+bool relay_is_at_end(const struct relay *r);
 /* Closes both ends (the stream is reset unless it is over). NULL is allowed. */
 void relay_free(struct relay *r);
 

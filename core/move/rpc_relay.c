@@ -99,7 +99,7 @@ void rpc_relay_release_paused(struct rpc_relay *r)
 {
     uint8_t *kept = (uint8_t *)buffer_data(&r->inbound.behind); /* ours: nobody has it yet */
 
-    if (r->inbound.keeping && buffer_len(&r->inbound.behind) >= RPC_KEEPALIVE_FRAME_BYTES + 8)
+    if (r->inbound.keeping && buffer_len(&r->inbound.behind) > 0)
         rpc_finish_set_paused(kept, get_be32(kept));
     rpc_relay_release_inbound(r);
 }

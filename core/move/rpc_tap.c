@@ -96,6 +96,8 @@ void rpc_finish_set_paused(uint8_t *frame, size_t len)
 {
     uint8_t *flags = frame + len - 8; /* the last but one argument; `int cancelled` follows */
 
+    if (len < HEADER_BYTES + 8)
+        return;
     put_be32(flags, get_be32(flags) | MIGRATE_PAUSED);
 }
 

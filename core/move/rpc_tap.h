@@ -49,7 +49,7 @@ int rpc_tap_feed(struct rpc_tap *tap, const void *data, size_t len);
 /*
  * In a FINISH3 call, whole: sets VIR_MIGRATE_PAUSED, so that libvirt leaves its copy paused when it has finished. libvirt
  * refuses that flag together with post-copy when a migration begins; a migration that was to be able to switch and has not
- * must end with it.
+ * must end with it. A call too short for flags is left to libvirt, which refuses it.
  */
 void rpc_finish_set_paused(uint8_t *frame, size_t len);
 

@@ -209,7 +209,8 @@ static void on_memory_sent(void *user, const uint8_t *data, size_t len)
         return;
     before = ram_parser_tail_offset(ms->parser) != UINT64_MAX;
     ram_parser_feed(ms->parser, data, len);
-    if (!ms->move->switched && ram_parser_package_offset(ms->parser) != UINT64_MAX)
+    if (!ms->move->switched && !ms->taken_back &&
+        ram_parser_package_offset(ms->parser) != UINT64_MAX)
         source_postcopy_switched(ms);
     if (!before && !ms->move->switched && ram_parser_tail_offset(ms->parser) != UINT64_MAX) {
         ms->marks.ram_end_ns = clock_now_ns();
@@ -231,8 +232,19 @@ static void on_memory_failed(void *user, const struct error *err)
         move_source_fail(ms, err);
 }
 
+/* The target's last word waits until the target is known to have heard the decision: libvirt here, when it is left alone
+ * with a migration that QEMU calls complete, gives up the copy here. */
+static size_t memory_may_deliver(void *user, uint64_t offset, const uint8_t *data, size_t len)
+{
+    struct move_source *ms = user;
+    size_t before = return_path_before_shut(&ms->answers, offset, data, len);
+
+    return ms->move->switched && !ms->sw.pulls ? before : len;
+}
+
 static const struct relay_ops memory_ops = {
     .on_sent = on_memory_sent,
+    .may_deliver = memory_may_deliver,
     .on_failed = on_memory_failed,
 };
 
@@ -328,6 +340,29 @@ static void on_migrated(void *user, const struct error *err)
     move_source_call_returned(ms);
 }
 
+/* For libvirt and QEMU here. */
+static int listen_for_them(struct move_source *ms, struct error *err)
+{
+    struct service *s = ms->service;
+    int r =
+        local_listener_new(s->loop, ms->paths.rpc, 0, 0, on_rpc_accept, ms, &ms->rpc_listener, err);
+
+    return r < 0 ? r
+                 : local_listener_new(s->loop, ms->paths.memory, s->qemu_uid, s->qemu_gid,
+                                      on_memory_accept, ms, &ms->memory_listener, err);
+}
+
+static void migrate(struct move_source *ms, struct virt_migration *m, const char *memory_uri)
+{
+    snprintf(m->uuid, sizeof(m->uuid), "%s", ms->move->info.uuid);
+    snprintf(m->destination_uri, sizeof(m->destination_uri), "qemu+unix:///system?socket=%s",
+             ms->paths.rpc);
+    snprintf(m->memory_uri, sizeof(m->memory_uri), "%s", memory_uri);
+    ms->migrating = true;
+    ms->move->pending++;
+    virt_migrate(ms->service->virt, m, on_migrated, ms);
+}
+
 static void start_migration(struct move_source *ms, const char *memory_uri)
 {
     struct virt_migration m = {
@@ -351,19 +386,13 @@ static void start_migration(struct move_source *ms, const char *memory_uri)
         drill_clone_name(ms->move->info.name, ms->move->id, m.target_name);
     m.rewritten = ms->rewritten;
     m.rewrite = ms->rewrite;
-    snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);
-    snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s",
-             ms->paths.rpc);
     if (ms->direct_memory) {
         m.parallel_connections = (int)policy_get(policy, POLICY_PARALLEL);
         m.zero_copy = policy_get(policy, POLICY_ZERO_COPY);
     }
-    snprintf(m.memory_uri, sizeof(m.memory_uri), "%s", memory_uri);
     snprintf(m.disks_uri, sizeof(m.disks_uri), "unix://%s", ms->paths.disk);
     m.may_postcopy = ms->move->may_postcopy;
-    ms->migrating = true;
-    ms->move->pending++;
-    virt_migrate(ms->service->virt, &m, on_migrated, ms);
+    migrate(ms, &m, memory_uri);
 }
 
 int source_channels_open(struct move_source *ms, struct error *err)
@@ -386,11 +415,7 @@ int source_channels_open(struct move_source *ms, struct error *err)
                                                    ms->keeper ? &blocks : NULL, &ms->encoder) < 0)))
         r = error_set(err, -ENOMEM, "open the move's channels", NULL, "out of memory");
     if (r == 0)
-        r = local_listener_new(s->loop, ms->paths.rpc, 0, 0, on_rpc_accept, ms, &ms->rpc_listener,
-                               err);
-    if (r == 0)
-        r = local_listener_new(s->loop, ms->paths.memory, s->qemu_uid, s->qemu_gid,
-                               on_memory_accept, ms, &ms->memory_listener, err);
+        r = listen_for_them(ms, err);
     if (r == 0)
         r = source_disks_open(ms, err);
     if (r < 0)
@@ -403,30 +428,21 @@ int source_channels_open(struct move_source *ms, struct error *err)
 
 int source_channels_reopen(struct move_source *ms, struct error *err)
 {
-    struct service *s = ms->service;
     struct virt_migration m = {.resume_postcopy = true, .persistent = ms->move->persistent};
+    char memory_uri[256];
     int r;
 
     ms->memory_before = ms->move->progress.memory_stream;
     ms->memory_wire_before = ms->move->progress.memory_wire;
     move_paths_remove(&ms->paths);
-    r = move_paths_make(s, &ms->paths, err);
+    r = move_paths_make(ms->service, &ms->paths, err);
     ms->channels_open = true;
     if (r == 0)
-        r = local_listener_new(s->loop, ms->paths.rpc, 0, 0, on_rpc_accept, ms, &ms->rpc_listener,
-                               err);
-    if (r == 0)
-        r = local_listener_new(s->loop, ms->paths.memory, s->qemu_uid, s->qemu_gid,
-                               on_memory_accept, ms, &ms->memory_listener, err);
+        r = listen_for_them(ms, err);
     if (r < 0)
         return r;
-    snprintf(m.uuid, sizeof(m.uuid), "%s", ms->move->info.uuid);
-    snprintf(m.destination_uri, sizeof(m.destination_uri), "qemu+unix:///system?socket=%s",
-             ms->paths.rpc);
-    snprintf(m.memory_uri, sizeof(m.memory_uri), "unix://%s", ms->paths.memory);
-    ms->migrating = true;
-    ms->move->pending++;
-    virt_migrate(s->virt, &m, on_migrated, ms);
+    snprintf(memory_uri, sizeof(memory_uri), "unix://%s", ms->paths.memory);
+    migrate(ms, &m, memory_uri);
     return 0;
 }
 

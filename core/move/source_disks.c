@@ -183,11 +183,11 @@ static bool is_draining(const struct move_source *ms)
 }
 
 static void count_slowed(struct move_progress *p, const struct disk_source_stats *d,
-                         enum congestion_reason reason, bool copying, uint64_t held_before)
+                         enum congestion_reason reason, enum congestion_reason copy_reason,
+                         uint64_t held_before)
 {
-    if (copying)
-        p->copy_slowed_ms[reason] += SOURCE_TICK_MS;
-    if (d->held_guest_now > 0 || d->held_guest_count != held_before)
+    p->copy_slowed_ms[copy_reason] += SOURCE_TICK_MS;
+    if (d->held_guest_now > 0 || d->held_count != held_before)
         p->guest_slowed_ms[reason] += SOURCE_TICK_MS;
 }
 
@@ -206,27 +206,31 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
         .bulk_running = ms->move->phase == MOVE_COPYING,
         .unsent_bytes = d->unsent_bytes,
         .rtt_ns = p->rtt_us * 1000,
-        .held_count = d->held_guest_count,
+        .held_count = d->held_count,
         .held_now = d->held_guest_now,
         .draining = is_draining(ms),
     };
+    enum congestion_reason copy_reason = CONGESTION_NONE;
+    uint64_t care = source_care_limit(ms), speed;
     struct congestion_output out;
     unsigned sharing;
 
     congestion_update(ms->congestion, &in, &out);
-    count_slowed(p, d, out.reason, in.bulk_running, ms->held_count);
-    ms->held_count = d->held_guest_count;
-    p->bulk_reason = congestion_reason_name(in.bulk_running ? out.reason : CONGESTION_NONE);
+    if (in.bulk_running)
+        copy_reason = care && care < out.bulk_bytes_per_s ? CONGESTION_GUEST : out.reason;
+    count_slowed(p, d, out.reason, copy_reason, ms->held_count);
+    ms->held_count = d->held_count;
+    p->bulk_reason = congestion_reason_name(copy_reason);
     p->guest_speed = out.guest_bytes_per_s;
     ms->drained_bytes = out.drained_bytes;
     p->guest_reason = congestion_reason_name(out.guest_bytes_per_s ? out.reason : CONGESTION_NONE);
-    disk_source_set_pace(ms->disks, out.guest_bytes_per_s,
-                         in.bulk_running ? out.bulk_bytes_per_s / 4 * 5 : 0);
+    disk_source_set_pace(ms->disks, out.guest_bytes_per_s);
     if (!in.bulk_running || ms->qmp_running || !source_disks_may_qmp(ms))
         return;
     sharing = sharing_disks(ms);
-    if (out.bulk_bytes_per_s != ms->bulk_speed || sharing != ms->bulk_sharing)
-        set_bulk_speed(ms, out.bulk_bytes_per_s, sharing);
+    speed = lower_limit(out.bulk_bytes_per_s, care);
+    if (speed != ms->bulk_speed || sharing != ms->bulk_sharing)
+        set_bulk_speed(ms, speed, sharing);
 }
 
 unsigned source_disks_first_speed_mib_s(const struct move_source *ms)
@@ -298,6 +302,6 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns)
     if (ms->move->phase >= MOVE_COPYING && ms->move->phase < MOVE_STOPPED)
         control_congestion(ms, &d, now_ns);
     else
-        disk_source_set_pace(ms->disks, 0, 0); /* the guest has stopped: nothing is to be delayed */
+        disk_source_set_pace(ms->disks, 0); /* the guest has stopped: nothing is to be delayed */
     limit_stall(ms, &d, now_ns);
 }

@@ -273,7 +273,7 @@ void source_domain_resume(struct move_source *ms)
     ms->resuming = true;
     ms->move->pending++;
     if (ms->domain_switched)
-        virt_take_back(ms->service->virt, ms->move->info.uuid, on_going, ms);
+        virt_take_back(ms->service->virt, ms->move->info.uuid, false, on_going, ms);
     else
         virt_resume(ms->service->virt, ms->move->info.uuid, on_going, ms);
 }

@@ -121,6 +121,7 @@ static void on_ready(struct move_source *ms, const json_t *msg)
             disk_seeds_have(json_object_get(msg, "seeds"), ms->move->info.disks[i].alias);
     source_right_agree(ms, msg);
     source_policy_settle(ms, msg);
+    source_care_begin(ms);
     predict(ms);
     if (ms->move->drill && take_drill_terms(ms, msg, &err) < 0) {
         move_source_fail(ms, &err);

@@ -8,10 +8,10 @@
  *
  *   MOVING     [wanted] -> asked -> the stream shows the package: switched -> the target is prepared
  *   FEEDING    the target pulls; whatever breaks is made again: libvirt's recovery, over new channels
- *   ABORTING   the target has never run: QEMU calls the migration off and lets the copy here go on
+ *   ABORTING   the target has never run: QEMU's migration comes to its end, and the copy here goes on
  *
- * Until the target is known to have heard the decision QEMU's connections stay open whatever becomes of the link: QEMU, when it loses them in post-copy,
- * waits for others and lets nothing else happen to that copy.
+ * Until the target is known to have heard the decision QEMU's connections stay open whatever becomes of the link: QEMU,
+ * when it loses them in post-copy, waits for others and lets nothing else happen to that copy.
  */
 #include <errno.h>
 
@@ -23,7 +23,7 @@
 
 /* The first round is over when QEMU has looked at what was dirtied in it. */
 enum { SECOND_ITERATION = 2 };
-enum { RECOVER_PAUSE_S = 2, TAKE_BACK_PATIENCE_S = 20 };
+enum { RECOVER_PAUSE_S = 2, FREE_PAUSE_S = 1, DRAIN_LIMIT_S = 60, TAKE_BACK_PATIENCE_S = 80 };
 
 /* --- switching ----------------------------------------------------------------------------- */
 
@@ -104,6 +104,24 @@ int move_source_postcopy(struct move *m, struct error *err)
 
 /* --- feeding ------------------------------------------------------------------------------- */
 
+static void on_freed(void *user, const struct error *err)
+{
+    struct move_source *ms = user;
+
+    ms->freed = !err->code || !ms->migrating;
+    ms->free_at_ns = clock_now_ns() + FREE_PAUSE_S * NS_PER_S;
+    source_channels_limit_set(user, err);
+}
+
+static void free_postcopy(struct move_source *ms)
+{
+    if (ms->freed || clock_now_ns() < ms->free_at_ns)
+        return;
+    ms->freed = true;
+    ms->move->pending++;
+    virt_free_postcopy(ms->service->virt, ms->move->info.uuid, on_freed, ms);
+}
+
 void source_postcopy_pulls(struct move_source *ms, const json_t *msg)
 {
     struct move *m = ms->move;
@@ -124,6 +142,9 @@ void source_postcopy_pulls(struct move_source *ms, const json_t *msg)
         failpoint("after-pulls");
     }
     move_source_step(ms, SOURCE_ON_TARGET_PULLS);
+    free_postcopy(ms);
+    if (ms->memory)
+        relay_kick(ms->memory); /* the target's last word may have waited */
     if (ms->broken)
         source_postcopy_broken(ms);
 }
@@ -226,6 +247,16 @@ static void on_taken_back(void *user, const struct error *err)
     move_source_call_returned(ms);
 }
 
+static void take_back(struct move_source *ms, bool connected)
+{
+    ms->drain_until_ns = 0;
+    ms->move->pending++;
+    virt_take_back(ms->service->virt, ms->move->info.uuid, connected, on_taken_back, ms);
+}
+
+/* QEMU's migration is to fail, and in one place only: where it has sent everything and waits for the target's last word.
+ * There it hears that the target has failed; anywhere else it would wait for new channels. So it sends the rest, for
+ * nobody. */
 void source_postcopy_take_back(struct move_source *ms)
 {
     if (ms->taken_back)
@@ -233,8 +264,31 @@ void source_postcopy_take_back(struct move_source *ms)
     ms->taken_back = ms->taking_back = true;
     ms->resuming = true; /* libvirt's word of the domain waits for the outcome */
     ms->close_at_ns = clock_now_ns() + TAKE_BACK_PATIENCE_S * NS_PER_S;
-    ms->move->pending++;
-    virt_take_back(ms->service->virt, ms->move->info.uuid, on_taken_back, ms);
+    if (!ms->memory) {
+        take_back(ms, false);
+        return;
+    }
+    ms->drain_until_ns = clock_now_ns() + DRAIN_LIMIT_S * NS_PER_S;
+    relay_discard(ms->memory);
+    free_postcopy(ms);
+}
+
+static void drain(struct move_source *ms, uint64_t now_ns)
+{
+    bool all_sent = ms->parser && ram_parser_tail_offset(ms->parser) != UINT64_MAX;
+
+    if (!ms->drain_until_ns)
+        return;
+    if (!ms->memory || relay_is_at_end(ms->memory)) {
+        take_back(ms, false);
+    } else if (all_sent) {
+        relay_say_last(ms->memory, return_path_end(), RETURN_PATH_END_BYTES);
+        take_back(ms, true);
+    } else if (now_ns >= ms->drain_until_ns) {
+        take_back(ms, true);
+    } else {
+        free_postcopy(ms);
+    }
 }
 
 void source_postcopy_tick(struct move_source *ms, uint64_t now_ns)
@@ -242,5 +296,8 @@ void source_postcopy_tick(struct move_source *ms, uint64_t now_ns)
     if (ms->ls && ms->move->switched)
         link_session_set_patient(ms->ls, ms->sw.state == SOURCE_FEEDING);
     ask_for_switch(ms, now_ns);
+    if (ms->sw.state == SOURCE_FEEDING && ms->sw.pulls)
+        free_postcopy(ms);
+    drain(ms, now_ns);
     recover(ms, now_ns);
 }

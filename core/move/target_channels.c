@@ -113,8 +113,8 @@ void target_channels_pass_finish(struct move_target *mt)
 {
     if (mt->rpc && mt->move->may_postcopy) /* it was begun without VIR_MIGRATE_PAUSED */
         rpc_relay_release_paused(mt->rpc);
-    else if (mt->rpc)
-        rpc_relay_release_inbound(mt->rpc);
+    else
+        target_channels_run_finish(mt);
 }
 
 /* --- memory -------------------------------------------------------------------------------- */

@@ -33,13 +33,14 @@ static const struct setting {
                                  .kind = KIND_NUMBER,
                                  .standard = 95,
                                  .meaning = "of the guest's processor time, what a stun may take"},
-    [POLICY_RESEND_PERCENT] = {.name = "resend_percent",
-                               .kind = KIND_NUMBER,
-                               .least = 10,
-                               .most = 10000,
-                               .standard = 100,
-                               .meaning = "of what memory's first round takes on the line, what "
-                                          "a stun aims at for all later ones"},
+    [POLICY_RESEND_PERCENT] =
+        {.name = "resend_percent",
+         .kind = KIND_NUMBER,
+         .least = 10,
+         .most = 10000,
+         .standard = 85, /* less than post-copy sends, which fetches what was dirtied once more */
+         .meaning = "of what memory's first round takes on the line, what "
+                    "a stun aims at for all later ones"},
     [POLICY_AUTO_CONVERGE_INITIAL] = {.name = "auto_converge_initial",
                                       .kind = KIND_NUMBER,
                                       .least = 1,
@@ -114,6 +115,14 @@ static const struct setting {
                                   .standard = 60,
                                   .meaning =
                                       "seconds of sending memory before that, with after-time"},
+    [POLICY_WRITE_SLACK_MS] = {.name = "write_slack_ms",
+                               .kind = KIND_NUMBER,
+                               .least = 0,
+                               .most = 10000,
+                               .standard = 0,
+                               .meaning =
+                                   "how much longer 99 of 100 of the guest's writes may take "
+                                   "while its disks are copied, slowly if need be; 0: no matter"},
     [POLICY_BWLIMIT] = {.name = "bwlimit",
                         .kind = KIND_RATE,
                         .standard = 0,

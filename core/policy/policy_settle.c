@@ -4,9 +4,9 @@
 #include <assert.h>
 #include <stdio.h>
 
-/* VIR_MIGRATE_ZEROCOPY; the parameter zero-copy-send; MSG_ZEROCOPY. */
 /* VIR_MIGRATE_POSTCOPY_RESUME; what it needs of QEMU is older than any that it takes. */
 enum { POST_COPY_LIBVIRT = 8005000 };
+/* VIR_MIGRATE_ZEROCOPY; the parameter zero-copy-send; MSG_ZEROCOPY. */
 enum { LIBVIRT_NEEDED = 8005000, QEMU_NEEDED = 7001000, KERNEL_MAJOR = 4, KERNEL_MINOR = 14 };
 
 static void take(struct policy *p, enum policy_setting s, uint64_t value, const char *why)
@@ -112,6 +112,8 @@ void policy_settle(struct policy *p, const struct policy_facts *facts)
     else
         settle_tunnel(p, facts);
     settle_post_copy(p, facts);
+    if (!facts->monitor)
+        take(p, POLICY_WRITE_SLACK_MS, 0, "it needs [libvirt] monitor = yes");
 }
 
 const char *policy_no_zero_copy(unsigned long libvirt_version, unsigned long qemu_version,

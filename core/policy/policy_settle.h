@@ -15,6 +15,7 @@
  *   post_copy, and as at_time_limit | it is a drill; memory is direct; the monitor is  | never; abort
  *                                   | not allowed; the target's host or ferryd cannot |
  *   converge stun                   | memory is direct; the monitor is not allowed  | auto-converge
+ *   write_slack_ms                  | the monitor is not allowed                    | 0: the copy is not slowed
  */
 #ifndef FERRY_CORE_POLICY_SETTLE_H
 #define FERRY_CORE_POLICY_SETTLE_H

@@ -183,34 +183,6 @@ static unsigned step_deciding(struct switchover_source *s, enum switchover_sourc
     return s->rpc_lost ? SOURCE_CHECK_DOMAIN : SOURCE_WRITE_REPLY;
 }
 
-/* The VM is the target's copy and the memory here. */
-static unsigned step_feeding(struct switchover_source *s, unsigned event)
-{
-    switch (event) {
-    case SOURCE_ON_TARGET_PULLS:
-        s->pulls = true;
-        return 0;
-    case SOURCE_ON_FINISH_OK: /* every page is there: libvirt may give up what is here */
-        return SOURCE_WRITE_REPLY;
-    case SOURCE_ON_TARGET_RESUMED:
-    case SOURCE_ON_RIGHT + RIGHT_RESUMED:
-        return end_commit(s);
-    case SOURCE_ON_LINK_UP:
-    case SOURCE_ON_TARGET_ASKS:
-    case SOURCE_ON_RESOLVE_TARGET:
-        return SOURCE_SEND_COMMIT;
-    case SOURCE_ON_TARGET_ABORTED: /* it gave up before it had heard us, and has never run */
-        return restore_without_target(s, 0);
-    case SOURCE_ON_TARGET_UNKNOWN:
-        s->state = SOURCE_IN_DOUBT;
-        return 0;
-    case SOURCE_ON_RESOLVE_SOURCE: /* never beside a copy that runs */
-        return s->pulls ? 0 : start_restore(s, 0);
-    default:
-        return 0;
-    }
-}
-
 static unsigned step_releasing(struct switchover_source *s, enum switchover_source_event event)
 {
     switch (event) {
@@ -273,6 +245,23 @@ static unsigned step_committing(struct switchover_source *s, unsigned event)
         return start_restore(s, 0);
     default:
         return 0;
+    }
+}
+
+/* The VM is the target's copy and the memory here. A target that says ABORTED then gave up before it had heard us, and has
+ * never run. */
+static unsigned step_feeding(struct switchover_source *s, unsigned event)
+{
+    switch (event) {
+    case SOURCE_ON_TARGET_PULLS:
+        s->pulls = true;
+        return 0;
+    case SOURCE_ON_FINISH_OK: /* every page is there: libvirt may give up what is here */
+        return SOURCE_WRITE_REPLY;
+    case SOURCE_ON_RESOLVE_SOURCE: /* never beside a copy that runs */
+        return s->pulls ? 0 : step_committing(s, event);
+    default:
+        return step_committing(s, event);
     }
 }
 

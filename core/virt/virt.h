@@ -136,12 +136,17 @@ void virt_job_stats(struct virt *v, const char *uuid, virt_stats_fn done, void *
 void virt_migrate(struct virt *v, const struct virt_migration *m, virt_done_fn done, void *user);
 /* Ends its migration. @stop: its disks are mirrored; the guest stands still meanwhile. */
 void virt_abort_job(struct virt *v, const char *uuid, bool stop, virt_done_fn done, void *user);
-/* Switches a migration that may be to post-copy: the guest stops here, and what is left of the memory follows. */
+/* Switches a migration that may be to post-copy: the guest stops here, and what is left of the memory follows, slowly until
+ * virt_free_postcopy(). */
 void virt_start_postcopy(struct virt *v, const char *uuid, virt_done_fn done, void *user);
-/* The copy here switched to post-copy, and the one at the target has never run: calls QEMU's migration off, and lets the
- * copy here go on. While libvirt's call is under way it takes note of that, and ends its job when its connection ends.
+/* As fast as it can, from now on. */
+void virt_free_postcopy(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+/* The copy here switched to post-copy, and the one at the target has never run: lets the copy here go on, once QEMU's
+ * migration has come to an end, which it is told to. While libvirt's call is under way it takes note of that, and ends its
+ * job when its connection ends. @connected: QEMU's connection is still open, and the return path was ended in it.
  * -ENOTRECOVERABLE: QEMU has lost its channels, and cannot go back. */
-void virt_take_back(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+void virt_take_back(struct virt *v, const char *uuid, bool connected, virt_done_fn done,
+                    void *user);
 /* Of a copy that came by post-copy. */
 enum virt_pages {
     VIRT_PAGES_WAITING,     /* it does not run yet */

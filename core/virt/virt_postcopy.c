@@ -1,25 +1,48 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* libvirt and QEMU in post-copy: see virt.h. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include <jansson.h>
 #include <libvirt/libvirt-qemu.h>
 #include <libvirt/virterror.h>
 
 #include "core/base/macros.h"
 #include "core/virt/virt_private.h"
 
+/* As long as nothing is decided QEMU is to have something left to send: once it waits for the target's last word it does
+ * not notice any more that its channels have gone. What the target asks for is not held up by this. */
+enum { UNDECIDED_MIB_S = 1, UNLIMITED = 0 };
+/* With less than that outstanding QEMU sends the rest in one go, in which it answers nobody, and waits for that word. */
+enum { LAST_GO_MS = 1 };
+
 static void work_start(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
     (void)conn;
-    if (virDomainMigrateStartPostCopy(dom, 0) < 0)
+    if (virDomainMigrateSetMaxSpeed(dom, UNDECIDED_MIB_S, VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY) <
+            0 ||
+        virDomainMigrateStartPostCopy(dom, 0) < 0)
         virt_fault(c);
 }
 
 void virt_start_postcopy(struct virt *v, const char *uuid, virt_done_fn done, void *user)
 {
     virt_post(v, uuid, "switch to post-copy", false, 0, work_start, done, user);
+}
+
+static void work_free(struct call *c, virConnectPtr conn, virDomainPtr dom)
+{
+    (void)conn;
+    if (virDomainMigrateSetMaxSpeed(dom, UNLIMITED, VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY) < 0 ||
+        virDomainMigrateSetMaxDowntime(dom, LAST_GO_MS, 0) < 0)
+        virt_fault(c);
+}
+
+void virt_free_postcopy(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+{
+    virt_post(v, uuid, "lift post-copy's limit", false, 0, work_free, done, user);
 }
 
 unsigned long virt_library_version(void)
@@ -32,61 +55,94 @@ unsigned long virt_library_version(void)
 /* --- taking back --------------------------------------------------------------------------- */
 
 /* QEMU's migration thread ends within moments of the word. */
-enum { CANCEL_TRIES = 100, CANCEL_PAUSE_US = 20000 };
+enum { END_TRIES = 250, END_PAUSE_US = 20000 };
 
 /* 0: the reply has @wanted; -EAGAIN: it has not; else a negative errno, with words. */
 static int qmp(struct call *c, virDomainPtr dom, const char *command, const char *wanted)
 {
-    _cleanup_(freep) char *reply = NULL;
+    _cleanup_(freep) char *text = NULL;
+    char line[128];
+    const char *why;
+    json_t *reply;
+    int r = 0;
 
-    if (virDomainQemuMonitorCommand(dom, command, &reply, 0) < 0)
+    snprintf(line, sizeof(line), "{\"execute\":\"%s\"}", command);
+    if (virDomainQemuMonitorCommand(dom, line, &text, 0) < 0)
         return virt_fault(c);
-    return !wanted || strstr(reply, wanted) ? 0 : -EAGAIN;
+    reply = json_loads(text, 0, NULL);
+    why = json_string_value(json_object_get(json_object_get(reply, "error"), "desc"));
+    if (why)
+        r = error_set(&c->err, -EIO, c->what, "see /var/log/libvirt/qemu/ at the source",
+                      "QEMU's answer to %s: %s", command, why);
+    else if (wanted && !strstr(text, wanted))
+        r = -EAGAIN;
+    json_decref(reply);
+    return r;
+}
+
+static int wait_for_its_end(struct call *c, virDomainPtr dom)
+{
+    int r = -EAGAIN;
+
+    for (int i = 0; i < END_TRIES && r == -EAGAIN; i++) {
+        r = qmp(c, dom, "query-status", "postmigrate");
+        if (r == -EAGAIN)
+            usleep(END_PAUSE_US);
+    }
+    return r;
+}
+
+static void cannot_go_back(struct call *c)
+{
+    error_clear(&c->err);
+    error_set(&c->err, -ENOTRECOVERABLE, c->what,
+              "`virsh destroy` and `virsh start` it at the source: it starts from its disks, which "
+              "are complete",
+              "QEMU lost its channels in post-copy before the decision, and cannot go back any "
+              "more: the VM stands still");
 }
 
 /* In this order: QEMU refuses to run as long as its migration is not over; and libvirt, which is told by QEMU's event that
- * it runs, has nothing left to mend when its own call ends. */
+ * it runs, has nothing left to mend when its own call ends.
+ *
+ * migrate_cancel is the second choice: it closes QEMU's channels first, and only then says why, and a thread of QEMU's that
+ * this wakes in between takes it for a broken line, and waits for another one for good. */
 static void work_take_back(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
-    int state = 0, r = qmp(c, dom, "{\"execute\":\"query-migrate\"}", "postcopy-paused");
+    int state = 0, r = qmp(c, dom, "query-migrate", "postcopy-paused");
+    bool connected = c->number;
 
     (void)conn;
-    if (r ==
-        0) { /* QEMU's migration thread sleeps: nothing but those channels, made again, would wake it */
-        error_set(
-            &c->err, -ENOTRECOVERABLE, c->what,
-            "`virsh destroy` and `virsh start` it at the source: it starts from its disks, which "
-            "are complete",
-            "QEMU lost its channels in post-copy before the decision, and cannot go back any more: "
-            "the VM stands still");
+    if (r == 0) { /* its thread sleeps: nothing but those channels, made again, would wake it */
+        cannot_go_back(c);
         return;
     }
+    if (r == -EAGAIN && connected)
+        r = wait_for_its_end(c, dom);
     if (r == -EAGAIN)
-        r = qmp(c, dom, "{\"execute\":\"migrate_cancel\"}", NULL);
-    for (int i = 0; i < CANCEL_TRIES && r == 0; i++) {
-        r = qmp(c, dom, "{\"execute\":\"query-status\"}", "postmigrate");
-        if (r != -EAGAIN)
-            break;
-        r = 0;
-        usleep(CANCEL_PAUSE_US);
+        r = qmp(c, dom, "migrate_cancel", NULL) < 0 ? -EIO : wait_for_its_end(c, dom);
+    if (r == -EAGAIN && !connected) { /* the same, but not said */
+        cannot_go_back(c);
+        return;
     }
-    if (r == 0)
-        r = qmp(c, dom, "{\"execute\":\"cont\"}", NULL);
-    for (int i = 0; i < CANCEL_TRIES && r == 0; i++) {
+    if (r == 0 || r == -EAGAIN)
+        r = qmp(c, dom, "cont", NULL);
+    for (int i = 0; i < END_TRIES && r == 0; i++) {
         if (virDomainGetState(dom, &state, NULL, 0) < 0)
             virt_fault(c);
         if (c->err.code || state == VIR_DOMAIN_RUNNING)
             return;
-        usleep(CANCEL_PAUSE_US);
+        usleep(END_PAUSE_US);
     }
     if (!c->err.code)
         error_set(&c->err, -EIO, c->what, "see /var/log/libvirt/qemu/ at the source",
                   "QEMU does not let it go on: libvirt's state %d", state);
 }
 
-void virt_take_back(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+void virt_take_back(struct virt *v, const char *uuid, bool connected, virt_done_fn done, void *user)
 {
-    virt_post(v, uuid, "take the VM back from post-copy", false, 0, work_take_back, done, user);
+    virt_post(v, uuid, "take the VM back from post-copy", false, connected, work_take_back, done,
+              user);
 }
 
 /* --- pages --------------------------------------------------------------------------------- */

@@ -49,7 +49,7 @@ struct world {
     /* parts */
     struct mirror_budget *budget;
     struct mirror_log *log;
-    struct ack_pacers pacers;
+    struct ack_pacer pacer;
     struct congestion *congestion;
     struct congestion_output out;
     /* state */
@@ -236,12 +236,12 @@ static void control_step(struct world *w)
                           .bulk_running = w->copying,
                           .unsent_bytes = s.unsent_bytes,
                           .rtt_ns = w->rtt_ns,
-                          .held_count = s.held_guest_count,
+                          .held_count = s.held_count,
                           .held_now = s.held_guest_now,
                           .draining = w->draining,
                       },
                       &w->out);
-    ack_pacer_set(&w->pacers.guest, w->out.guest_bytes_per_s, w->now_ns);
+    ack_pacer_set(&w->pacer, w->out.guest_bytes_per_s, w->now_ns);
     w->reasons[w->out.reason]++;
 }
 
@@ -299,7 +299,7 @@ static struct world *world_new(uint64_t seed, double demand_least, double demand
     w->write_bytes = 4096u << below(w, 5); /* up to 64 KiB */
     w->depth = 1 + (unsigned)below(w, 16);
     assert_int_equal(mirror_budget_new(&w->budget, (32 + below(w, 65)) * MIB), 0);
-    assert_int_equal(mirror_log_new(&w->log, w->budget, &w->pacers, NULL, &log_ops, w), 0);
+    assert_int_equal(mirror_log_new(&w->log, w->budget, &w->pacer, NULL, &log_ops, w), 0);
     assert_int_equal(congestion_new(&w->congestion), 0);
     w->copying = true;
     return w;

@@ -40,6 +40,11 @@ void stamp_fill(void *at, uint64_t owner, uint64_t index, uint64_t number, uint6
     }
 }
 
+uint64_t stamp_number(const void *at)
+{
+    return ((const uint64_t *)at)[3];
+}
+
 enum stamp_state stamp_check(const void *at, uint64_t owner, uint64_t index, uint64_t number)
 {
     const uint64_t *word = at, *body = word + STAMP_HEADER_WORDS;
@@ -49,9 +54,11 @@ enum stamp_state stamp_check(const void *at, uint64_t owner, uint64_t index, uin
 
     for (uint64_t i = 0; whole && i < STAMP_BODY_WORDS; i++)
         whole = body[i] == stamp_mix((i < changed ? seed : rest) + i * GOLDEN);
-    if (!whole || word[3] > number)
+    if (!whole)
         return STAMP_BAD;
-    return word[3] == number ? STAMP_GOOD : STAMP_STALE;
+    if (word[3] == number)
+        return STAMP_GOOD;
+    return word[3] < number ? STAMP_STALE : STAMP_NEWER;
 }
 
 uint64_t stamp_hash(uint64_t hash, const void *data, size_t len)

@@ -26,11 +26,14 @@
 enum stamp_state {
     STAMP_GOOD,
     STAMP_STALE, /* whole, in its place, but of an older number: a write was lost */
+    STAMP_NEWER, /* likewise, of a newer one than is known: what knows it lost a store */
     STAMP_BAD,   /* anything else */
 };
 
 void stamp_fill(void *at, uint64_t owner, uint64_t index, uint64_t number, uint64_t changed);
 
+/* The number that it says it has. */
+uint64_t stamp_number(const void *at);
 /* What lies at @at, of which owner, index and number are known. */
 enum stamp_state stamp_check(const void *at, uint64_t owner, uint64_t index, uint64_t number);
 

@@ -156,6 +156,12 @@ static void on_verify(struct work *w, struct answer *a)
     answer_say(
         a, ", \"blocks\": %lu, \"lost_writes\": %lu, \"bad_blocks\": %lu, \"write_errors\": %lu",
         f.blocks, f.lost, f.bad, errors);
+    if (f.lost || f.bad)
+        answer_say(a,
+                   ", \"first\": {\"disk\": %u, \"block\": %lu, \"acknowledged\": %lu, \"found\": "
+                   "%lu, \"whole\": %s}",
+                   f.first.disk, f.first.block, f.first.acknowledged, f.first.found,
+                   f.first.whole ? "true" : "false");
 }
 
 static void say_chunk(void *answer, uint64_t hash)

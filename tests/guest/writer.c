@@ -153,31 +153,35 @@ static int read_at(int fd, uint8_t *data, size_t len, uint64_t offset)
     return 0;
 }
 
-static void check_block(struct writer *w, const uint8_t *block, uint64_t index,
-                        struct writer_findings *f)
+static enum stamp_state state_of(const struct writer *w, const uint8_t *block, uint64_t index)
 {
     static const uint8_t zeroes[STAMP_BYTES];
     uint64_t number = w->acknowledged[index];
 
+    if (memcmp(block, zeroes, STAMP_BYTES) == 0)
+        return number == 0 ? STAMP_GOOD : STAMP_STALE; /* what was acknowledged never arrived */
+    return stamp_check(block, STAMP_OWNER_DISK(w->disk), index, number);
+}
+
+static void check_block(struct writer *w, const uint8_t *block, uint64_t index,
+                        struct writer_findings *f)
+{
+    enum stamp_state state = state_of(w, block, index);
+
     f->blocks++;
-    if (number == 0) {
-        f->bad += memcmp(block, zeroes, STAMP_BYTES) != 0;
+    if (state == STAMP_GOOD)
         return;
+    if (f->lost == 0 && f->bad == 0) {
+        f->first.disk = w->disk;
+        f->first.block = index;
+        f->first.acknowledged = w->acknowledged[index];
+        f->first.found = stamp_number(block);
+        f->first.whole = state != STAMP_BAD;
     }
-    switch (stamp_check(block, STAMP_OWNER_DISK(w->disk), index, number)) {
-    case STAMP_GOOD:
-        return;
-    case STAMP_STALE:
+    if (state == STAMP_STALE)
         f->lost++;
-        return;
-    case STAMP_BAD:
-        /* zeroes where something was acknowledged: the write never arrived */
-        if (memcmp(block, zeroes, STAMP_BYTES) == 0)
-            f->lost++;
-        else
-            f->bad++;
-        return;
-    }
+    else
+        f->bad++;
 }
 
 int writer_verify(struct writer *w, struct writer_findings *f)

@@ -10,6 +10,7 @@
 #define FERRY_TESTS_GUEST_WRITER_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Latency buckets: 16 per power of two of microseconds, so about 6 % wide. */
@@ -42,6 +43,11 @@ struct writer_findings {
     uint64_t blocks; /* read back */
     uint64_t lost;   /* an older acknowledged write is there instead */
     uint64_t bad;    /* something else is there, or in a block never written */
+    struct {         /* one that is lost or bad; only when there is one */
+        unsigned disk;
+        uint64_t block, acknowledged, found;
+        bool whole; /* what was found is a whole block of that number */
+    } first;
 };
 
 /* Opens @path; the region is its first @region_bytes. 0 or a negative errno. */

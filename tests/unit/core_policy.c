@@ -317,6 +317,7 @@ static void test_values(void **state)
         {"at_time_limit", "post-copy", "post-copy", {"resume", "postcopy", ""}},
         {"post_copy", "after-first-pass", "after-first-pass", {"yes", "after", ""}},
         {"post_copy_after_s", "30", "30", {"0", "86401", "30s"}},
+        {"write_slack_ms", "2", "2", {"10001", "-1", "2ms"}},
         {"bwlimit", "25MB", "200M", {"fast", "-5M"}},
         {"priority", "9", "9", {"10", "-1", "high"}},
         {"hold", "true", "yes", {"maybe", "2"}},
@@ -590,6 +591,9 @@ static void test_conflicts(void **state)
         {&plain, {{"compression", "xbzrle"}}, {0}},
         {&mute, {{0}}, {"converge=auto-converge"}},
         {&mute, {{"converge", "none"}}, {0}},
+        /* A gentle copy asks QEMU how long the guest's writes take. */
+        {&able, {{"write_slack_ms", "2"}}, {0}},
+        {&mute, {{"converge", "none"}, {"write_slack_ms", "2"}}, {"write_slack_ms=0"}},
         /* Post-copy through the link, where the target can; a held move may switch, too. */
         {&able, {{"policy", "post-copy"}}, {0}},
         {&able, {{"policy", "post-copy"}, {"hold", "yes"}}, {0}},

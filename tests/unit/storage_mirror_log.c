@@ -373,16 +373,16 @@ static void marks_of_small_and_large_budgets(void **state)
 static void paced_acknowledgements(void **state)
 {
     struct fixture *f = *state;
-    struct ack_pacers pacers = {0};
+    struct ack_pacer pacer = {0};
     struct mirror_log *log;
     struct fixture g = {.budget = f->budget};
 
-    assert_int_equal(mirror_log_new(&log, f->budget, &pacers, NULL, &ops, &g), 0);
+    assert_int_equal(mirror_log_new(&log, f->budget, &pacer, NULL, &ops, &g), 0);
     g.log = log;
-    ack_pacer_set(&pacers.guest, 4096 * 100, 1000000000); /* one in 10 ms */
+    ack_pacer_set(&pacer, 4096 * 100, 1000000000); /* one in 10 ms */
     mirror_log_tick(log, 1000000000);
     assert_int_equal(put(&g, MIRROR_LOG_WRITE, 512, 4096, 1), MIRROR_LOG_ACKNOWLEDGE);
-    pacers.guest.next_ns = 1010000000; /* put() tells no time */
+    pacer.next_ns = 1010000000; /* put() tells no time */
     assert_int_equal(put(&g, MIRROR_LOG_WRITE, 8192, 4096, 2), MIRROR_LOG_HOLD);
     assert_int_equal(put(&g, MIRROR_LOG_WRITE, 16384, 4096, 3), MIRROR_LOG_HOLD);
     assert_int_equal(stats(&g).held_guest_now, 2);
@@ -392,42 +392,10 @@ static void paced_acknowledgements(void **state)
     mirror_log_tick(log, 1011000000);
     assert_int_equal(g.released_count, 1);
     assert_int_equal(g.released[0], 2);
-    ack_pacer_set(&pacers.guest, 0, 1012000000); /* no pace any more: everything at once */
+    ack_pacer_set(&pacer, 0, 1012000000); /* no pace any more: everything at once */
     mirror_log_tick(log, 1012000000);
     assert_int_equal(g.released_count, 2);
     assert_int_equal(stats(&g).held_guest_now, 0);
-    mirror_log_free(log);
-}
-
-/* The copy's acknowledgements go at its pace, but hold no more than six of QEMU's places, and none of the guest's. */
-static void paced_copy(void **state)
-{
-    struct fixture *f = *state;
-    struct ack_pacers pacers = {0};
-    struct mirror_log *log;
-    struct fixture g = {.budget = f->budget};
-    uint64_t cookie;
-
-    assert_int_equal(mirror_log_new(&log, f->budget, &pacers, NULL, &ops, &g), 0);
-    g.log = log;
-    mirror_budget_set_limit(f->budget, 64 * MIB);
-    ack_pacer_set(&pacers.bulk, 64 * KIB * 100, 1000000000); /* one in 10 ms */
-    pacers.bulk.next_ns = 1010000000;
-    for (cookie = 1; cookie <= 6; cookie++)
-        assert_int_equal(put(&g, MIRROR_LOG_WRITE, cookie * 64 * KIB, 64 * KIB, cookie),
-                         MIRROR_LOG_HOLD);
-    assert_int_equal(put(&g, MIRROR_LOG_WRITE, 7 * 64 * KIB, 64 * KIB, 7), MIRROR_LOG_ACKNOWLEDGE);
-    assert_int_equal(put(&g, MIRROR_LOG_WRITE, 512, 4096, 8), MIRROR_LOG_ACKNOWLEDGE);
-    assert_int_equal(stats(&g).held_now, 6);
-    assert_int_equal(stats(&g).held_guest_count, 0);
-    mirror_log_tick(log, 1011000000);
-    assert_int_equal(g.released_count, 1);
-    assert_int_equal(g.released[0], 1);
-    mirror_log_tick(log, 1021000000);
-    assert_int_equal(g.released_count, 2);
-    ack_pacer_set(&pacers.bulk, 0, 1022000000);
-    mirror_log_tick(log, 1022000000);
-    assert_int_equal(g.released_count, 6);
     mirror_log_free(log);
 }
 
@@ -513,7 +481,6 @@ int main(void)
         TEST(acknowledgements_wait_for_room),
         TEST(bulk_waits_longer_than_the_guest),
         TEST(paced_acknowledgements),
-        TEST(paced_copy),
         TEST(zeroes_within_a_write),
         cmocka_unit_test(marks_of_small_and_large_budgets),
         TEST(an_oversized_request_passes_alone),

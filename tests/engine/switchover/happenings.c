@@ -135,12 +135,21 @@ static int resolve(struct world *w, enum happening h)
     return 1;
 }
 
-static int hear(struct world *w, uint8_t *word, int up)
+static int source_hears(struct world *w, uint8_t *word, enum switchover_source_event event)
 {
-    (void)w;
-    if (*word == 0 || !up)
+    if (*word == 0 || !w->source_up)
         return 0;
     --*word;
+    source_event(w, event);
+    return 1;
+}
+
+static int target_hears(struct world *w, uint8_t *word, enum switchover_target_event event)
+{
+    if (*word == 0 || !w->target_up)
+        return 0;
+    --*word;
+    target_event(w, event);
     return 1;
 }
 
@@ -253,46 +262,23 @@ static int converse(struct world *w, enum happening h)
 {
     switch (h) {
     case H_COMMIT_ARRIVES:
-        if (!hear(w, &w->words.commit, w->target_up))
-            return 0;
-        target_event(w, TARGET_ON_COMMIT);
-        return 1;
+        return target_hears(w, &w->words.commit, TARGET_ON_COMMIT);
     case H_ABORT_ARRIVES:
-        if (!hear(w, &w->words.abort, w->target_up))
-            return 0;
-        target_event(w, TARGET_ON_ABORT);
-        return 1;
+        return target_hears(w, &w->words.abort, TARGET_ON_ABORT);
     case H_DRILL_ARRIVES:
-        if (!hear(w, &w->words.drill, w->target_up))
-            return 0;
-        target_event(w, TARGET_ON_DRILL);
-        return 1;
+        return target_hears(w, &w->words.drill, TARGET_ON_DRILL);
     case H_ASK_ARRIVES:
-        if (!hear(w, &w->words.ask, w->source_up))
-            return 0;
-        source_event(w, SOURCE_ON_TARGET_ASKS);
-        return 1;
+        return source_hears(w, &w->words.ask, SOURCE_ON_TARGET_ASKS);
     case H_RESUMED_ARRIVES:
-        if (!hear(w, &w->words.resumed, w->source_up))
-            return 0;
-        source_event(w, SOURCE_ON_TARGET_RESUMED);
-        return 1;
+        return source_hears(w, &w->words.resumed, SOURCE_ON_TARGET_RESUMED);
     case H_ABORTED_ARRIVES:
-        if (!hear(w, &w->words.aborted, w->source_up))
-            return 0;
-        source_event(w, SOURCE_ON_TARGET_ABORTED);
-        return 1;
+        return source_hears(w, &w->words.aborted, SOURCE_ON_TARGET_ABORTED);
     case H_SWITCHED_ARRIVES:
-        if (!hear(w, &w->words.switched, w->source_up))
-            return 0;
-        source_event(w, SOURCE_ON_TARGET_SWITCHED);
-        return 1;
+        return source_hears(w, &w->words.switched, SOURCE_ON_TARGET_SWITCHED);
     case H_PULLS_ARRIVES:
-        if (!hear(w, &w->words.pulls, w->source_up))
-            return 0;
-        source_event(w, w->bug == BUG_PULLS_IS_RESUMED ? SOURCE_ON_TARGET_RESUMED
-                                                       : SOURCE_ON_TARGET_PULLS);
-        return 1;
+        return source_hears(w, &w->words.pulls,
+                            w->bug == BUG_PULLS_IS_RESUMED ? SOURCE_ON_TARGET_RESUMED
+                                                           : SOURCE_ON_TARGET_PULLS);
     case H_LATE_WORDS_LOST:
         if (w->session)
             return 0;
