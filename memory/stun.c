@@ -8,7 +8,7 @@
 
 /* What the guest may dirty of what the stream carries, of STUN_WHOLE: at most, so that rounds shrink at all, and what is
  * never gone below: lower ends hardly sooner. */
-enum { KEEP = 920, AIM_LEAST = 350 };
+enum { KEEP = 920, AIM_LEAST = 200 };
 /* A guest below this share of the stream is left alone: each of its rounds is about half of the last. */
 enum { ALONE = 550 };
 /* By how much, of STUN_WHOLE of the aim, a second may differ from it to make up for those before. */

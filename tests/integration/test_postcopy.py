@@ -8,7 +8,8 @@ import sys
 import time
 
 import ferrylab
-from ferrylab import NeverTwo, expect, expect_equal, expect_moved, expect_words, until, wait_finished
+from ferrylab import NeverTwo, expect, expect_equal, expect_moved, expect_stayed, expect_words, until, wait_finished
+from modecases import substituted
 from postcopycases import CONF, LINE, SLOW_MBIT, Switching, allow
 
 CUT_S = 30
@@ -69,6 +70,28 @@ def converges(bed):
     expect_moved(bed, guest, target)
 
 
+def verified(bed):
+    """With --verify the disks are compared before the switch"""
+    s = Switching(bed, "--policy", "post-copy", "--verify")
+    with NeverTwo(bed, s.guest.name):
+        report = s.switched()
+    expect(report["verify"]["checked_bytes"] > 0, f"nothing was compared: {report['verify']}")
+    phases = report["phases_ms"]
+    expect(phases["mirroring"] <= phases["stopped"] < phases["resumed"], f"out of order: {phases}")
+
+
+def drilled(bed):
+    """A drill never switches, whatever the policy: a clone must have all of its memory"""
+    allow()
+    bed.line(**LINE)
+    guest = bed.guest(**ferrylab.SMALL_GUEST)
+    source = next(iter(guest.states()))
+    report = bed.ferry(source, "drill", guest.name, "--to", bed.other(source), "--policy", "post-copy").document()
+    expect_equal((report["outcome"], report.get("postcopy")), ("drilled", None), "the drill")
+    expect_equal(substituted(report)["post_copy"], ("after-first-pass", "never"), "the substitution")
+    expect_stayed(bed, guest)
+
+
 def cut(bed):
     """The line is cut for 30 s while pages are outstanding, longer than a session may be: it waits, then it goes on"""
     s = Switching(bed, "--policy", "post-copy")
@@ -85,7 +108,7 @@ def cut(bed):
         s.switched()
 
 
-CASES = [after_first_pass, by_hand, after_time, converges, cut]
+CASES = [after_first_pass, by_hand, after_time, converges, verified, drilled, cut]
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--all"]:

@@ -4,6 +4,7 @@
 the line is slowed, told so, and moves; one that cannot be helped is freed where it is, and loses nothing. And disks are
 compared when that is wanted: a target that does not give back what was written does not get the VM."""
 
+import json
 import mmap
 import os
 import socket
@@ -30,7 +31,8 @@ def overload(bed):
     guest = bed.guest(**BUSY)
     move = bed.move(guest)
     move.wait_phase("copying")
-    view = until(lambda: (v := move.view())["disk"]["guest_limit_bytes_per_s"] > 0 and v,
+    view = until(lambda: (v := move.view())["disk"]["guest_limit_bytes_per_s"] > 0 and
+                 v["disk"]["guest_slowed_ms"].get("link", 0) > 0 and v,
                  lambda: f"the guest is not slowed: {move.view()['disk']}")
     expect_equal(view["disk"]["guest_limit_reason"], "link", "why the guest is slowed")
     text = metrics(bed, "site-a")
@@ -62,6 +64,33 @@ def stall(bed):
     bed.mend()
     wait_finished(bed, report["id"])
     expect_stayed(bed, guest)
+
+
+def histograms(bed, guest):
+    """How many disks of the guest QEMU at site-a counts the writes of, by how long they take."""
+    answer = bed.site("site-a").run(["virsh", "qemu-monitor-command", guest.name, '{"execute": "query-blockstats"}'],
+                                    "ask QEMU for its figures")
+    return sum("wr_latency_histogram" in device["stats"] for device in json.loads(answer)["return"])
+
+
+def gentle(bed):
+    """write_slack_ms: the copy is slowed for the sake of the guest's writes, and QEMU counts no longer than that"""
+    bed.line(rtt=20, rate=1000)
+    guest = bed.guest(files=100, disk=160, dirty=0, dirty_set=4, iops=100)
+    move = bed.move(guest, "site-a", "site-b", "--set", "write_slack_ms=2")
+    view = until(lambda: (v := move.view())["disk"]["speed_limit_reason"] == "guest" and v,
+                 lambda: f"the copy is not slowed: {move.view()['disk']}")
+    expect(0 < view["disk"]["speed_limit_bytes_per_s"] <= 16 * MIB, f"the copy's limit: {view['disk']}")
+    expect_equal(histograms(bed, guest), 1, "disks whose writes are counted")
+    expect_equal(bed.ferry("site-a", "cancel", move.id).status, 0, "exit status of cancel")
+    move.end()
+    wait_finished(bed, move.id)
+    expect_equal(histograms(bed, guest), 0, "disks whose writes are still counted")
+    expect_stayed(bed, guest)
+    report = expect_committed(bed.ferry("site-a", "move", guest.name, "--to", "site-b", "--set", "write_slack_ms=2"))
+    expect(report["disk"]["copy_slowed_ms"].get("guest", 0) > 0, f"the report does not say it: {report['disk']}")
+    wait_finished(bed, report["id"])
+    expect_moved(bed, guest)
 
 
 WORKING = {"files": 60, "disk": 128, "dirty": 2, "dirty_set": 8, "iops": 100}
@@ -127,4 +156,4 @@ def damaged(bed):
 
 
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("storage", [overload, stall, verified, damaged, silent_client], CONF))
+    sys.exit(ferrylab.run("storage", [overload, stall, gentle, verified, damaged, silent_client], CONF))

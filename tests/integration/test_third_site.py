@@ -4,7 +4,7 @@
 two sites cannot see each other, wherever that is safe: what was not decided ends at the source, what was decided
 runs at the target. Where it is not, and where nobody sees the witness, it stays paused as without one, and heals as
 soon as a way is mended. A lost answer, a dead member, a cluster without a majority never make a second copy, and
-never take the only one; and the key is gone in the end."""
+never take the only one; and the key is gone in the end. A move that switches to post-copy is decided the same way."""
 
 import subprocess
 import sys
@@ -13,6 +13,7 @@ import ferrylab
 from ferrylab import (CONTROL_SOCKET, NeverTwo, expect, expect_committed, expect_equal, expect_failed, expect_moved,
                       expect_nothing_at, expect_stayed, expect_well, expect_words, until, wait_finished)
 from lablib.third_site import ThirdSite  # found through ferrylab
+from postcopycases import Switching
 
 CONF = {"link.outage_limit_s": 2, "link.stripe_timeout_s": 4, **ThirdSite.settings()}
 LIKE = ferrylab.QUIET_GUEST
@@ -94,6 +95,19 @@ def ends_when_mended(bed, third, guest, move, outcome):
     expect_forgotten(third, move)
     bed.alter(guest)
     guest.stop()
+
+
+def a_switch_with_a_witness(bed):
+    """Post-copy under a witness: the switch is the decision, and the key is gone when every page is there"""
+    with ThirdSite(bed.lab) as third:
+        s = Switching(bed, "--policy", "post-copy")
+        with NeverTwo(bed, s.guest.name):
+            s.move.wait_phase("memory")
+            expect_equal(third.right(s.move.id), "armed", "the right during the move")
+            s.switched()
+            expect_forgotten(third, s.move)
+        bed.alter(s.guest)
+        s.guest.stop()
 
 
 def a_move_with_a_witness(bed):
@@ -276,6 +290,6 @@ def members_die(bed):
 
 if __name__ == "__main__":
     sys.exit(ferrylab.run("third", [
-        a_move_with_a_witness, undecided_seen_by_both, undecided_seen_by_target, undecided_seen_by_source,
-        undecided_seen_by_none, decided_seen_by_both, decided_and_killed, decided_seen_by_target,
-        decided_seen_by_source, decided_seen_by_none, answer_lost, members_die], CONF))
+        a_move_with_a_witness, a_switch_with_a_witness, undecided_seen_by_both, undecided_seen_by_target,
+        undecided_seen_by_source, undecided_seen_by_none, decided_seen_by_both, decided_and_killed, decided_seen_by_target,
+        decided_seen_by_source, decided_seen_by_none, answer_lost, members_die], CONF, postcopy=True))
