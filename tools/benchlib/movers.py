@@ -24,6 +24,8 @@ FERRY_MODES = {
     "ferry": [],
     "ferry-gentle": ["--set", "resend_percent=10000"],
     "ferry-postcopy": ["--policy", "post-copy"],
+    **{f"ferry-{name}": ["--policy", name]
+       for name in ("minimal-downtime", "suspend-if-needed", "lan-direct", "very-large")},
 }
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of the hybrid study (modes of post-copy, 16 GB at 1 Gbit/s), scaled to this machine: VMs of four sizes
 without load, and the largest with stressed memory in eight steps; by ferry as it is shipped, by stock pre-copy, and by
-stock hybrid (one pass of pre-copy, then post-copy); with ferry-postcopy in --modes also by ferry's. Time, downtime,
-transferred data."""
+stock hybrid (one pass of pre-copy, then post-copy); with ferry-POLICY in --modes also by ferry's other policies. Time,
+downtime, transferred data."""
 
 import argparse
 
@@ -24,6 +24,8 @@ LINE_MIB_S = LINE["rate"] * 125000 * 0.95 / 2**20
 GUEST = {"disk": 64, "disks": 1, "format": "raw", "files": 8, "change": 4096, "iops": 10, "vcpus": 1, "at": "site-a"}
 STRESSED = {f"xl+{STEP_MIB * n}": STEP_MIB * n for n in range(1, STEPS + 1)}
 CASES = (*SIZES, *STRESSED)
+# lan-direct and very-large ask for it; the others do not.
+ALLOWED = "peer.allow=move-here move-from-here drill direct-memory"
 STOCK = ("virsh-sync", "virsh-hybrid")
 METRICS = (("total_s", "total time", "s"), ("downtime_ms", "downtime", "ms"), ("stall_ms", "longest stall", "ms"),
            ("wire_mib", "bytes on the wire", "MiB"))
@@ -37,7 +39,7 @@ def run(args, say):
     """Rows and the single measurements behind them."""
     rows, runs = [], {}
     up = argparse.Namespace(**vars(args))
-    vars(up).update(LINE, ferryd=True, postcopy=True)
+    vars(up).update(LINE, ferryd=True, postcopy=True, conf=[*args.conf, ALLOWED])
     with lab_for(up, say) as lab:
         for name in cases.chosen(args, CASES):
             guest_args = argparse.Namespace(**vars(up))

@@ -26,7 +26,7 @@ class Ferryd:
             return False
 
     def write_config(self, settings, peers=()):
-        """settings: 'section.key' -> value, over the lab's own; peers: (Site, fingerprint)."""
+        """settings: 'section.key' -> value, over the lab's own ('peer.allow': of every peer); peers: (Site, fingerprint)."""
         sections = {
             "site": {"name": self.site.name, "listen": f"{self.site.address}:{PORT}"},
             "libvirt": {"uri": "qemu:///system"},
@@ -35,9 +35,11 @@ class Ferryd:
         for peer, fingerprint in peers:
             sections[f"peer {peer.name}"] = {"address": f"{peer.address}:{PORT}",
                                              "fingerprint": fingerprint,
-                                             "allow": "move-here move-from-here drill"}
+                                             "allow": settings.get("peer.allow", "move-here move-from-here drill")}
         for name, value in settings.items():
             section, key = name.rsplit(".", 1)
+            if section == "peer":
+                continue
             sections.setdefault(section, {})[key] = value
         text = "\n".join(f"[{section}]\n" + "".join(f"{k} = {v}\n" for k, v in pairs.items())
                          for section, pairs in sections.items())

@@ -14,11 +14,13 @@ import subprocess
 import uuid
 
 from . import process
-from .base import LabError, run, tail, wait_until
+from .base import LabError, cache_dir, run, tail, wait_until
 from .cgroup import SiteGroups
 
 PRIVATE_FOLDERS = ("/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt",
                    "/etc/ferry", "/var/lib/ferry")
+# What libvirt has found out about the QEMUs of a machine.
+CAPABILITIES = pathlib.Path("/var/cache/libvirt/qemu/capabilities")
 
 LIBVIRTD_CONF = """\
 listen_tls = 0
@@ -62,6 +64,24 @@ ip link set lo up
 echo ready
 exec sleep infinity >/dev/null 2>&1
 """
+
+
+def _keep(folder, known):
+    """A copy of the folder for the labs to come; whole, whoever else makes one."""
+    there = {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}
+    if known.exists() and there == {f.name: f.stat().st_mtime_ns for f in known.iterdir()}:
+        return
+    part, old = (known.with_name(f"{known.name}.{os.getpid()}.{word}") for word in ("new", "old"))
+    known.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder, part)
+    try:
+        if known.exists():
+            os.replace(known, old)
+        os.rename(part, known)
+    except OSError:
+        pass  # another lab was faster
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 class Site:
@@ -152,6 +172,12 @@ class Site:
     # --- libvirt ---
 
     def start_libvirtd(self):
+        """It knows what this machine's QEMUs can do, like one that has been up for a while: four of them would be asked
+        in the first move else."""
+        known = cache_dir() / CAPABILITIES.name
+        private = self.root / CAPABILITIES.relative_to("/")
+        if known.exists() and not private.exists():
+            shutil.copytree(known, private)
         self.libvirtd.start_reaped(self.enter(["libvirtd", "--listen"]), env=self.environment(),
                                    preexec=self.groups.join)
         wait_until(lambda: not self.libvirtd.pid() or self.can_connect(), 30)
@@ -159,6 +185,12 @@ class Site:
             log = self.path("/var/log/libvirt/libvirtd.log")
             raise LabError(f"libvirtd of {self.name} does not come up:\n{tail(self.libvirtd.log)}\n"
                            f"{tail(log)}", "is libvirt-daemon-system installed (tools/deps run)?")
+        connection = self.connect()
+        try:
+            connection.getCapabilities()  # asks QEMUs that are not known, or not as they are now
+        finally:
+            connection.close()
+        _keep(private, known)
 
     def connect(self):
         """A libvirt connection from outside."""

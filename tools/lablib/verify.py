@@ -69,6 +69,12 @@ def verify(guest):
                            ("write_errors", "writes refused by the disk"), ("bad_pages", "memory pages damaged")):
             if result[key]:
                 problems.append(f"{result[key]} {words}")
+        first = found.get("first")
+        if first:
+            result["first"] = first
+            problems.append(f"block {first['block']} of disk {first['disk']} holds "
+                            f"{'write' if first['whole'] else 'something that says it is write'} {first['found']}, "
+                            f"{first['acknowledged']} was acknowledged")
         if bad_chunks:
             problems.append(f"{len(bad_chunks)} chunks of 16 MiB outside the witness's region changed")
         if found["acknowledged"] < promised:
