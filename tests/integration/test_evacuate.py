@@ -60,9 +60,6 @@ def full_target(bed):
         child = start(bed, "--to", "site-b", "--jobs", "2", "--first", "vm4")
         until(lambda: "vm4" in moved(bed), lambda: f"it does not move: {view(bed)}")
         expect_equal(view(bed)["vms"][0]["domain"], "vm4", "what goes first")
-        back = bed.ferry("site-b", "move", "vm4", "--to", "site-a")
-        expect_equal(back.status, 3, f"exit status of a move to a host that is evacuated ({back})")
-        expect_words(back.document()["reason"], ["evacuated"], "the reason")
         result = end(child)
         report = result.document()
         expect_equal((result.status, report["state"], report["moved"], report["stay"]), (1, "done", 3, 3),
@@ -88,9 +85,16 @@ def full_target(bed):
 
 
 def interrupted(bed):
-    """ferryd is killed in the middle: it says so, and goes on with what is left when it is told to"""
+    """It takes no VM meanwhile; ferryd is killed in the middle: it says so, and goes on with what is left when it is told to"""
     guests = [bed.guest(name, **LIKE) for name in NAMES[:3]]
+    bed.guest("other", "site-b", **LIKE)
+    expect_equal(bed.ferry("site-a", "bwlimit", "site-b", "1M").status, 0, "exit status of bwlimit: nothing ends under it")
     child = start(bed, "--to", "site-b", "--jobs", "1")
+    until(lambda: view(bed).get("state") == "running", lambda: f"it does not begin: {view(bed)}")
+    back = bed.ferry("site-b", "move", "other", "--to", "site-a")
+    expect_equal(back.status, 3, f"exit status of a move to a host that is evacuated ({back})")
+    expect_words(back.document()["reason"], ["evacuated"], "the reason")
+    expect_equal(bed.ferry("site-a", "bwlimit", "site-b", "timetable").status, 0, "exit status of the limit lifted")
     until(lambda: view(bed).get("state") == "running" and moved(bed), lambda: f"nothing moves: {view(bed)}")
     bed.kill("site-a")
     end(child)
