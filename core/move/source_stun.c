@@ -18,6 +18,7 @@ enum { VCPUS_MAX = 512, STUN_HARDEST = STUN_WHOLE / 100 * 99 };
  * of each GiB. */
 #define SAMPLE_NS NS_PER_S
 #define SAMPLE_LOOK_NS (1200 * NS_PER_MS)
+#define SAMPLE_REFUSED_NS (5 * NS_PER_S)
 #define SAMPLE_PAGES UINT64_C(16384)
 #define SAMPLE_PAGES_LEAST UINT64_C(128)
 #define SAMPLE_PAGES_MOST UINT64_C(16384)
@@ -168,8 +169,9 @@ static void on_sample_started(void *user, const struct error *err, const char *r
     struct source_sample *sample = &ms->stun.sample;
 
     (void)reply;
-    if (err->code) { /* it would not do so a little later either */
-        sample->refused = true;
+    if (err->code) { /* it takes one for somebody else, or knows none */
+        log_debug("move %s: %s", ms->move->id, err->why);
+        sample->again_ns = clock_now_ns() + SAMPLE_REFUSED_NS;
         sample->begun_ns = 0;
     } else {
         sample->begun_ns = clock_now_ns();
@@ -238,7 +240,8 @@ static void tick_sample(struct move_source *ms, uint64_t now_ns)
     if (sample->look_ns && now_ns >= sample->look_ns) {
         sample->look_ns = 0;
         ask(ms, "{\"execute\":\"query-dirty-rate\"}", on_sample);
-    } else if (!sample->begun_ns && sample->wanted && !sample->refused && may_ask_qemu(ms))
+    } else if (!sample->begun_ns && sample->wanted && now_ns >= sample->again_ns &&
+               may_ask_qemu(ms))
         start_sample(ms);
 }
 

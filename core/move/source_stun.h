@@ -52,10 +52,11 @@ struct source_stun {
     bool stuck;       /* what was taken could not be put back yet */
     unsigned applied; /* level that is set */
     struct source_sample {
-        uint64_t begun_ns;    /* 0: none is being taken */
-        uint64_t look_ns;     /* when QEMU is asked for it; 0: not yet */
-        double left_ns;       /* sum of what the guest keeps x time */
-        bool wanted, refused; /* by the controller; by QEMU */
+        uint64_t begun_ns; /* 0: none is being taken */
+        uint64_t look_ns;  /* when QEMU is asked for it; 0: not yet */
+        uint64_t again_ns; /* QEMU would not: not before */
+        double left_ns;    /* sum of what the guest keeps x time */
+        bool wanted;       /* by the controller */
         struct stun_sample last;
     } sample;
     uint64_t begun_ns, ticked_ns;

@@ -186,7 +186,7 @@ void virt_set_autostart(struct virt *v, const char *uuid, bool on, virt_done_fn 
 void virt_destroy(struct virt *v, const char *uuid, virt_done_fn done, void *user);
 /* Removes definition and autostart of a domain that is not active; success when there is none. */
 void virt_undefine(struct virt *v, const char *uuid, virt_done_fn done, void *user);
-/* One QMP command through libvirt's monitor. */
+/* One QMP command through libvirt's monitor; an error also when QEMU refuses it. */
 void virt_qmp(struct virt *v, const char *uuid, const char *command, virt_reply_fn done,
               void *user);
 

@@ -247,18 +247,7 @@ void virt_undefine(struct virt *v, const char *uuid, virt_done_fn done, void *us
     virt_post(v, uuid, "remove the VM's definition", true, 0, work_undefine, done, user);
 }
 
-static void work_qmp(struct call *c, virConnectPtr conn, virDomainPtr dom)
-{
-    char *reply = NULL;
-
-    (void)conn;
-    if (virDomainQemuMonitorCommand(dom, c->text, &reply, 0) < 0)
-        virt_fault(c);
-    free(c->text);
-    c->text = reply;
-}
-
-static void done_qmp(struct worker_job *job)
+static void done_with_reply(struct worker_job *job)
 {
     struct call *c = container_of(job, struct call, job);
 
@@ -266,23 +255,16 @@ static void done_qmp(struct worker_job *job)
     virt_call_free(c);
 }
 
+void virt_post_for_reply(struct call *c)
+{
+    c->job.done = done_with_reply;
+    worker_post(c->virt->worker, &c->job);
+}
+
 void virt_probe_clone(struct virt *v, const char *name, virt_reply_fn done, void *user)
 {
     struct call *c = virt_call_new(v, name, "look at the clone", work_probe_clone, user);
 
-    c->job.done = done_qmp;
     c->callback.reply = done;
-    worker_post(v->worker, &c->job);
-}
-
-void virt_qmp(struct virt *v, const char *uuid, const char *command, virt_reply_fn done, void *user)
-{
-    struct call *c = virt_call_new(v, uuid, "talk to QEMU's monitor", work_qmp, user);
-
-    c->job.done = done_qmp;
-    c->callback.reply = done;
-    c->text = strdup(command);
-    if (!c->text)
-        abort(); /* see virt_call_new() */
-    worker_post(v->worker, &c->job);
+    virt_post_for_reply(c);
 }

@@ -5,8 +5,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <jansson.h>
-#include <libvirt/libvirt-qemu.h>
 #include <libvirt/virterror.h>
 
 #include "core/base/macros.h"
@@ -60,24 +58,13 @@ enum { END_TRIES = 250, END_PAUSE_US = 20000 };
 /* 0: the reply has @wanted; -EAGAIN: it has not; else a negative errno, with words. */
 static int qmp(struct call *c, virDomainPtr dom, const char *command, const char *wanted)
 {
-    _cleanup_(freep) char *text = NULL;
+    _cleanup_(freep) char *reply = NULL;
     char line[128];
-    const char *why;
-    json_t *reply;
-    int r = 0;
+    int r;
 
     snprintf(line, sizeof(line), "{\"execute\":\"%s\"}", command);
-    if (virDomainQemuMonitorCommand(dom, line, &text, 0) < 0)
-        return virt_fault(c);
-    reply = json_loads(text, 0, NULL);
-    why = json_string_value(json_object_get(json_object_get(reply, "error"), "desc"));
-    if (why)
-        r = error_set(&c->err, -EIO, c->what, "see /var/log/libvirt/qemu/ at the source",
-                      "QEMU's answer to %s: %s", command, why);
-    else if (wanted && !strstr(text, wanted))
-        r = -EAGAIN;
-    json_decref(reply);
-    return r;
+    r = virt_monitor_ask(c, dom, line, &reply);
+    return r == 0 && wanted && !strstr(reply, wanted) ? -EAGAIN : r;
 }
 
 static int wait_for_its_end(struct call *c, virDomainPtr dom)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What virt.c (connection, queries, migration), virt_describe.c and virt_commands.c (the rest) share. Not for
- * others. */
+/* What virt.c (connection, queries, migration), virt_describe.c, virt_monitor.c, virt_postcopy.c and virt_commands.c (the
+ * rest) share. Not for others. */
 #ifndef FERRY_CORE_VIRT_PRIVATE_H
 #define FERRY_CORE_VIRT_PRIVATE_H
 
@@ -65,5 +65,11 @@ void virt_call_free(struct call *c);
 void virt_post(struct virt *v, const char *domain, const char *what, bool absent_is_fine,
                unsigned number, void (*work)(struct call *, virConnectPtr, virDomainPtr),
                virt_done_fn done, void *user);
+/* A call whose callback is reply(), with its text. */
+void virt_post_for_reply(struct call *c);
+
+/* One QMP command on the worker: 0 and its reply, to be freed; or a negative errno with c->err filled, also when QEMU
+ * refuses. */
+int virt_monitor_ask(struct call *c, virDomainPtr dom, const char *command, char **ret_reply);
 
 #endif
