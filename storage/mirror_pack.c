@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The mirror stream in chunks of one long zstd stream: see mirror_pack.h. */
+/* The mirror stream in chunks of a few long zstd streams: see mirror_pack.h. */
 #include "storage/mirror_pack.h"
 
 #include <assert.h>
@@ -16,13 +16,13 @@
 enum chunk_kind { CHUNK_PLAIN = 1, CHUNK_BEGIN = 2, CHUNK_GO_ON = 3 };
 
 enum {
-    WINDOWS_LOG = 26, /* of all disks of a move together */
+    WINDOWS_LOG = 26, /* of all lanes of a move together */
     /* Long matches beside zstd's own: found over the whole window, whatever the level. Worth it in a large one. */
     LONG_MATCHES_FROM_LOG = 24,
     /* A smaller piece is a word or two, and the stopped guest may wait for it. */
     LEAST_BYTES = 512,
     /* After so many chunks in a row that did not shrink, this many go without a try, then twice as many ... Files hold
-     * stretches of what is compressed already: to give up sooner cost 0.03 of raw. */
+     * stretches of what is compressed already: to give up sooner cost 0.03 of raw. Each lane has its share of both. */
     GIVE_UP = 16,
     FIRST_SKIP = 4,
     SKIP_DOUBLINGS = 3,
@@ -36,12 +36,17 @@ struct mirror_packer {
     ZSTD_CCtx *probe; /* NULL: not needed yet */
     bool begun;
     int level; /* of the frame that was begun */
+    unsigned lane, lanes;
     unsigned failures, skips;
 };
 
 struct mirror_unpacker {
-    ZSTD_DCtx *zstd;
-    bool begun;
+    struct lane {
+        ZSTD_DCtx *zstd;
+        bool begun;
+    } lanes[MIRROR_LANES_MOST];
+    unsigned lane_count;
+    struct lane *lane; /* of the chunk that comes */
     uint8_t header[MIRROR_CHUNK_HEADER_BYTES];
     size_t header_fill;
     enum chunk_kind kind;
@@ -53,22 +58,24 @@ struct mirror_unpacker {
     bool complete; /* checked, to be consumed */
 };
 
-unsigned mirror_pack_window_log(unsigned disks)
+unsigned mirror_pack_window_log(unsigned lanes)
 {
     unsigned log = MIRROR_WINDOW_LOG_MOST;
 
-    while (log > MIRROR_WINDOW_LOG_LEAST && (uint64_t)disks << log > UINT64_C(1) << WINDOWS_LOG)
+    while (log > MIRROR_WINDOW_LOG_LEAST && (uint64_t)lanes << log > UINT64_C(1) << WINDOWS_LOG)
         log--;
     return log;
 }
 
 /* --- packing ------------------------------------------------------------------------------- */
 
-int mirror_packer_new(struct mirror_packer **ret, unsigned window_log)
+int mirror_packer_new(struct mirror_packer **ret, unsigned window_log, unsigned lane,
+                      unsigned lanes)
 {
     struct mirror_packer *p;
 
-    if (window_log < MIRROR_WINDOW_LOG_LEAST || window_log > MIRROR_WINDOW_LOG_MOST)
+    if (window_log < MIRROR_WINDOW_LOG_LEAST || window_log > MIRROR_WINDOW_LOG_MOST ||
+        lane >= lanes || lanes > MIRROR_LANES_MOST)
         return -EINVAL;
     p = calloc(1, sizeof(*p));
     if (p)
@@ -77,6 +84,8 @@ int mirror_packer_new(struct mirror_packer **ret, unsigned window_log)
         free(p);
         return -ENOMEM;
     }
+    p->lane = lane;
+    p->lanes = lanes;
     ZSTD_CCtx_setParameter(p->zstd, ZSTD_c_windowLog, (int)window_log);
     ZSTD_CCtx_setParameter(p->zstd, ZSTD_c_contentSizeFlag, 0);
     if (window_log >= LONG_MATCHES_FROM_LOG)
@@ -115,21 +124,23 @@ static bool probe(struct mirror_packer *p, const uint8_t *data, size_t len)
 
 static bool worth_a_try(struct mirror_packer *p, const uint8_t *data, size_t len)
 {
+    unsigned give_up = GIVE_UP / p->lanes, first = FIRST_SKIP / p->lanes;
+
     if (len < LEAST_BYTES)
         return false;
-    if (p->failures < GIVE_UP)
+    if (p->failures < give_up)
         return true;
-    if (p->skips++ < (unsigned)FIRST_SKIP << MIN(p->failures - GIVE_UP, (unsigned)SKIP_DOUBLINGS) &&
+    if (p->skips++ < first << MIN(p->failures - give_up, (unsigned)SKIP_DOUBLINGS) &&
         !probe(p, data, len))
         return false;
     p->skips = 0;
     return true;
 }
 
-static void put_header(uint8_t *at, enum chunk_kind kind, const void *data, size_t len,
-                       size_t wire_len)
+static void put_header(uint8_t *at, enum chunk_kind kind, unsigned lane, const void *data,
+                       size_t len, size_t wire_len)
 {
-    put_be32(at, (uint32_t)kind << 24);
+    put_be32(at, (uint32_t)kind << 24 | lane);
     put_be32(at + 4, (uint32_t)len);
     put_be32(at + 8, (uint32_t)wire_len);
     put_be64(at + 12, XXH3_64bits(data, len));
@@ -172,27 +183,34 @@ int mirror_packer_pack(struct mirror_packer *p, int level, bool plain, const voi
             return -ENOMEM; /* the one thing that goes wrong with valid parameters and room enough */
         p->failures = shrinks(len, wire_len) ? 0 : p->failures + 1;
     }
-    put_header(to, kind, data, len, wire_len);
+    put_header(to, kind, kind == CHUNK_PLAIN ? 0 : p->lane, data, len, wire_len);
     buffer_commit(out, MIRROR_CHUNK_HEADER_BYTES + wire_len);
     return 0;
 }
 
 /* --- unpacking ----------------------------------------------------------------------------- */
 
-int mirror_unpacker_new(struct mirror_unpacker **ret, unsigned window_log)
+int mirror_unpacker_new(struct mirror_unpacker **ret, unsigned window_log, unsigned lanes)
 {
     struct mirror_unpacker *u;
 
-    if (window_log < MIRROR_WINDOW_LOG_LEAST || window_log > MIRROR_WINDOW_LOG_MOST)
+    if (window_log < MIRROR_WINDOW_LOG_LEAST || window_log > MIRROR_WINDOW_LOG_MOST || lanes == 0 ||
+        lanes > MIRROR_LANES_MOST)
         return -EINVAL;
     u = calloc(1, sizeof(*u));
-    if (u)
-        u->zstd = ZSTD_createDCtx();
-    if (!u || !u->zstd) {
-        free(u);
+    if (!u)
         return -ENOMEM;
+    for (; u->lane_count < lanes; u->lane_count++) {
+        ZSTD_DCtx *zstd = ZSTD_createDCtx();
+
+        if (!zstd) {
+            mirror_unpacker_free(u);
+            return -ENOMEM;
+        }
+        ZSTD_DCtx_setParameter(zstd, ZSTD_d_windowLogMax, (int)window_log);
+        u->lanes[u->lane_count].zstd = zstd;
     }
-    ZSTD_DCtx_setParameter(u->zstd, ZSTD_d_windowLogMax, (int)window_log);
+    u->lane = u->lanes;
     *ret = u;
     return 0;
 }
@@ -201,7 +219,8 @@ void mirror_unpacker_free(struct mirror_unpacker *u)
 {
     if (!u)
         return;
-    ZSTD_freeDCtx(u->zstd);
+    for (unsigned i = 0; i < u->lane_count; i++)
+        ZSTD_freeDCtx(u->lanes[i].zstd);
     free(u->data);
     free(u);
 }
@@ -216,24 +235,27 @@ static int malformed(struct error *e, const char *why)
 /* A whole header is there: checked, and room made for what it declares. */
 static int begin_chunk(struct mirror_unpacker *u, struct error *e)
 {
-    uint32_t kind = get_be32(u->header);
+    uint32_t word = get_be32(u->header), lane = word & 0xffffff;
 
     u->raw_bytes = get_be32(u->header + 4);
     u->wire_left = get_be32(u->header + 8);
     u->checksum = get_be64(u->header + 12);
-    u->kind = (enum chunk_kind)(kind >> 24);
-    if (kind << 8 != 0 || u->kind < CHUNK_PLAIN || u->kind > CHUNK_GO_ON)
+    u->kind = (enum chunk_kind)(word >> 24);
+    if (u->kind < CHUNK_PLAIN || u->kind > CHUNK_GO_ON)
         return malformed(e, "a chunk of an unknown kind");
+    if (lane >= (u->kind == CHUNK_PLAIN ? 1 : u->lane_count))
+        return malformed(e, "a chunk of a lane that was not agreed upon");
+    u->lane = &u->lanes[lane];
     if (u->raw_bytes == 0 || u->raw_bytes > MIRROR_CHUNK_BYTES || u->wire_left == 0 ||
         u->wire_left > u->raw_bytes + MIRROR_CHUNK_SLACK_BYTES)
         return malformed(e, "a chunk's length is out of bounds");
     if (u->kind == CHUNK_PLAIN && u->wire_left != u->raw_bytes)
         return malformed(e, "a plain chunk of two lengths");
-    if (u->kind == CHUNK_GO_ON && !u->begun)
+    if (u->kind == CHUNK_GO_ON && !u->lane->begun)
         return malformed(e, "the middle of a frame that never began");
     if (u->kind == CHUNK_BEGIN) {
-        ZSTD_DCtx_reset(u->zstd, ZSTD_reset_session_only);
-        u->begun = true;
+        ZSTD_DCtx_reset(u->lane->zstd, ZSTD_reset_session_only);
+        u->lane->begun = true;
     }
     u->data = malloc(u->raw_bytes);
     if (!u->data) {
@@ -252,7 +274,8 @@ static int decompress(struct mirror_unpacker *u, const uint8_t *data, size_t len
     ZSTD_outBuffer out = {u->data, u->raw_bytes, u->fill};
 
     while (in.pos < len) {
-        size_t at = in.pos, filled = out.pos, hint = ZSTD_decompressStream(u->zstd, &out, &in);
+        size_t at = in.pos, filled = out.pos,
+               hint = ZSTD_decompressStream(u->lane->zstd, &out, &in);
 
         if (ZSTD_isError(hint))
             return malformed(e, ZSTD_getErrorName(hint));
@@ -291,13 +314,13 @@ static int drain(struct mirror_unpacker *u, struct error *e)
         return 0;
     do {
         before = out.pos;
-        hint = ZSTD_decompressStream(u->zstd, &out, &in);
+        hint = ZSTD_decompressStream(u->lane->zstd, &out, &in);
     } while (!ZSTD_isError(hint) && out.pos > before);
     u->fill = out.pos;
     if (u->fill < u->raw_bytes)
         return malformed(e, "a chunk holds less than it declares");
     out = (ZSTD_outBuffer){&beyond, 1, 0};
-    hint = ZSTD_decompressStream(u->zstd, &out, &in);
+    hint = ZSTD_decompressStream(u->lane->zstd, &out, &in);
     if (out.pos > 0)
         return malformed(e, "a chunk holds more than it declares");
     (void)hint; /* that it can give nothing may be an error to it, and is what is wanted */

@@ -2,54 +2,83 @@
 /* Agreement on compressed disk streams: see disk_codec.h. */
 #include "core/disk/disk_codec.h"
 
+#include <uv.h>
+
+#include "core/base/macros.h"
 #include "storage/mirror_pack.h"
 
 enum { VERSION = 1 };
 
-static json_t *to_json(unsigned window_log)
+unsigned disk_codec_threads(void)
 {
-    return json_pack("{s:i, s:i}", "version", VERSION, "window_log", (int)window_log);
+    return MIN(uv_available_parallelism(), (unsigned)MIRROR_LANES_MOST);
 }
 
-/* A window that either side could have, or none. */
-static bool from_json(const json_t *json, unsigned *ret_window_log)
+/* What this side would have: a lane a thread, and where there are many disks, one a disk. */
+static struct disk_codec wanted(unsigned disks)
+{
+    unsigned lanes = MAX(disk_codec_threads() / disks, 1u);
+
+    return (struct disk_codec){
+        .used = true, .window_log = mirror_pack_window_log(disks * lanes), .lanes = lanes};
+}
+
+static json_t *to_json(const struct disk_codec *c)
+{
+    return json_pack("{s:i, s:i, s:i}", "version", VERSION, "window_log", (int)c->window_log,
+                     "lanes", (int)c->lanes);
+}
+
+/* What either side could have, or none. */
+static bool from_json(const json_t *json, struct disk_codec *ret)
 {
     json_int_t log = json_integer_value(json_object_get(json, "window_log"));
+    const json_t *lanes = json_object_get(json, "lanes");
+    json_int_t lane_count = lanes ? json_integer_value(lanes) : 1;
 
     if (json_integer_value(json_object_get(json, "version")) != VERSION ||
-        log < MIRROR_WINDOW_LOG_LEAST || log > MIRROR_WINDOW_LOG_MOST)
+        log < MIRROR_WINDOW_LOG_LEAST || log > MIRROR_WINDOW_LOG_MOST || lane_count < 1)
         return false;
-    *ret_window_log = (unsigned)log;
+    *ret = (struct disk_codec){.used = true,
+                               .window_log = (unsigned)log,
+                               .lanes = (unsigned)MIN(lane_count, (json_int_t)MIRROR_LANES_MOST)};
     return true;
 }
 
 json_t *disk_codec_offer(const struct config *c, unsigned disks)
 {
-    return c->link.compress && disks > 0 ? to_json(mirror_pack_window_log(disks)) : NULL;
+    struct disk_codec offer;
+
+    if (!c->link.compress || disks == 0)
+        return NULL;
+    offer = wanted(disks);
+    return to_json(&offer);
 }
 
 json_t *disk_codec_answer(const struct config *c, unsigned disks, const json_t *offer,
                           struct disk_codec *ret)
 {
-    unsigned log;
+    struct disk_codec theirs;
 
     *ret = (struct disk_codec){0};
-    if (!c->link.compress || disks == 0 || !from_json(offer, &log))
+    if (!c->link.compress || disks == 0 || !from_json(offer, &theirs))
         return NULL;
     ret->used = true;
-    ret->window_log = MIN(log, mirror_pack_window_log(disks));
-    return to_json(ret->window_log);
+    ret->lanes = disks * theirs.lanes > MAX(disks, (unsigned)MIRROR_LANES_MOST) ? 1 : theirs.lanes;
+    ret->window_log = MIN(theirs.window_log, mirror_pack_window_log(disks * ret->lanes));
+    return to_json(ret);
 }
 
 void disk_codec_agree(const struct config *c, unsigned disks, const json_t *answer,
                       struct disk_codec *ret)
 {
-    unsigned log;
+    struct disk_codec theirs, ours;
 
     *ret = (struct disk_codec){0};
-    if (!c->link.compress || disks == 0 || !from_json(answer, &log) ||
-        log > mirror_pack_window_log(disks))
+    if (!c->link.compress || disks == 0 || !from_json(answer, &theirs))
         return;
-    ret->used = true;
-    ret->window_log = log;
+    ours = wanted(disks);
+    if (theirs.lanes <= ours.lanes &&
+        theirs.window_log <= mirror_pack_window_log(disks * theirs.lanes))
+        *ret = theirs;
 }

@@ -2,9 +2,10 @@
 /*
  * How the two sites of a move agree on compressing the disks' streams (storage/mirror_pack.h).
  *
- * The source offers {"version": 1, "window_log": N} in its prepare message, the target answers with the same and
- * perhaps a smaller window in ready. A side that does not know it, whose [link] says compression = off, or that
- * knows another version leaves it out: then the streams travel as they are, and the link compresses frames.
+ * The source offers {"version": 1, "window_log": N, "lanes": L} in its prepare message, the target answers with the same
+ * and perhaps a smaller window or fewer lanes in ready; no lanes are one. A side that does not know it, whose [link]
+ * says compression = off, or that knows another version leaves it out: then the streams travel as they are, and the
+ * link compresses frames.
  */
 #ifndef FERRY_CORE_DISK_CODEC_H
 #define FERRY_CORE_DISK_CODEC_H
@@ -16,8 +17,11 @@
 
 struct disk_codec {
     bool used;
-    unsigned window_log; /* as agreed */
+    unsigned window_log, lanes; /* as agreed, of each disk */
 };
+
+/* How many threads of a move's source compress: as many as there are processors, but no more than a few. */
+unsigned disk_codec_threads(void);
 
 /* The source's offer for a guest with @disks; NULL: none. */
 json_t *disk_codec_offer(const struct config *c, unsigned disks);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Mirror streams through a compressor's thread: see disk_packer.h. */
+/* Mirror streams through compressors' threads: see disk_packer.h. */
 #include "core/disk/disk_packer.h"
 
 #include <errno.h>
@@ -13,7 +13,11 @@
 #include "storage/mirror_pack.h"
 
 enum {
-    PACKER_JOBS = 3,
+    /* So many in a row go through a lane. Twice that a lane keeps every thread busy, though pieces leave in order and take
+     * different times; where the link is full, a few must do. */
+    LANE_PIECES = 4,
+    PACKER_JOBS = MIRROR_LANES_MOST * LANE_PIECES * 2,
+    LINK_PIECES = 3,
     /* Guests come first; but no piece may pass another, so it must not starve either. */
     WORKER_NICE = 5,
     /* Not worth the way to the thread and back: a word or two. */
@@ -21,8 +25,10 @@ enum {
     /* On a slow line no more is pulled than leaves soon. */
     PULL_LEAST_BYTES = 64 * 1024,
     LEVEL_LEAST = -5,
-    /* Where it starts, too, because QEMU's copy starts slowly: 90 MB/s of files on one core, 0.41 of raw. Level 3 does
-     * 220 MB/s at 0.43; beyond 7, speed falls steeply for little. */
+    /* Of a core, level 7 does 75 MB/s of files at 0.413 of raw, 5 does 115 MB/s at 0.423, 3 does 185 MB/s at 0.436; 4 is no
+     * better than 5, and beyond 7 speed falls steeply for little. It starts with the most, because QEMU's copy starts
+     * slowly. */
+    LEVEL_MODEST = 5,
     LEVEL_MOST = 7,
 };
 
@@ -31,26 +37,31 @@ enum job_state { JOB_FREE, JOB_AT_WORK, JOB_BACK };
 struct pack_job {
     struct worker_job job;
     struct disk_packer *packer;
-    struct mirror_packer *engine;
+    unsigned lane;
     enum job_state state;
     bool plain;
     int level, result;
-    uint64_t cpu_ns;
+    uint64_t cpu_ns, work_ns;
     struct buffer in, out;
 };
 
 struct disk_packing {
-    struct worker *worker;
-    unsigned window_log;
+    uv_loop_t *loop;
+    struct worker *threads[MIRROR_LANES_MOST];
+    unsigned thread_count, disks;
+    struct disk_codec codec;
     bool adapts;
     struct codec_level level;
-    uint64_t cpu_ns;
+    uint64_t cpu_ns, work_ns;
 };
 
 struct disk_packer {
     struct disk_packing *packing;
-    struct mirror_packer *engine; /* the thread's while a job is at work */
+    struct mirror_packer *lanes[MIRROR_LANES_MOST]; /* a thread's while a job of it is at work */
+    unsigned first_thread;                          /* of lane 0; the others follow */
     struct pack_job jobs[PACKER_JOBS];
+    unsigned run; /* pieces since the lane changed */
+    unsigned lane;
     unsigned first, count; /* the oldest that is not free, and how many are not */
     unsigned at_work;
     uint64_t sent_bytes;
@@ -60,22 +71,23 @@ struct disk_packer {
     bool freed;
 };
 
-/* --- on the thread ------------------------------------------------------------------------- */
+/* --- on a thread ------------------------------------------------------------------------- */
 
 static void pack(struct pack_job *j)
 {
-    j->result = mirror_packer_pack(j->engine, j->level, j->plain, buffer_data(&j->in),
-                                   buffer_len(&j->in), &j->out);
+    j->result = mirror_packer_pack(j->packer->lanes[j->lane], j->level, j->plain,
+                                   buffer_data(&j->in), buffer_len(&j->in), &j->out);
 }
 
 static void run_job(struct worker_job *job)
 {
     struct pack_job *j = container_of(job, struct pack_job, job);
-    uint64_t start_ns = clock_thread_cpu_ns();
+    uint64_t start_ns = clock_thread_cpu_ns(), began_ns = clock_now_ns();
 
     background_thread(WORKER_NICE);
     pack(j);
     j->cpu_ns = clock_thread_cpu_ns() - start_ns;
+    j->work_ns = clock_now_ns() - began_ns;
 }
 
 /* --- on the loop --------------------------------------------------------------------------- */
@@ -86,7 +98,8 @@ static void free_all(struct disk_packer *p)
         buffer_done(&p->jobs[i].in);
         buffer_done(&p->jobs[i].out);
     }
-    mirror_packer_free(p->engine);
+    for (unsigned i = 0; i < MIRROR_LANES_MOST; i++)
+        mirror_packer_free(p->lanes[i]);
     free(p);
 }
 
@@ -109,23 +122,25 @@ static void done_job(struct worker_job *job)
         return;
     }
     p->packing->cpu_ns += j->cpu_ns;
+    p->packing->work_ns += j->work_ns;
     came_back(j);
     p->on_progress(p->user);
 }
 
-int disk_packing_new(uv_loop_t *loop, int level, unsigned window_log, struct disk_packing **ret)
+int disk_packing_new(uv_loop_t *loop, int level, const struct disk_codec *codec,
+                     struct disk_packing **ret)
 {
     struct disk_packing *p = calloc(1, sizeof(*p));
-    int r = p ? worker_new(loop, "ferry-disks", &p->worker) : -ENOMEM;
 
-    if (r < 0) {
-        free(p);
-        return r;
-    }
-    p->window_log = window_log;
+    if (!p)
+        return -ENOMEM;
+    p->loop = loop;
+    p->codec = *codec;
     p->adapts = level == 0;
-    p->level = (struct codec_level){
-        .level = level ? level : LEVEL_MOST, .least = LEVEL_LEAST, .most = LEVEL_MOST};
+    p->level = (struct codec_level){.level = level ? level : LEVEL_MOST,
+                                    .least = LEVEL_LEAST,
+                                    .modest = LEVEL_MODEST,
+                                    .most = LEVEL_MOST};
     *ret = p;
     return 0;
 }
@@ -134,16 +149,19 @@ void disk_packing_free(struct disk_packing *p)
 {
     if (!p)
         return;
-    worker_retire(p->worker);
+    for (unsigned i = 0; i < p->thread_count; i++)
+        worker_retire(p->threads[i]);
     free(p);
 }
 
 void disk_packing_look(struct disk_packing *p, uint64_t now_ns, bool link_full, unsigned moves)
 {
+    unsigned threads = MAX(p->thread_count, 1u);
+
     if (!p->adapts)
         return;
     p->level.most = MAX(LEVEL_MOST / (int)MAX(moves, 1u), 1);
-    codec_level_look(&p->level, now_ns, p->cpu_ns, link_full);
+    codec_level_look(&p->level, now_ns, p->cpu_ns / threads, p->work_ns / threads, link_full);
 }
 
 int disk_packing_level(const struct disk_packing *p)
@@ -156,21 +174,37 @@ uint64_t disk_packing_cpu_ns(const struct disk_packing *p)
     return p->cpu_ns;
 }
 
+/* Threads for one more disk's lanes, as long as there are processors. */
+static int add_threads(struct disk_packing *p)
+{
+    unsigned most = MIN(disk_codec_threads(), (p->disks + 1) * p->codec.lanes);
+    int r = 0;
+
+    while (r == 0 && p->thread_count < most) {
+        r = worker_new(p->loop, "ferry-disks", &p->threads[p->thread_count]);
+        p->thread_count += r == 0;
+    }
+    return r;
+}
+
 int disk_packer_new(struct disk_packing *packing, void (*on_progress)(void *user), void *user,
                     struct disk_packer **ret)
 {
     struct disk_packer *p = calloc(1, sizeof(*p));
-    int r = p ? mirror_packer_new(&p->engine, packing->window_log) : -ENOMEM;
+    int r = p ? add_threads(packing) : -ENOMEM;
 
+    for (unsigned i = 0; r == 0 && i < packing->codec.lanes; i++)
+        r = mirror_packer_new(&p->lanes[i], packing->codec.window_log, i, packing->codec.lanes);
     if (r < 0) {
-        free(p);
+        disk_packer_free(p);
         return r;
     }
     p->packing = packing;
+    p->first_thread = packing->disks++ * packing->codec.lanes;
     p->on_progress = on_progress;
     p->user = user;
     for (unsigned i = 0; i < PACKER_JOBS; i++)
-        p->jobs[i] = (struct pack_job){.packer = p, .engine = p->engine};
+        p->jobs[i] = (struct pack_job){.packer = p};
     *ret = p;
     return 0;
 }
@@ -187,18 +221,25 @@ void disk_packer_free(struct disk_packer *p)
 /* It is filled. */
 static void post(struct disk_packer *p, struct pack_job *j, bool plain)
 {
+    struct disk_packing *packing = p->packing;
+
     p->count++;
+    if (++p->run > LANE_PIECES) {
+        p->run = 1;
+        p->lane = (p->lane + 1) % packing->codec.lanes;
+    }
     j->job = (struct worker_job){.run = run_job, .done = done_job};
     j->plain = plain;
-    j->level = p->packing->level.level;
-    if (plain && p->at_work == 0) { /* in its order, and nobody else uses the engine */
+    j->level = packing->level.level;
+    j->lane = p->lane;
+    if (plain && p->at_work == 0) { /* nothing is ahead of it, and nobody else uses the lane */
         pack(j);
         came_back(j);
         return;
     }
     j->state = JOB_AT_WORK;
     p->at_work++;
-    worker_post(p->packing->worker, &j->job);
+    worker_post(packing->threads[(p->first_thread + j->lane) % packing->thread_count], &j->job);
 }
 
 /* Its memory is kept: the next piece is as large. */
@@ -233,8 +274,10 @@ static bool pull(struct disk_packer *p, struct mirror_source *mirror, size_t roo
 {
     struct pack_job *j = &p->jobs[(p->first + p->count) % PACKER_JOBS];
     size_t most = MIN(MAX(room, (size_t)PULL_LEAST_BYTES), (size_t)MIRROR_CHUNK_BYTES), n;
+    unsigned pieces = p->packing->codec.lanes * LANE_PIECES * 2;
 
-    if (p->count == PACKER_JOBS || room == 0 || !mirror_source_has_output(mirror))
+    if (p->count >= (disk_packer_waits(p) ? LINK_PIECES : pieces) || room == 0 ||
+        !mirror_source_has_output(mirror))
         return false;
     n = mirror_source_pull(mirror, &j->in, most, clock_now_ns());
     if (n == 0)

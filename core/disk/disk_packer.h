@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The mirror streams of a move, compressed (storage/mirror_pack.h) on one thread beside the loop.
+ * The mirror streams of a move, compressed (storage/mirror_pack.h) on a few threads beside the loop.
  *
- *   mirror_source_pull -> [job] -> thread: one chunk -> [job] -> stream_write
+ *   mirror_source_pull -> [job] -> a lane's thread: one chunk -> [job] -> stream_write
  *
- * A disk has PACKER_JOBS pieces under way, which come back in the order they were given; the thread takes turns
- * between disks by that order, too. So it always has work while the loop writes, and little stands between the log and
- * the link: a piece is a chunk at most, and what is to be plain passes on the loop when nothing is ahead of it.
+ * A disk has a few pieces under way, written in the order they were pulled; a megabyte goes through one lane, the next
+ * through the next, so that what lies close together finds each other. A thread takes turns between disks by the order
+ * of their pieces. So it always has work while the loop writes, and little stands between the log and the link: a piece
+ * is a chunk at most, there are fewer of them where the link is slow, and what is to be plain passes on the loop when
+ * nothing is ahead of it.
  *
  * The level is one for all disks of the move: codec_level.h.
  */
@@ -19,20 +21,22 @@
 
 #include <uv.h>
 
+#include "core/disk/disk_codec.h"
 #include "netlink/session.h"
 #include "storage/mirror_source.h"
 
 struct disk_packing; /* of a move */
 struct disk_packer;  /* of a disk */
 
-/* @level: 0 adapts, else fixed. */
-int disk_packing_new(uv_loop_t *loop, int level, unsigned window_log, struct disk_packing **ret);
+/* @level: 0 adapts, else fixed. @codec: as agreed with the target. */
+int disk_packing_new(uv_loop_t *loop, int level, const struct disk_codec *codec,
+                     struct disk_packing **ret);
 /* After its disks' packers. NULL is allowed. */
 void disk_packing_free(struct disk_packing *p);
 /* As codec_level_look(). @moves go on here at the same time: they share the processors, and each takes less of them. */
 void disk_packing_look(struct disk_packing *p, uint64_t now_ns, bool link_full, unsigned moves);
 int disk_packing_level(const struct disk_packing *p);
-/* CPU time of the thread. */
+/* CPU time of the threads. */
 uint64_t disk_packing_cpu_ns(const struct disk_packing *p);
 
 /* on_progress: pump it again, or look at its fault; not called from inside the calls below. */

@@ -431,9 +431,9 @@ bool disk_source_copy_is_applied(const struct disk_source *d)
     return true;
 }
 
-int disk_source_pack(struct disk_source *d, int level, unsigned window_log)
+int disk_source_pack(struct disk_source *d, int level, const struct disk_codec *codec)
 {
-    return disk_packing_new(d->loop, level, window_log, &d->packing);
+    return disk_packing_new(d->loop, level, codec, &d->packing);
 }
 
 void disk_source_set_urgent(struct disk_source *d)

@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "core/base/error.h"
+#include "core/disk/disk_codec.h"
 #include "netlink/session.h"
 #include "storage/mirror_budget.h"
 #include "storage/mirror_source.h"
@@ -36,7 +37,7 @@ int disk_source_new(uv_loop_t *loop, struct mirror_budget *budget, struct mirror
 /* The disks added from now on are verified: storage/mirror_check.h. */
 void disk_source_verify(struct disk_source *d);
 /* The streams of the disks added from now on are compressed; @level: 0 adapts. Once. */
-int disk_source_pack(struct disk_source *d, int level, unsigned window_log);
+int disk_source_pack(struct disk_source *d, int level, const struct disk_codec *codec);
 /* Goes on with it, and drops connections that never chose a disk; now and then. @moves: as disk_packing_look(). */
 void disk_source_tick(struct disk_source *d, unsigned moves);
 /* The stream becomes the disk's. @seeded: the target has an older copy of the disk. */

@@ -365,9 +365,9 @@ int disk_target_new(uv_loop_t *loop, const char *export_name, uint64_t size_byte
     return 0;
 }
 
-int disk_target_unpack(struct disk_target *d, unsigned window_log)
+int disk_target_unpack(struct disk_target *d, const struct disk_codec *codec)
 {
-    return mirror_unpacker_new(&d->unpacker, window_log);
+    return mirror_unpacker_new(&d->unpacker, codec->window_log, codec->lanes);
 }
 
 void disk_target_flush_ahead(struct disk_target *d)

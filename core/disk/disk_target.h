@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "core/base/error.h"
+#include "core/disk/disk_codec.h"
 #include "core/disk/disk_seed.h"
 #include "netlink/session.h"
 #include "storage/mirror_target.h"
@@ -28,7 +29,7 @@ int disk_target_new(uv_loop_t *loop, const char *export_name, uint64_t size_byte
                     const struct disk_seed *seed, const struct disk_target_ops *ops, void *user,
                     struct disk_target **ret);
 /* Its stream comes compressed (storage/mirror_pack.h). Before it comes. */
-int disk_target_unpack(struct disk_target *d, unsigned window_log);
+int disk_target_unpack(struct disk_target *d, const struct disk_codec *codec);
 /* The stream that carries it; becomes the disk's. */
 void disk_target_set_stream(struct disk_target *d, struct stream *stream);
 /* QEMU's NBD server is up at @socket_path. */

@@ -12,9 +12,10 @@ enum {
     SPARE_PERMILLE = 500, /* the link holds the compressor up: more */
 };
 
-void codec_level_look(struct codec_level *l, uint64_t now_ns, uint64_t cpu_ns, bool link_full)
+void codec_level_look(struct codec_level *l, uint64_t now_ns, uint64_t cpu_ns, uint64_t work_ns,
+                      bool link_full)
 {
-    uint64_t span_ns = now_ns - l->since_ns, busy;
+    uint64_t span_ns = now_ns - l->since_ns, busy, occupied;
     int level = l->level;
 
     l->level = MIN(l->level, l->most);
@@ -23,7 +24,9 @@ void codec_level_look(struct codec_level *l, uint64_t now_ns, uint64_t cpu_ns, b
     if (span_ns < ADAPT_EVERY_MS * NS_PER_MS)
         return;
     busy = (cpu_ns - l->since_cpu_ns) * 1000 / span_ns;
-    if (l->since_ns && busy > BUSY_PERMILLE && l->waits * 2 < l->looks)
+    occupied = (work_ns - l->since_work_ns) * 1000 / span_ns;
+    if (l->since_ns && l->waits * 2 < l->looks &&
+        (busy > BUSY_PERMILLE || (occupied > BUSY_PERMILLE && level > l->modest)))
         level--;
     else if (l->since_ns && busy < SPARE_PERMILLE && l->waits * 2 > l->looks)
         level++;
@@ -32,5 +35,6 @@ void codec_level_look(struct codec_level *l, uint64_t now_ns, uint64_t cpu_ns, b
     l->level = MIN(MAX(level, l->least), l->most);
     l->since_ns = now_ns;
     l->since_cpu_ns = cpu_ns;
+    l->since_work_ns = work_ns;
     l->looks = l->waits = 0;
 }

@@ -449,7 +449,7 @@ void ram_pipe_go_on(struct ram_pipe *p)
 
 void ram_pipe_adapt(struct ram_pipe *p, uint64_t now_ns, bool waited)
 {
-    codec_level_look(&p->level, now_ns, p->stats.cpu_ns, waited);
+    codec_level_look(&p->level, now_ns, p->stats.cpu_ns, p->stats.cpu_ns, waited);
     p->stats.level = p->level.level;
 }
 

@@ -143,7 +143,7 @@ int source_disks_open(struct move_source *ms, struct error *err)
         disk_source_verify(ms->disks);
     if (r == 0 && ms->disk_codec.used)
         r = disk_source_pack(ms->disks, ms->service->config->link.compression_level,
-                             ms->disk_codec.window_log);
+                             &ms->disk_codec);
     for (unsigned i = 0; i < m->info.disk_count && r == 0; i++) {
         const struct domain_disk *d = &m->info.disks[i];
         struct stream *stream;
@@ -201,6 +201,8 @@ static void control_congestion(struct move_source *ms, const struct disk_source_
         .spool_bytes = mirror_spool_limit_bytes(spool_file_spool(ms->service->spool)),
         .budget_bytes = mirror_budget_plan_bytes(ms->service->budget, ms->move->info.disk_count),
         .applied_bytes = d->applied_bytes,
+        .data_bytes = d->payload_bytes,
+        .hole_bytes = d->in_bytes - d->payload_bytes,
         .target_queue_bytes = d->target_queue_bytes,
         .limit_bytes_per_s = bandwidth_limit(ms),
         .bulk_running = ms->move->phase == MOVE_COPYING,

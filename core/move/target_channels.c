@@ -278,7 +278,7 @@ int target_channels_open(struct move_target *mt, struct error *err)
         if (r == 0)
             mt->disk_count++;
         if (r == 0 && mt->disk_codec.used)
-            r = disk_target_unpack(mt->disks[i], mt->disk_codec.window_log);
+            r = disk_target_unpack(mt->disks[i], &mt->disk_codec);
     }
     if (r < 0)
         return error_set(err, r, "open the move's channels", NULL, "%s", strerror(-r));

@@ -125,7 +125,7 @@ struct sim_lane { /* one disk with all that belongs to it */
     struct mirror_source *source;
     struct mirror_connection *connection;
     struct mirror_target *target;
-    struct mirror_packer *packer; /* NULL: the stream goes as it is */
+    struct mirror_packer *packers[2]; /* lanes; NULL: the stream goes as it is */
     struct mirror_unpacker *unpacker;
     uint64_t raw_bytes, wire_bytes;
     bool writer_set;
@@ -695,14 +695,14 @@ static void sim_pull(struct sim_lane *l)
     size_t most = 1 + sim_below(&s->random, s->pipe_max - l->there.bytes), len;
     struct buffer raw = {0}, out = {0};
 
-    if (!l->packer) {
+    if (!l->packers[0]) {
         mirror_source_pull(l->source, &out, most, s->now_ns);
     } else {
         len = mirror_source_pull(l->source, &raw, MIN(most, (size_t)MIRROR_CHUNK_BYTES), s->now_ns);
         /* the level changes now and then, and some pieces go plain */
-        if (len > 0 &&
-            mirror_packer_pack(l->packer, sim_below(&s->random, 10) ? 1 : -1,
-                               sim_below(&s->random, 8) == 0, buffer_data(&raw), len, &out) < 0)
+        if (len > 0 && mirror_packer_pack(
+                           l->packers[sim_below(&s->random, 2)], sim_below(&s->random, 10) ? 1 : -1,
+                           sim_below(&s->random, 8) == 0, buffer_data(&raw), len, &out) < 0)
             abort();
         l->raw_bytes += len;
         l->wire_bytes += buffer_len(&out);
@@ -823,8 +823,9 @@ static void sim_lane_new(struct sim *s, struct sim_lane *l, unsigned index, unsi
         l->seed_fails = sim_below(&s->random, 4) == 0;
     }
     if (sim_below(&s->random, 2) &&
-        (mirror_packer_new(&l->packer, MIRROR_WINDOW_LOG_LEAST) < 0 ||
-         mirror_unpacker_new(&l->unpacker, MIRROR_WINDOW_LOG_LEAST) < 0))
+        (mirror_packer_new(&l->packers[0], MIRROR_WINDOW_LOG_LEAST, 0, 2) < 0 ||
+         mirror_packer_new(&l->packers[1], MIRROR_WINDOW_LOG_LEAST, 1, 2) < 0 ||
+         mirror_unpacker_new(&l->unpacker, MIRROR_WINDOW_LOG_LEAST, 2) < 0))
         abort();
     l->model = calloc(1, SIM_DISK_BYTES);
     l->disk = calloc(1, SIM_DISK_BYTES);
@@ -858,7 +859,8 @@ static void sim_lane_free(struct sim_lane *l)
     mirror_endpoint_remove(l->sim->endpoint, l->source);
     mirror_source_free(l->source);
     mirror_target_free(l->target);
-    mirror_packer_free(l->packer);
+    mirror_packer_free(l->packers[0]);
+    mirror_packer_free(l->packers[1]);
     mirror_unpacker_free(l->unpacker);
     sim_pipe_done(&l->there);
     sim_pipe_done(&l->back);

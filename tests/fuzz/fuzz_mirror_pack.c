@@ -12,6 +12,8 @@
 #include "core/base/wire.h"
 #include "storage/mirror_pack.h"
 
+enum { LANES = 2 };
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 /* All of it, in pieces of @piece; what comes out is compared with @expected, if there is one. */
@@ -24,7 +26,7 @@ static void unpack(const uint8_t *data, size_t len, size_t piece, const uint8_t 
     size_t total = 0, n;
     ssize_t taken = 0;
 
-    if (mirror_unpacker_new(&u, MIRROR_WINDOW_LOG_LEAST) < 0)
+    if (mirror_unpacker_new(&u, MIRROR_WINDOW_LOG_LEAST, LANES) < 0)
         abort();
     while (len > 0 && (taken = mirror_unpacker_feed(u, data, MIN(len, piece), &e)) >= 0) {
         data += taken;
@@ -47,23 +49,27 @@ static void unpack(const uint8_t *data, size_t len, size_t piece, const uint8_t 
 
 static void pack_and_unpack(const uint8_t *data, size_t len)
 {
-    struct mirror_packer *p;
+    struct mirror_packer *lanes[LANES];
     struct buffer wire = {0};
     size_t at = 0;
 
-    if (mirror_packer_new(&p, MIRROR_WINDOW_LOG_LEAST) < 0)
-        abort();
+    for (unsigned i = 0; i < LANES; i++) {
+        if (mirror_packer_new(&lanes[i], MIRROR_WINDOW_LOG_LEAST, i, LANES) < 0)
+            abort();
+    }
     while (at < len) {
         size_t n = MIN(len - at, (size_t)1 + data[at] * 16u);
 
-        if (mirror_packer_pack(p, 1 + data[at] % 3, data[at] % 5 == 0, data + at, n, &wire) < 0)
+        if (mirror_packer_pack(lanes[data[at] / 16 % LANES], 1 + data[at] % 3, data[at] % 5 == 0,
+                               data + at, n, &wire) < 0)
             abort();
         at += n;
     }
     if (len > 0)
         unpack(buffer_data(&wire), buffer_len(&wire), 1 + len % 777, data, len);
     buffer_done(&wire);
-    mirror_packer_free(p);
+    for (unsigned i = 0; i < LANES; i++)
+        mirror_packer_free(lanes[i]);
 }
 
 /* Plain chunks, at least, are to pass their checksum. */

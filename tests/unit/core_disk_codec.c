@@ -25,7 +25,10 @@ static void both_want_it(void **state)
         disk_codec_agree(&on, disks, answer, &source);
         assert_true(source.used && target.used);
         assert_int_equal(source.window_log, target.window_log);
-        assert_int_equal(source.window_log, mirror_pack_window_log(disks));
+        assert_int_equal(source.lanes, target.lanes);
+        assert_true(source.lanes >= 1 && source.lanes <= MIRROR_LANES_MOST);
+        assert_true(source.lanes == 1 || source.lanes * disks <= disk_codec_threads());
+        assert_int_equal(source.window_log, mirror_pack_window_log(disks * source.lanes));
         json_decref(offer);
         json_decref(answer);
     }
@@ -45,6 +48,30 @@ static void a_smaller_window_is_taken(void **state)
     assert_int_equal(source.window_log, 21);
     json_decref(offer);
     json_decref(answer);
+}
+
+/* A target that knows no lanes; a source that asks for more than anyone has; a target that gives more than was asked. */
+static void lanes_are_agreed_upon(void **state)
+{
+    json_t *old = json_pack("{s:i, s:i}", "version", 1, "window_log", 25), *answer;
+    json_t *many = json_pack("{s:i, s:i, s:i}", "version", 1, "window_log", 20, "lanes", 1000);
+    struct disk_codec c;
+
+    (void)state;
+    disk_codec_agree(&on, 1, old, &c);
+    assert_true(c.used);
+    assert_int_equal(c.lanes, 1);
+    answer = disk_codec_answer(&on, 1, many, &c);
+    assert_int_equal(c.lanes, MIRROR_LANES_MOST);
+    assert_int_equal(json_integer_value(json_object_get(answer, "lanes")), MIRROR_LANES_MOST);
+    json_decref(answer);
+    answer = disk_codec_answer(&on, 16, many, &c);
+    assert_int_equal(c.lanes, 1);
+    json_decref(answer);
+    disk_codec_agree(&on, 16, many, &c);
+    assert_false(c.used);
+    json_decref(old);
+    json_decref(many);
 }
 
 static void either_says_no(void **state)
@@ -80,6 +107,9 @@ static void nonsense_is_a_no(void **state)
         "{\"version\": 1, \"window_log\": -1}",
         "{\"version\": 1, \"window_log\": 4294967318}",
         "{\"version\": 1, \"window_log\": \"22\"}",
+        "{\"version\": 1, \"window_log\": 22, \"lanes\": 0}",
+        "{\"version\": 1, \"window_log\": 22, \"lanes\": -1}",
+        "{\"version\": 1, \"window_log\": 22, \"lanes\": \"2\"}",
     };
     struct disk_codec c;
 
@@ -105,9 +135,8 @@ static void nonsense_is_a_no(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_want_it),
-        cmocka_unit_test(a_smaller_window_is_taken),
-        cmocka_unit_test(either_says_no),
+        cmocka_unit_test(both_want_it),          cmocka_unit_test(a_smaller_window_is_taken),
+        cmocka_unit_test(lanes_are_agreed_upon), cmocka_unit_test(either_says_no),
         cmocka_unit_test(nonsense_is_a_no),
     };
 

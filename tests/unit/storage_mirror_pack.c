@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The compressed mirror stream: what goes in comes out, in whatever pieces and at whatever levels; repeats far back cost
- * nothing, noise costs no tries; and no chunk that lies about its lengths, its window or its bytes gets through.
+ * nothing, noise costs no tries, lanes do not mix; and no chunk that lies about its lengths, its lane, its window or its
+ * bytes gets through.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -78,8 +79,8 @@ static size_t there_and_back(const uint8_t *raw, size_t len, size_t piece, bool 
     uint64_t seed = len + piece;
     size_t total;
 
-    assert_int_equal(mirror_packer_new(&p, LOG), 0);
-    assert_int_equal(mirror_unpacker_new(&u, LOG), 0);
+    assert_int_equal(mirror_packer_new(&p, LOG, 0, 1), 0);
+    assert_int_equal(mirror_unpacker_new(&u, LOG, 1), 0);
     for (size_t at = 0; at < len; at += piece)
         assert_int_equal(mirror_packer_pack(p, mixed ? 1 + (int)(splitmix64_next(&seed) % 4) : 3,
                                             mixed && splitmix64_next(&seed) % 3 == 0, raw + at,
@@ -142,7 +143,7 @@ static void noise_costs_next_to_nothing(void **state)
     (void)state;
     assert_non_null(raw);
     fill_noise(raw, 8 * MIB, 9);
-    assert_int_equal(mirror_packer_new(&p, LOG), 0);
+    assert_int_equal(mirror_packer_new(&p, LOG, 0, 1), 0);
     for (size_t at = 0; at < 8 * MIB; at += 64 << 10, chunks++) {
         size_t before = buffer_len(&wire);
 
@@ -166,14 +167,53 @@ static void noise_costs_next_to_nothing(void **state)
     free(raw);
 }
 
+/* Pieces through lanes by turns and by chance: in order, and each lane remembers its own. */
+static void lanes_keep_the_order(void **state)
+{
+    enum { LANES = 3, PIECE = 50000 };
+    struct mirror_packer *p[LANES];
+    struct mirror_unpacker *u;
+    struct buffer wire = {0}, out = {0};
+    uint8_t *raw = malloc(2 * MIB);
+    uint64_t seed = 8;
+
+    (void)state;
+    assert_non_null(raw);
+    fill_text(raw, 2 * MIB, 12);
+    for (unsigned i = 0; i < LANES; i++)
+        assert_int_equal(mirror_packer_new(&p[i], LOG, i, LANES), 0);
+    assert_int_equal(mirror_unpacker_new(&u, LOG, LANES), 0);
+    for (size_t at = 0, turn = 0; at < 2 * MIB; at += PIECE, turn++) {
+        size_t len = MIN((size_t)PIECE, 2 * MIB - at), before = buffer_len(&wire);
+        unsigned lane = (unsigned)(turn < 20 ? turn : splitmix64_next(&seed)) % LANES;
+        bool plain = turn % 7 == 3;
+
+        assert_int_equal(
+            mirror_packer_pack(p[lane], turn == 25 ? 5 : 3, plain, raw + at, len, &wire), 0);
+        assert_int_equal(get_be32(buffer_data(&wire) + before) & 0xffffff, plain ? 0 : lane);
+    }
+    assert_int_equal(unpack(u, &wire, 77, &out), 0);
+    assert_int_equal(buffer_len(&out), 2 * MIB);
+    assert_memory_equal(buffer_data(&out), raw, 2 * MIB);
+    for (unsigned i = 0; i < LANES; i++)
+        mirror_packer_free(p[i]);
+    mirror_unpacker_free(u);
+    buffer_done(&wire);
+    buffer_done(&out);
+    free(raw);
+}
+
 /* --- what a peer could send ---------------------------------------------------------------- */
 
-static void put_chunk(struct buffer *b, unsigned kind, size_t raw, const void *wire, size_t len,
+/* @kind: with a lane beside it, as KIND(). */
+#define KIND(kind, lane) ((uint32_t)(kind) << 24 | (lane))
+
+static void put_chunk(struct buffer *b, uint32_t kind, size_t raw, const void *wire, size_t len,
                       uint64_t checksum)
 {
     uint8_t head[MIRROR_CHUNK_HEADER_BYTES];
 
-    put_be32(head, kind << 24);
+    put_be32(head, kind);
     put_be32(head + 4, (uint32_t)raw);
     put_be32(head + 8, (uint32_t)len);
     put_be64(head + 12, checksum);
@@ -186,7 +226,7 @@ static void expect(struct buffer *wire, int code)
     struct mirror_unpacker *u;
     struct buffer out = {0};
 
-    assert_int_equal(mirror_unpacker_new(&u, LOG), 0);
+    assert_int_equal(mirror_unpacker_new(&u, LOG, 2), 0);
     assert_int_equal(unpack(u, wire, 5, &out), code);
     mirror_unpacker_free(u);
     buffer_done(&out);
@@ -220,47 +260,59 @@ static void lies_are_refused(void **state)
     fill_text(raw, sizeof(raw), 3);
     sum = XXH3_64bits(raw, 10000);
     n = frame(raw, 10000, LOG, false, packed, sizeof(packed));
-    put_chunk(&b, 2, 10000, packed, n, sum);
+    put_chunk(&b, KIND(2, 0), 10000, packed, n, sum);
     expect(&b, 0);
     /* kinds, lengths */
-    put_chunk(&b, 0, 10, raw, 10, XXH3_64bits(raw, 10));
+    put_chunk(&b, KIND(0, 0), 10, raw, 10, XXH3_64bits(raw, 10));
     expect(&b, -EPROTO);
-    put_chunk(&b, 4, 10, raw, 10, XXH3_64bits(raw, 10));
+    put_chunk(&b, KIND(4, 0), 10, raw, 10, XXH3_64bits(raw, 10));
     expect(&b, -EPROTO);
-    put_chunk(&b, 1, 10, raw, 9, XXH3_64bits(raw, 10));
+    put_chunk(&b, KIND(1, 0), 10, raw, 9, XXH3_64bits(raw, 10));
     expect(&b, -EPROTO);
-    put_chunk(&b, 1, 0, raw, 0, XXH3_64bits(raw, 0));
+    put_chunk(&b, KIND(1, 0), 0, raw, 0, XXH3_64bits(raw, 0));
     expect(&b, -EPROTO);
-    put_chunk(&b, 1, MIRROR_CHUNK_BYTES + 1, raw, MIRROR_CHUNK_BYTES + 1, 0);
+    put_chunk(&b, KIND(1, 0), MIRROR_CHUNK_BYTES + 1, raw, MIRROR_CHUNK_BYTES + 1, 0);
     expect(&b, -EPROTO);
-    put_chunk(&b, 2, 10, raw, 10 + MIRROR_CHUNK_SLACK_BYTES + 1, 0);
+    put_chunk(&b, KIND(2, 0), 10, raw, 10 + MIRROR_CHUNK_SLACK_BYTES + 1, 0);
     expect(&b, -EPROTO);
     /* the middle of nothing */
-    put_chunk(&b, 3, 10000, packed, n, sum);
+    put_chunk(&b, KIND(3, 0), 10000, packed, n, sum);
+    expect(&b, -EPROTO);
+    put_chunk(&b, KIND(2, 0), 10000, packed, n, sum);
+    put_chunk(&b, KIND(3, 1), 10000, packed, n, sum); /* that began in another lane */
+    expect(&b, -EPROTO);
+    /* lanes: of those agreed upon, and none for what no lane sees */
+    put_chunk(&b, KIND(2, 1), 10000, packed, n, sum);
+    expect(&b, 0);
+    put_chunk(&b, KIND(2, 2), 10000, packed, n, sum);
+    expect(&b, -EPROTO);
+    put_chunk(&b, KIND(2, 0x800000), 10000, packed, n, sum);
+    expect(&b, -EPROTO);
+    put_chunk(&b, KIND(1, 1), 10, raw, 10, XXH3_64bits(raw, 10));
     expect(&b, -EPROTO);
     /* more or less than declared, other bytes */
-    put_chunk(&b, 2, 9999, packed, n, XXH3_64bits(raw, 9999));
+    put_chunk(&b, KIND(2, 0), 9999, packed, n, XXH3_64bits(raw, 9999));
     expect(&b, -EPROTO);
-    put_chunk(&b, 2, 10001, packed, n, XXH3_64bits(raw, 10001));
+    put_chunk(&b, KIND(2, 0), 10001, packed, n, XXH3_64bits(raw, 10001));
     expect(&b, -EPROTO);
-    put_chunk(&b, 2, 10000, packed, n, sum + 1);
+    put_chunk(&b, KIND(2, 0), 10000, packed, n, sum + 1);
     expect(&b, -EBADMSG);
-    put_chunk(&b, 1, 100, raw, 100, 0);
+    put_chunk(&b, KIND(1, 0), 100, raw, 100, 0);
     expect(&b, -EBADMSG);
-    put_chunk(&b, 2, 100, raw, 100, XXH3_64bits(raw, 100));
+    put_chunk(&b, KIND(2, 0), 100, raw, 100, XXH3_64bits(raw, 100));
     expect(&b, -EPROTO);
     /* a frame that ends; one whose window is larger than agreed */
     n = frame(raw, 10000, LOG, true, packed, sizeof(packed));
-    put_chunk(&b, 2, 10000, packed, n, sum);
+    put_chunk(&b, KIND(2, 0), 10000, packed, n, sum);
     expect(&b, -EPROTO);
     n = frame(raw, 10000, LOG + 1, false, packed, sizeof(packed));
-    put_chunk(&b, 2, 10000, packed, n, sum);
+    put_chunk(&b, KIND(2, 0), 10000, packed, n, sum);
     expect(&b, -EPROTO);
     /* a bomb: a few bytes that are a megabyte */
     memset(raw, 0, sizeof(raw));
     n = frame(raw, sizeof(raw), LOG, false, packed, sizeof(packed));
     assert_true(n < 100);
-    put_chunk(&b, 2, 1000, packed, n, XXH3_64bits(raw, 1000));
+    put_chunk(&b, KIND(2, 0), 1000, packed, n, XXH3_64bits(raw, 1000));
     expect(&b, -EPROTO);
 }
 
@@ -273,15 +325,22 @@ static void windows_are_bounded(void **state)
     assert_int_equal(mirror_pack_window_log(1), MIRROR_WINDOW_LOG_MOST);
     for (unsigned disks = 1; disks <= 64; disks++)
         assert_true((uint64_t)disks << mirror_pack_window_log(disks) <= UINT64_C(64) * MIB);
-    assert_int_equal(mirror_packer_new(&p, MIRROR_WINDOW_LOG_MOST + 1), -EINVAL);
-    assert_int_equal(mirror_unpacker_new(&u, MIRROR_WINDOW_LOG_LEAST - 1), -EINVAL);
+    assert_int_equal(mirror_packer_new(&p, MIRROR_WINDOW_LOG_MOST + 1, 0, 1), -EINVAL);
+    assert_int_equal(mirror_unpacker_new(&u, MIRROR_WINDOW_LOG_LEAST - 1, 1), -EINVAL);
+    assert_int_equal(mirror_packer_new(&p, LOG, 2, 2), -EINVAL);
+    assert_int_equal(mirror_packer_new(&p, LOG, 0, MIRROR_LANES_MOST + 1), -EINVAL);
+    assert_int_equal(mirror_unpacker_new(&u, LOG, 0), -EINVAL);
+    assert_int_equal(mirror_unpacker_new(&u, LOG, MIRROR_LANES_MOST + 1), -EINVAL);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_goes_in_comes_out),      cmocka_unit_test(the_stream_remembers),
-        cmocka_unit_test(noise_costs_next_to_nothing), cmocka_unit_test(lies_are_refused),
+        cmocka_unit_test(what_goes_in_comes_out),
+        cmocka_unit_test(the_stream_remembers),
+        cmocka_unit_test(noise_costs_next_to_nothing),
+        cmocka_unit_test(lanes_keep_the_order),
+        cmocka_unit_test(lies_are_refused),
         cmocka_unit_test(windows_are_bounded),
     };
 
