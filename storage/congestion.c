@@ -23,8 +23,9 @@
  * is full; a copy limited by its source's disk never finds a u far above what it uses. While less than
  * T / 4 is in the log there is nothing to protect, and the measured rate says only that nothing was sent
  * (holes cost QEMU's limit, but not the link): u then grows by half a sample, from 32 MiB/s (less with a
- * smaller budget) to 256 MiB/s, which is what the log can take in before the next sample. u never falls below 256 KiB/s, so that the copy always
- * ends. The speed is reported when it fell by a tenth or rose by a quarter: every report is a command
+ * smaller budget) to 256 MiB/s. Where nine tenths of what comes are holes, QEMU's limit is all that they wait for,
+ * and u grows on to four times the budget a second, 1 GiB/s: what comes behind the hole before
+ * the next sample is what the log can take in. u never falls below 256 KiB/s, so that the copy always ends. The speed is reported when it fell by a tenth or rose by a quarter: every report is a command
  * to QEMU, and every raise makes it send a burst at once.
  */
 #include "storage/congestion.h"
@@ -39,6 +40,9 @@
 #define SAMPLE_NS UINT64_C(100000000)
 #define FIRST_BYTES_PER_S (32.0 * 1024 * 1024)
 #define IDLE_MOST_BYTES_PER_S (256.0 * 1024 * 1024)
+#define HOLES_BUDGETS_PER_S 4.0
+#define HOLES_LEAST_SHARE 0.9
+#define HOLES_SMOOTHING_S 0.3
 #define FLOOR_BYTES_PER_S (256.0 * 1024)
 #define HEADROOM_BYTES_PER_S (8.0 * 1024 * 1024)
 #define TARGET_LEAST_BYTES (64.0 * 1024 * 1024)
@@ -52,9 +56,10 @@
 struct congestion {
     bool started;
     uint64_t last_ns;
-    uint64_t last_applied_bytes;
-    double rate_bytes_per_s;  /* applied, smoothed */
-    double speed_bytes_per_s; /* u */
+    uint64_t last_applied_bytes, last_data_bytes, last_hole_bytes;
+    double data_bytes_per_s, holes_bytes_per_s; /* taken, smoothed a little */
+    double rate_bytes_per_s;                    /* applied, smoothed */
+    double speed_bytes_per_s;                   /* u */
     double told_bytes_per_s;
     struct guest_pace guest;
     struct congestion_output output;
@@ -88,11 +93,9 @@ const char *congestion_reason_name(enum congestion_reason reason)
     return names[reason];
 }
 
-static double smooth(double old, double sample, double dt_s)
+static double smooth(double old, double sample, double weight)
 {
-    double weight = MIN(dt_s / RATE_SMOOTHING_S, 1.0);
-
-    return old + (sample - old) * weight;
+    return old + (sample - old) * MIN(weight, 1.0);
 }
 
 static void measure(struct congestion *c, const struct congestion_input *in, double dt_s)
@@ -101,8 +104,16 @@ static void measure(struct congestion *c, const struct congestion_input *in, dou
                          ? (double)(in->applied_bytes - c->last_applied_bytes)
                          : 0;
 
-    c->rate_bytes_per_s = smooth(c->rate_bytes_per_s, applied / dt_s, dt_s);
+    c->rate_bytes_per_s = smooth(c->rate_bytes_per_s, applied / dt_s, dt_s / RATE_SMOOTHING_S);
     c->last_applied_bytes = in->applied_bytes;
+    c->data_bytes_per_s =
+        smooth(c->data_bytes_per_s, (double)(in->data_bytes - c->last_data_bytes) / dt_s,
+               dt_s / HOLES_SMOOTHING_S);
+    c->holes_bytes_per_s =
+        smooth(c->holes_bytes_per_s, (double)(in->hole_bytes - c->last_hole_bytes) / dt_s,
+               dt_s / HOLES_SMOOTHING_S);
+    c->last_data_bytes = in->data_bytes;
+    c->last_hole_bytes = in->hole_bytes;
 }
 
 static double set_point(const struct congestion *c, const struct congestion_input *in)
@@ -110,6 +121,16 @@ static double set_point(const struct congestion *c, const struct congestion_inpu
     double wanted = MAX(c->rate_bytes_per_s, TARGET_LEAST_BYTES);
 
     return MIN(wanted, (double)in->budget_bytes / 4);
+}
+
+/* How far u may grow while hardly anything is in the log. */
+static double idle_most(const struct congestion *c, const struct congestion_input *in)
+{
+    double all = c->data_bytes_per_s + c->holes_bytes_per_s;
+
+    return all > 0 && c->holes_bytes_per_s > HOLES_LEAST_SHARE * all
+               ? MAX(IDLE_MOST_BYTES_PER_S, HOLES_BUDGETS_PER_S * (double)in->budget_bytes)
+               : IDLE_MOST_BYTES_PER_S;
 }
 
 static void steer(struct congestion *c, const struct congestion_input *in, double target)
@@ -121,7 +142,7 @@ static void steer(struct congestion *c, const struct congestion_input *in, doubl
     if (fill < target / 2)
         u += HEADROOM_BYTES_PER_S;
     if (fill < target / 4)
-        u = MAX(u, MIN(MAX(c->speed_bytes_per_s * 1.5, first), IDLE_MOST_BYTES_PER_S));
+        u = MAX(u, MIN(MAX(c->speed_bytes_per_s * 1.5, first), idle_most(c, in)));
     c->speed_bytes_per_s = MAX(u, FLOOR_BYTES_PER_S);
 }
 
@@ -190,6 +211,8 @@ void congestion_update(struct congestion *c, const struct congestion_input *in,
         pace_guest(c, in, dt_s);
     } else {
         c->last_applied_bytes = in->applied_bytes;
+        c->last_data_bytes = in->data_bytes;
+        c->last_hole_bytes = in->hole_bytes;
         c->speed_bytes_per_s = (double)congestion_first_bytes_per_s(in->budget_bytes);
     }
     c->started = true;

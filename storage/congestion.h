@@ -26,12 +26,13 @@ enum congestion_reason {
 
 struct congestion_input {
     uint64_t now_ns;
-    uint64_t fill_bytes;         /* of the log(s): mirror_log_stats.fill_bytes */
-    uint64_t budget_bytes;       /* what they may hold */
-    uint64_t applied_bytes;      /* ever, at the target: mirror_log_stats.applied_bytes */
-    uint64_t target_queue_bytes; /* received and not applied there: mirror_source_stats */
-    uint64_t limit_bytes_per_s;  /* the operator's limit for this; 0 = none */
-    bool bulk_running;           /* before READY */
+    uint64_t fill_bytes;             /* of the log(s): mirror_log_stats.fill_bytes */
+    uint64_t budget_bytes;           /* what they may hold */
+    uint64_t applied_bytes;          /* ever, at the target: mirror_log_stats.applied_bytes */
+    uint64_t data_bytes, hole_bytes; /* ever, taken from QEMU: holes cost next to nothing */
+    uint64_t target_queue_bytes;     /* received and not applied there: mirror_source_stats */
+    uint64_t limit_bytes_per_s;      /* the operator's limit for this; 0 = none */
+    bool bulk_running;               /* before READY */
     /* for step two, see guest_pace.h */
     uint64_t spool_bytes;  /* what may go to the spool beside the budget; the fill counts it, too */
     uint64_t unsent_bytes; /* of the fill, not yet on its way */
