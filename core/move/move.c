@@ -199,6 +199,17 @@ void move_set_reason(struct move *m, const struct error *why)
     log_warning("move %s (%s): %s", m->id, m->info.name, error_line(why, line, sizeof(line)));
 }
 
+void move_set_trouble(struct move *m, const struct error *why)
+{
+    char line[1024];
+
+    if (error_is_set(why))
+        log_error("move %s (%s): %s", m->id, m->info.name, error_line(why, line, sizeof(line)));
+    else if (error_is_set(&m->trouble))
+        log_info("move %s (%s): it could, after all: %s", m->id, m->info.name, m->trouble.what);
+    m->trouble = *why;
+}
+
 void move_set_limit(struct move *m, uint64_t rate_bytes_s)
 {
     shaper_set_rate(&m->shaper, rate_bytes_s, clock_now_ns());

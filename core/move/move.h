@@ -112,6 +112,7 @@ struct move {
     struct shaper shaper;          /* a limit of its own; the source's streams keep to it */
     struct drill rehearsal;        /* of a drill */
     struct error reason;
+    struct error trouble;    /* what could not be done and is tried again; not in the journal */
     struct move_right right; /* the witness's word */
     struct move_progress progress;
     struct stun_report stun;
@@ -149,6 +150,8 @@ const char *move_outcome_name(enum move_outcome outcome);
 enum move_outcome move_outcome_without_commit(const struct move *m);
 /* Notes the first reason of a failure. */
 void move_set_reason(struct move *m, const struct error *why);
+/* Notes, and says, what could not be done and is tried again; an error that is not set: it could, after all. */
+void move_set_trouble(struct move *m, const struct error *why);
 /* A limit of its own, from now on, by the operator's word. 0: none. */
 void move_set_limit(struct move *m, uint64_t rate_bytes_s);
 /* Writes the move's record; see journal_put(). Stops the daemon when there is no memory for it. */

@@ -289,6 +289,12 @@ json_t *move_to_json(struct move *m)
     } else {
         json_object_set_new(view, "reason", json_string(""));
     }
+    if (error_is_set(&m->trouble) && !m->finished) {
+        char line[1024];
+
+        json_object_set_new(view, "trouble",
+                            json_string(error_line(&m->trouble, line, sizeof(line))));
+    }
     if (m->prediction.known)
         json_object_set_new(view, "prediction", prediction_to_json(&m->prediction));
     add_measurements(m, view);

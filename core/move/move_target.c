@@ -213,11 +213,9 @@ static enum switchover_target_event why_not_resumed(struct move_target *mt, cons
 static void on_resumed(void *user, const struct error *err)
 {
     struct move_target *mt = user;
-    char line[1024];
 
+    move_set_trouble(mt->move, err);
     if (err->code) {
-        log_error("move %s (%s): cannot resume the VM yet: %s", mt->move->id, mt->move->info.name,
-                  error_line(err, line, sizeof(line)));
         move_target_step(mt, why_not_resumed(mt, err));
     } else {
         mt->moments.resumed_ns = clock_now_ns();

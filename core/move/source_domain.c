@@ -251,12 +251,10 @@ void source_domain_check(struct move_source *ms)
 static void on_going(void *user, const struct error *err)
 {
     struct move_source *ms = user;
-    char line[1024];
 
-    if (err->code)
-        log_error("move %s (%s): cannot let the VM go on here: %s", ms->move->id,
-                  ms->move->info.name, error_line(err, line, sizeof(line)));
-    if (err->code == -ENOTRECOVERABLE) {
+    move_set_trouble(ms->move, err);
+    if (err->code == -ENOTRECOVERABLE) { /* nothing is tried again */
+        error_clear(&ms->move->trouble);
         ms->cannot_go_back = true;
         error_clear(&ms->move->reason);
         move_set_reason(ms->move, err);

@@ -236,11 +236,8 @@ void source_postcopy_check(struct move_source *ms)
 static void on_taken_back(void *user, const struct error *err)
 {
     struct move_source *ms = user;
-    char line[1024];
 
-    if (err->code)
-        log_error("move %s (%s): %s", ms->move->id, ms->move->info.name,
-                  error_line(err, line, sizeof(line)));
+    move_set_trouble(ms->move, err);
     ms->taking_back = ms->resuming = false;
     if (ms->channels_open)
         ms->close_at_ns = clock_now_ns(); /* libvirt's call ends with its connection */

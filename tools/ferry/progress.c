@@ -261,6 +261,8 @@ void progress_report(const json_t *move)
     print_postcopy(json_object_get(move, "postcopy"));
     if (strcmp(outcome, "running") == 0 && text(move, "reason")[0])
         printf("  now:    %s\n", text(move, "reason"));
+    if (text(move, "trouble")[0])
+        printf("  trying again: %s\n", text(move, "trouble"));
     if (strcmp(outcome, "drilled") == 0) {
         print_drill(json_object_get(move, "drill"));
     } else if (strcmp(outcome, "committed") != 0 && strcmp(outcome, "running") != 0) {
