@@ -7,16 +7,17 @@
 
 #define PERIOD_NS (4 * NS_PER_S)
 #define FIRST_BYTES_PER_S (16.0 * 1024 * 1024)
-#define LEAST_BYTES_PER_S (2.0 * 1024 * 1024)
+#define LEAST_BYTES_PER_S (1024.0 * 1024)
 #define MOST_BYTES_PER_S (1024.0 * 1024 * 1024)
 #define BURST_BYTES                                                                                \
     (UINT64_C(8) << 20) /* of QEMU's 16 MiB: more than a guest writes in a second that minds */
 #define FEW_WRITES_PER_S 2.0
-#define WANTED_SHARE 0.006
-#define TOO_LATE_SHARE 0.007
-#define ROOM_SHARE 0.004
+#define WANTED_SHARE 0.004
+#define LOWER 0.4
 #define RAISE 1.25
-#define FORGET 0.95 /* a second */
+#define FORGET 0.95        /* a second */
+#define FORGET_PERIOD 0.87 /* half of it in 20 s */
+#define LATE_LEAST 0.1     /* a burst may have hit no write at all */
 #define USUAL_SHARE 0.1
 #define UNKNOWN_US 2000 /* what 9 of 10 take when there were too few to tell */
 #define KNOWN_COUNT 20
@@ -86,10 +87,11 @@ static void note(struct guest_care *c, const struct guest_care_counts *now, uint
     double writes = (double)sum(n.writes, 0);
     double late = (double)(sum(n.writes, c->write_late) + sum(n.flushes, c->flush_late));
 
-    c->writes += writes;
+    c->period.writes += writes;
+    c->period.copied_bytes += (double)(copied_bytes - c->last_copied_bytes);
     if (copied_bytes - c->last_copied_bytes >= BURST_BYTES) {
-        c->burst_writes += writes;
-        c->burst_late += late;
+        c->period.burst_writes += writes;
+        c->period.late += late;
     } else {
         c->quiet_writes = c->quiet_writes * FORGET + writes;
         c->quiet_late = c->quiet_late * FORGET + late;
@@ -98,32 +100,44 @@ static void note(struct guest_care *c, const struct guest_care_counts *now, uint
     c->last_copied_bytes = copied_bytes;
 }
 
+static void fade(struct guest_care_span *to, const struct guest_care_span *n)
+{
+    *to = (struct guest_care_span){
+        .seconds = to->seconds * FORGET_PERIOD + n->seconds,
+        .writes = to->writes * FORGET_PERIOD + n->writes,
+        .copied_bytes = to->copied_bytes * FORGET_PERIOD + n->copied_bytes,
+        .burst_writes = to->burst_writes * FORGET_PERIOD + n->burst_writes,
+        .late = to->late * FORGET_PERIOD + n->late,
+    };
+}
+
 static void steer(struct guest_care *c)
 {
-    double own = c->quiet_late / MAX(c->quiet_writes, 1.0);
-    double late = MAX(c->burst_late - own * c->burst_writes, 0) / c->writes;
-    double speed = c->speed_bytes_per_s;
+    double own = c->quiet_late / MAX(c->quiet_writes, 1.0), speed = c->speed_bytes_per_s, allowed;
+    struct guest_care_span *r = &c->recent;
 
-    if (late > TOO_LATE_SHARE)
-        speed *= MIN(MAX(WANTED_SHARE / late, 0.4), 0.9);
-    else if (late < ROOM_SHARE)
-        speed *= RAISE;
-    c->speed_bytes_per_s = MAX(speed, LEAST_BYTES_PER_S);
+    c->period.late = MAX(c->period.late - own * c->period.burst_writes, 0);
+    fade(r, &c->period);
+    allowed = WANTED_SHARE * r->writes / r->seconds * r->copied_bytes / MAX(r->late, LATE_LEAST);
+    c->speed_bytes_per_s = MAX(MIN(MAX(allowed, speed * LOWER), speed * RAISE), LEAST_BYTES_PER_S);
 }
 
 uint64_t guest_care_update(struct guest_care *c, const struct guest_care_counts *now,
                            uint64_t copied_bytes, uint64_t now_ns)
 {
+    struct guest_care_span *p = &c->period;
+
     if (c->write_late == 0)
         return 0;
     note(c, now, copied_bytes);
     if (now_ns < c->since_ns + PERIOD_NS)
         return (uint64_t)c->speed_bytes_per_s;
-    if (c->writes < FEW_WRITES_PER_S * (double)(now_ns - c->since_ns) / (double)NS_PER_S)
+    p->seconds = (double)(now_ns - c->since_ns) / (double)NS_PER_S;
+    if (p->writes < FEW_WRITES_PER_S * p->seconds)
         c->speed_bytes_per_s = MIN(c->speed_bytes_per_s * 2, MOST_BYTES_PER_S);
     else
         steer(c);
-    c->writes = c->burst_writes = c->burst_late = 0;
+    *p = (struct guest_care_span){0};
     c->since_ns = now_ns;
     return (uint64_t)c->speed_bytes_per_s;
 }

@@ -8,14 +8,17 @@
  * copy a burst is cannot be said to QEMU through libvirt (9.0), only how often there is one. So the share of writes
  * that are late is about the copy's speed times what a burst takes, and it is the speed that is steered:
  *
- *     every 4 s:  late > 0.7 %   speed *= 0.6 % / late, between 0.4 and 0.9
- *                 late < 0.4 %   speed *= 5/4
+ *     every 4 s:  speed = 0.4 % of the guest's writes a second / writes that are late a byte copied
+ *                         by no more than 2/5 and 5/4 of the last, at least 1 MiB/s;
  *                 hardly any writes to be late: twice the speed
+ *
+ * both over the last half minute, because a burst may come only every ten seconds. The rest of the 1 % is for what the
+ * move does besides: memory, the switchover.
  *
  * Late is, by QEMU's own histograms, a write or a flush that takes half of the slack longer than 9 of 10 did before the
  * copy: a synchronous write is both, and there is no time to see what one of 100 takes. A guest has late ones of its own,
  * and so has a busy host; what counts is how many more there are in the seconds that have a burst than in those that
- * have none. Slower than 2 MiB/s the copy does not get.
+ * have none.
  */
 #ifndef FERRY_STORAGE_GUEST_CARE_H
 #define FERRY_STORAGE_GUEST_CARE_H
@@ -32,14 +35,21 @@ struct guest_care_counts {
     uint64_t writes[GUEST_CARE_BINS], flushes[GUEST_CARE_BINS];
 };
 
+/* What went on for a while. */
+struct guest_care_span {
+    double seconds, writes, copied_bytes;
+    double burst_writes; /* in the seconds that had a burst */
+    double late;         /* of these, more than there would have been without one */
+};
+
 /* Embedded; a zeroed one is new. */
 struct guest_care {
     struct guest_care_counts last;
     uint64_t last_copied_bytes;
     unsigned write_late, flush_late; /* the first bin that is late; 0: not known yet */
     double speed_bytes_per_s;        /* 0: no limit */
-    uint64_t since_ns;               /* of the period: */
-    double writes, burst_writes, burst_late;
+    uint64_t since_ns;               /* of the period */
+    struct guest_care_span period, recent;
     double quiet_writes, quiet_late; /* of late, without a burst */
 };
 
