@@ -36,8 +36,8 @@ from lablib.verify import verify  # noqa: E402
 SOCKET_DIR = "/run/libvirt/ferry"
 CONTROL_SOCKET = "/run/ferry/ferry.sock"
 CONFIG = "/etc/ferry/ferry.conf"
-# ctest ends a test after 600 s without a word: this is sooner, and cleans up.
-TEST_LIMIT_S = 560
+# ctest ends a test after 1800 s without a word: this is sooner, and cleans up.
+TEST_LIMIT_S = 1700
 # Longer than anything a sound ferry does here, on a machine that has other work, too.
 PATIENCE_S = 90
 

@@ -179,7 +179,8 @@ def main():
         function = functools.partial(one, name)
         function.__doc__ = function.__name__ = name
         functions.append(function)
-    status = ferrylab.run_all("faults", functions, CONF, 560 if len(chosen) <= 2 * SAMPLE else 4 * 3600)
+    status = ferrylab.run_all("faults", functions, CONF,
+                              ferrylab.TEST_LIMIT_S if len(chosen) <= 2 * SAMPLE else 4 * 3600)
     print_table(cases, results)
     return status
 
