@@ -443,7 +443,7 @@ def _remains(bed, site, guest):
 def expect_nothing_at(bed, site, guest, old=()):
     """Neither domain nor QEMU nor disk nor marker nor socket folder; of old disks exactly these."""
     until(lambda: not _remains(bed, site, guest),
-          lambda: f"left at {site}: {', '.join(_remains(bed, site, guest))}", 20)
+          lambda: f"left at {site}: {', '.join(_remains(bed, site, guest))}")
     expect_equal(old_disks(bed, site), set(old), f"old disks kept at {site}")
 
 
@@ -452,13 +452,13 @@ def expect_disks_only(bed, site, guest):
     wanted = {pathlib.Path(path).name for path in guest.record()["disks"]}
     until(lambda: bed.images(site) == wanted and not bed.socket_folders(site) and len(bed.qemus(site)) == 1,
           lambda: f"at {site}: files {sorted(bed.images(site))}, wanted {sorted(wanted)}; "
-                  f"socket folders {bed.socket_folders(site)}; QEMUs {bed.qemus(site)}", 20)
+                  f"socket folders {bed.socket_folders(site)}; QEMUs {bed.qemus(site)}")
     def jobs():
         words = bed.virsh(site, "domjobinfo", guest.name)
         blocks = [bed.virsh(site, "blockjob", guest.name, f"vd{'abcd'[n]}", "--info") for n in range(len(wanted))]
         return "None" in words and not any(b.strip() and "No current" not in b for b in blocks)
 
-    until(jobs, f"a job stays on {guest.name} at {site}", 20)
+    until(jobs, f"a job stays on {guest.name} at {site}")
 
 
 def booted_anew(guest, at):
