@@ -28,7 +28,7 @@ import uuid
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tools"))
 from lablib import options, process, witness  # noqa: E402
-from lablib.base import LabError, built, tail, wait_until  # noqa: E402
+from lablib.base import MOMENT_LIMIT_S, LabError, built, tail, wait_until  # noqa: E402
 from lablib.guest import IMAGES, Guest  # noqa: E402
 from lablib.lab import Lab  # noqa: E402
 from lablib.verify import verify  # noqa: E402
@@ -132,20 +132,26 @@ class Move:
 
     def __init__(self, bed, name, source, target, *words, command="move"):
         self.bed, self.name, self.source, self.target = bed, name, source, target
-        self.before = {m["id"] for m in bed.moves(source)}
+        self.sites = (source, bed.other(source))
+        self.before = set().union(*map(self._ids, self.sites))
         self.child = subprocess.Popen(
             bed.site(source).enter([built("tools/ferry/ferry"), "--json", command, name, "--to", target, *words]),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._id = None
 
+    def _ids(self, site):
+        """Of the moves that the site knows of; none while its ferryd is down."""
+        with contextlib.suppress(OSError):
+            return {m["id"] for m in self.bed.moves(site)}
+        return set()
+
     @property
     def id(self):
-        def find():
-            fresh = [m["id"] for m in self.bed.moves(self.source) if m["id"] not in self.before]
-            return fresh[0] if fresh else None
-
         if not self._id:
-            self._id = until(find, f"the move of {self.name} does not appear in the list at {self.source}", 10)
+            # The target's is asked where the source's has died at once.
+            fresh = until(lambda: next((new for site in self.sites if (new := self._ids(site) - self.before)), None),
+                          f"the move of {self.name} does not appear in the list of either site", MOMENT_LIMIT_S)
+            self._id = fresh.pop()
         return self._id
 
     def view(self):
@@ -161,6 +167,17 @@ class Move:
             return reached
 
         until(there, lambda: f"the move never came to phase {phase}: {self.view()}")
+
+    def wait_held(self):
+        until(lambda: self.view()["held"], lambda: f"the move is never held: {self.view()}")
+
+    def send_memory(self, rate):
+        """A held move goes on, over a line of that rate: returns while its memory is sent."""
+        self.wait_held()
+        self.bed.line(rate=rate)
+        result = self.bed.ferry(self.source, "switchover", self.id)
+        expect_equal(result.status, 0, f"exit status of switchover ({result})")
+        self.wait_phase("memory")
 
     def end(self):
         try:
@@ -485,6 +502,19 @@ def expect_stayed(bed, guest, source="site-a", old=()):
     expect_well(guest, source)
     expect_nothing_at(bed, other, guest, old)
     expect_disks_only(bed, source, guest)
+
+
+def domain_names(bed, site):
+    """By one question, because clones go."""
+    return bed.virsh(site, "list", "--all", "--name").split()
+
+
+def expect_rehearsed(bed, guest, source="site-a", old=()):
+    """A drill is over: the VM runs on where it was. Its clone's heartbeats were not the VM's."""
+    other = bed.other(source)
+    until(lambda: not domain_names(bed, other), lambda: f"left at {other}: {domain_names(bed, other)}")
+    bed.site(other).path(witness.heartbeat_path(guest.name)).unlink(missing_ok=True)
+    expect_stayed(bed, guest, source, old)
 
 
 def expect_moved(bed, guest, target="site-b"):
