@@ -47,6 +47,9 @@ LINE = {"rtt": 0.2, "rate": 1000, "queue": 50, "loss": 0}
 GUEST = {"memory": 256, "disk": 256, "files": 60, "dirty": 4, "dirty_set": 16, "iops": 50}
 # For cases that come many in a row.
 SMALL_GUEST = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
+# With a slow line a copy takes as long as the line is slow: QEMU is told that a write is done once it is in the log, and
+# a larger one holds a small guest's whole disk.
+SHORT_LOG = {"storage.log_memory": "16M", "storage.stall_limit_s": 60}
 # Where a ferryd is killed: QEMU 7.2 may die when its mirror does under a write, and a ferryd that is killed cannot
 # stop the guest before (docs/reliability.md).
 QUIET_GUEST = {**SMALL_GUEST, "iops": 10}
@@ -595,6 +598,13 @@ class NeverTwo:
 # --- file systems that are too small, or break ---
 
 
+def wait_written(bed, site, guest, mib):
+    """Until so much of the guest's first disk is in its file at the site."""
+    path = bed.site(site).path(guest.record()["disks"][0])
+    until(lambda: path.exists() and path.stat().st_blocks * 512 > mib << 20, f"{path} is not written")
+    return path
+
+
 @contextlib.contextmanager
 def small_folder(bed, site, folder, mib):
     """A file system of that size over a folder of a site."""
@@ -618,7 +628,8 @@ def brittle_images(bed, site, mib):
     make = f"""truncate -s {mib}M {device}
         mkfs.ext4 -q -F -O ^has_journal -E lazy_itable_init=0 {device}
         mount -o loop,errors=continue {device} {IMAGES}
-        chmod 711 {IMAGES}; rmdir {IMAGES}/lost+found"""
+        chmod 711 {IMAGES}; rmdir {IMAGES}/lost+found
+        fallocate -l {mib * 3 // 4}M {IMAGES}/all; rm {IMAGES}/all"""  # bitmaps not read before fail with ENOMEM
     shrink = f"truncate -s 64K {device}; losetup -c $(losetup -n -O NAME -j {device})"
 
     def break_it():

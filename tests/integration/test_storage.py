@@ -12,7 +12,7 @@ import sys
 
 import ferrylab
 from ferrylab import (CONTROL_SOCKET, PATIENCE_S, expect, expect_committed, expect_equal, expect_failed, expect_moved,
-                      expect_stayed, until, wait_finished)
+                      expect_stayed, until, wait_finished, wait_written)
 
 MIB = 1 << 20
 CONF = {"storage.log_memory": "16M", "storage.stall_limit_s": "4"}
@@ -148,9 +148,7 @@ def damaged(bed):
     guest = bed.guest(**WORKING)
     move = bed.move(guest, "site-a", "site-b", "--verify")
     until(lambda: move.view()["disk"]["done_bytes"] > 30 * MIB, lambda: f"it does not copy: {move.view()['disk']}")
-    path = guest.record()["disks"][0]
-    until(lambda: bed.site("site-b").path(path).stat().st_blocks * 512 > 24 * MIB, "nothing is on the target's disk")
-    damage(bed.site("site-b").path(path), 20 * MIB)
+    damage(wait_written(bed, "site-b", guest, 24), 20 * MIB)
     bed.line(rtt=20, rate=1000)
     report = expect_failed(move.end(), ["differs", "site-b"])
     expect(report["error"]["mend"], f"the report does not say what to do: {report['error']}")
