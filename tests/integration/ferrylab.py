@@ -47,8 +47,8 @@ LINE = {"rtt": 0.2, "rate": 1000, "queue": 50, "loss": 0}
 GUEST = {"memory": 256, "disk": 256, "files": 60, "dirty": 4, "dirty_set": 16, "iops": 50}
 # For cases that come many in a row.
 SMALL_GUEST = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
-# With a slow line a copy takes as long as the line is slow: QEMU is told that a write is done once it is in the log, and
-# a larger one holds a small guest's whole disk.
+# So that over a slow line a copy is slow, too: QEMU is told that a write is done once it is in the log, and a larger
+# log holds a small guest's whole disk.
 SHORT_LOG = {"storage.log_memory": "16M", "storage.stall_limit_s": 60}
 # Where a ferryd is killed: QEMU 7.2 may die when its mirror does under a write, and a ferryd that is killed cannot
 # stop the guest before (docs/reliability.md).

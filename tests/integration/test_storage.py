@@ -58,7 +58,8 @@ def stall(bed):
     move.wait_phase("copying")
     bed.cut()
     report = expect_failed(move.end(), ["write", "waited 4 s", "site-b", "held back by"])
-    expect(any(f"by the {what}" in report["reason"] for what in ("link", "target disk")), f"the reason: {report['reason']}")
+    expect(any(f"by the {what}" in report["reason"] for what in ("link", "target disk")),
+           f"the reason: {report['reason']}")
     expect("stall_limit_s" in report["error"]["mend"], f"the mend does not name the setting: {report['error']}")
     before = guest.ask("stats")["acknowledged"]
     until(lambda: guest.ask("stats")["acknowledged"] > before + 100, "the guest's writes do not go on")
