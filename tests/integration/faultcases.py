@@ -123,12 +123,10 @@ class Case:
             self.bed.wait_stopped(self.gated)
         elif slow:
             self.move.wait_phase("copying")
+        elif self.phase == "memory":
+            self.move.send_memory(SLOW_MBIT)
         else:
-            until(lambda: self.move.view()["held"], "the move is never held")
-        if self.phase == "memory":
-            self.bed.line(rate=SLOW_MBIT)
-            self.bed.ferry(self.source, "switchover", self.move.id)
-            self.move.wait_phase("memory")
+            self.move.wait_held()
 
     def open_gate(self, unless=None):
         if self.gated and self.gated != unless and self.bed.ferryd_pid(self.gated):

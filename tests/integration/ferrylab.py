@@ -28,7 +28,7 @@ import uuid
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tools"))
 from lablib import options, process, witness  # noqa: E402
-from lablib.base import LabError, built, tail, wait_until  # noqa: E402
+from lablib.base import MOMENT_LIMIT_S, LabError, built, tail, wait_until  # noqa: E402
 from lablib.guest import IMAGES, Guest  # noqa: E402
 from lablib.lab import Lab  # noqa: E402
 from lablib.verify import verify  # noqa: E402
@@ -36,8 +36,8 @@ from lablib.verify import verify  # noqa: E402
 SOCKET_DIR = "/run/libvirt/ferry"
 CONTROL_SOCKET = "/run/ferry/ferry.sock"
 CONFIG = "/etc/ferry/ferry.conf"
-# ctest ends a test after 600 s without a word: this is sooner, and cleans up.
-TEST_LIMIT_S = 560
+# ctest ends a test after 1800 s without a word: this is sooner, and cleans up.
+TEST_LIMIT_S = 1700
 # Longer than anything a sound ferry does here, on a machine that has other work, too.
 PATIENCE_S = 90
 
@@ -47,6 +47,9 @@ LINE = {"rtt": 0.2, "rate": 1000, "queue": 50, "loss": 0}
 GUEST = {"memory": 256, "disk": 256, "files": 60, "dirty": 4, "dirty_set": 16, "iops": 50}
 # For cases that come many in a row.
 SMALL_GUEST = {"files": 24, "disk": 64, "dirty": 2, "dirty_set": 8, "iops": 30}
+# So that over a slow line a copy is slow, too: QEMU is told that a write is done once it is in the log, and a larger
+# log holds a small guest's whole disk.
+SHORT_LOG = {"storage.log_memory": "16M", "storage.stall_limit_s": 60}
 # Where a ferryd is killed: QEMU 7.2 may die when its mirror does under a write, and a ferryd that is killed cannot
 # stop the guest before (docs/reliability.md).
 QUIET_GUEST = {**SMALL_GUEST, "iops": 10}
@@ -132,20 +135,26 @@ class Move:
 
     def __init__(self, bed, name, source, target, *words, command="move"):
         self.bed, self.name, self.source, self.target = bed, name, source, target
-        self.before = {m["id"] for m in bed.moves(source)}
+        self.sites = (source, bed.other(source))
+        self.before = set().union(*map(self._ids, self.sites))
         self.child = subprocess.Popen(
             bed.site(source).enter([built("tools/ferry/ferry"), "--json", command, name, "--to", target, *words]),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._id = None
 
+    def _ids(self, site):
+        """Of the moves that the site knows of; none while its ferryd is down."""
+        with contextlib.suppress(OSError):
+            return {m["id"] for m in self.bed.moves(site)}
+        return set()
+
     @property
     def id(self):
-        def find():
-            fresh = [m["id"] for m in self.bed.moves(self.source) if m["id"] not in self.before]
-            return fresh[0] if fresh else None
-
         if not self._id:
-            self._id = until(find, f"the move of {self.name} does not appear in the list at {self.source}", 10)
+            # The target's is asked where the source's has died at once.
+            fresh = until(lambda: next((new for site in self.sites if (new := self._ids(site) - self.before)), None),
+                          f"the move of {self.name} does not appear in the list of either site", MOMENT_LIMIT_S)
+            self._id = fresh.pop()
         return self._id
 
     def view(self):
@@ -161,6 +170,17 @@ class Move:
             return reached
 
         until(there, lambda: f"the move never came to phase {phase}: {self.view()}")
+
+    def wait_held(self):
+        until(lambda: self.view()["held"], lambda: f"the move is never held: {self.view()}")
+
+    def send_memory(self, rate):
+        """A held move goes on, over a line of that rate: returns while its memory is sent."""
+        self.wait_held()
+        self.bed.line(rate=rate)
+        result = self.bed.ferry(self.source, "switchover", self.id)
+        expect_equal(result.status, 0, f"exit status of switchover ({result})")
+        self.wait_phase("memory")
 
     def end(self):
         try:
@@ -443,7 +463,7 @@ def _remains(bed, site, guest):
 def expect_nothing_at(bed, site, guest, old=()):
     """Neither domain nor QEMU nor disk nor marker nor socket folder; of old disks exactly these."""
     until(lambda: not _remains(bed, site, guest),
-          lambda: f"left at {site}: {', '.join(_remains(bed, site, guest))}", 20)
+          lambda: f"left at {site}: {', '.join(_remains(bed, site, guest))}")
     expect_equal(old_disks(bed, site), set(old), f"old disks kept at {site}")
 
 
@@ -452,13 +472,13 @@ def expect_disks_only(bed, site, guest):
     wanted = {pathlib.Path(path).name for path in guest.record()["disks"]}
     until(lambda: bed.images(site) == wanted and not bed.socket_folders(site) and len(bed.qemus(site)) == 1,
           lambda: f"at {site}: files {sorted(bed.images(site))}, wanted {sorted(wanted)}; "
-                  f"socket folders {bed.socket_folders(site)}; QEMUs {bed.qemus(site)}", 20)
+                  f"socket folders {bed.socket_folders(site)}; QEMUs {bed.qemus(site)}")
     def jobs():
         words = bed.virsh(site, "domjobinfo", guest.name)
         blocks = [bed.virsh(site, "blockjob", guest.name, f"vd{'abcd'[n]}", "--info") for n in range(len(wanted))]
         return "None" in words and not any(b.strip() and "No current" not in b for b in blocks)
 
-    until(jobs, f"a job stays on {guest.name} at {site}", 20)
+    until(jobs, f"a job stays on {guest.name} at {site}")
 
 
 def booted_anew(guest, at):
@@ -485,6 +505,19 @@ def expect_stayed(bed, guest, source="site-a", old=()):
     expect_well(guest, source)
     expect_nothing_at(bed, other, guest, old)
     expect_disks_only(bed, source, guest)
+
+
+def domain_names(bed, site):
+    """By one question, because clones go."""
+    return bed.virsh(site, "list", "--all", "--name").split()
+
+
+def expect_rehearsed(bed, guest, source="site-a", old=()):
+    """A drill is over: the VM runs on where it was. Its clone's heartbeats were not the VM's."""
+    other = bed.other(source)
+    until(lambda: not domain_names(bed, other), lambda: f"left at {other}: {domain_names(bed, other)}")
+    bed.site(other).path(witness.heartbeat_path(guest.name)).unlink(missing_ok=True)
+    expect_stayed(bed, guest, source, old)
 
 
 def expect_moved(bed, guest, target="site-b"):
@@ -565,6 +598,13 @@ class NeverTwo:
 # --- file systems that are too small, or break ---
 
 
+def wait_written(bed, site, guest, mib):
+    """Until so much of the guest's first disk is in its file at the site."""
+    path = bed.site(site).path(guest.record()["disks"][0])
+    until(lambda: path.exists() and path.stat().st_blocks * 512 > mib << 20, f"{path} is not written")
+    return path
+
+
 @contextlib.contextmanager
 def small_folder(bed, site, folder, mib):
     """A file system of that size over a folder of a site."""
@@ -588,7 +628,8 @@ def brittle_images(bed, site, mib):
     make = f"""truncate -s {mib}M {device}
         mkfs.ext4 -q -F -O ^has_journal -E lazy_itable_init=0 {device}
         mount -o loop,errors=continue {device} {IMAGES}
-        chmod 711 {IMAGES}; rmdir {IMAGES}/lost+found"""
+        chmod 711 {IMAGES}; rmdir {IMAGES}/lost+found
+        fallocate -l {mib * 3 // 4}M {IMAGES}/all; rm {IMAGES}/all"""  # bitmaps not read before fail with ENOMEM
     shrink = f"truncate -s 64K {device}; losetup -c $(losetup -n -O NAME -j {device})"
 
     def break_it():

@@ -13,7 +13,6 @@ CONF = {"link.outage_limit_s": 20, "link.stripe_timeout_s": 2}
 LIKE = {"memory": 192, "files": 8, "disk": 64, "dirty_set": 48, "dirty": 30, "iops": 10}
 LINE = {"rtt": 20, "rate": 200}
 SLOW_MBIT = 25
-CRAWL_MBIT = 6
 USERFAULTFD = pathlib.Path("/proc/sys/vm/unprivileged_userfaultfd")
 
 

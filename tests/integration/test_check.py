@@ -107,6 +107,7 @@ def target_down(bed):
     guest = bed.guest(**LIKE)
     bed.lab.ferryds["site-b"].stop()
     bed.altered.add("site-b")
+    bed.restart("site-a")  # a session from before would wait for its peer
     named(bed, guest, "peer", "", ["refused"])
 
 

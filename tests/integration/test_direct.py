@@ -7,7 +7,8 @@ import pathlib
 import sys
 
 import ferrylab
-from ferrylab import NeverTwo, expect, expect_equal, expect_moved, expect_stayed, until, wait_finished
+from ferrylab import (NeverTwo, expect, expect_equal, expect_moved, expect_rehearsed, expect_stayed, until,
+                      wait_finished)
 from modecases import BUSY, distrusting, moved, settings, substituted, trusting
 
 LIKE = ferrylab.SMALL_GUEST
@@ -97,7 +98,7 @@ def held_and_direct(bed):
         expect_equal(result.status, 0, f"exit status of drill ({result})")
         expect_equal(substituted(result.document())["memory_path"], ("direct", "tunnel"), "the path of a drill")
         wait_finished(bed, result.document()["id"])
-        expect_stayed(bed, guest)
+        expect_rehearsed(bed, guest)
         report = moved(bed, guest, "--policy", "lan-direct", "--verify")
         expect_equal(substituted(report)["memory_path"], ("direct", "tunnel"), "the path of a move that is verified")
     finally:

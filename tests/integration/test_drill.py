@@ -9,7 +9,8 @@ import pathlib
 import sys
 
 import ferrylab
-from ferrylab import (expect, expect_equal, expect_failed, expect_stayed, expect_words, until, wait_finished, witness)
+from ferrylab import (domain_names, expect, expect_equal, expect_failed, expect_rehearsed, expect_words, until,
+                      wait_finished, witness)
 
 CONF = {"link.outage_limit_s": 3, "link.stripe_timeout_s": 2}
 LIKE = {"files": 24, "disk": 64, "dirty": 4, "dirty_set": 16, "iops": 50}
@@ -44,21 +45,8 @@ def command(bed, name, text):
         run_at(bed, each).unlink(missing_ok=True)
 
 
-def there(bed):
-    """Names of what there is at the target; by one question, because clones go."""
-    return bed.virsh("site-b", "list", "--all", "--name").split()
-
-
 def clone_of(guest, drill):
     return f"{guest.name}.drill-{drill.id}"
-
-
-def expect_untouched(bed, guest, old=()):
-    """The VM at the source, and nothing at the target. The clone's heartbeats there are not the VM's."""
-    bed.site("site-b").path(witness.heartbeat_path(guest.name)).unlink(missing_ok=True)
-    until(lambda: not there(bed), lambda: f"left at site-b: {there(bed)}", 30)
-    expect_stayed(bed, guest, old=old)
-    bed.site("site-b").path(witness.heartbeat_path(guest.name)).unlink(missing_ok=True)
 
 
 def expect_drilled(bed, guest, result, status=0, verdict="passed", old=()):
@@ -66,7 +54,7 @@ def expect_drilled(bed, guest, result, status=0, verdict="passed", old=()):
     report = result.document()
     expect_equal((report["outcome"], report["drill"]["verdict"]), ("drilled", verdict), "outcome and verdict")
     wait_finished(bed, report["id"])
-    expect_untouched(bed, guest, old)
+    expect_rehearsed(bed, guest, old=old)
     return report
 
 
@@ -131,7 +119,7 @@ def refused(bed):
     for site in ("site-a", "site-b"):
         with bed.configured(site, lambda text: text.replace(" drill", "")):
             expect_failed(Drill(bed, guest).end(), ["drill", "may not" if site == "site-a" else "does not take"], 3)
-    expect_untouched(bed, guest)
+    expect_rehearsed(bed, guest)
 
 
 @contextlib.contextmanager
@@ -143,7 +131,7 @@ def drilling(bed):
     until(run_at(bed, "here").exists, lambda: f"the command never ran: {drill.view()}")
     yield guest, drill
     wait_finished(bed, drill.id)
-    expect_untouched(bed, guest)
+    expect_rehearsed(bed, guest)
     left = bed.site("site-b").run(["sh", "-c", f"pgrep -f /etc/ferry/[d]rill.d/ || true"], "look for commands").split()
     expect_equal(left, [], "commands that go on")
 
@@ -162,7 +150,7 @@ def line_lost(bed):
             for where in ("source", "target"):
                 expect_equal(bed.ferry(site, "resolve", drill.id, "--run-at", where).status, 1, "exit status of resolve")
         bed.cut()
-        until(lambda: not there(bed), "the clone outlives the line")
+        until(lambda: not domain_names(bed, "site-b"), "the clone outlives the line")
         bed.mend()
         expect_failed(drill.end(), ["link"])
 
@@ -178,7 +166,7 @@ def killed(site, failpoint):
         drill.child.communicate(timeout=ferrylab.PATIENCE_S)
         views = wait_finished(bed, move_id)
         expect("committed" not in {v["outcome"] for v in views.values()}, f"{views}")
-        expect_untouched(bed, guest)
+        expect_rehearsed(bed, guest)
 
     case.__name__ = f"killed_{failpoint.replace('-', '_')}_{site[-1]}"
     case.__doc__ = f"ferryd of {site} is killed at {failpoint}"

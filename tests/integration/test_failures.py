@@ -11,16 +11,16 @@ import signal
 import sys
 
 import ferrylab
-from ferrylab import (IMAGES, PHASES, brittle_images, expect, expect_committed, expect_disks_only, expect_equal, expect_failed,
+from ferrylab import (IMAGES, brittle_images, expect, expect_committed, expect_disks_only, expect_equal, expect_failed,
                       expect_moved, expect_nothing_at, expect_stayed, expect_words, small_images, until,
-                      wait_finished)
+                      wait_finished, wait_written)
 
 # A stripe without a sign of life for 2 s counts as dead, 5 s without any stripe end a move.
-CONF = {"link.outage_limit_s": 5, "link.stripe_timeout_s": 2}
+CONF = {"link.outage_limit_s": 5, "link.stripe_timeout_s": 2, **ferrylab.SHORT_LOG}
 # So slow that every phase can be met: some seconds of copying, some seconds of memory.
 # All cases use the same kind of guest, so that those that leave it in place share one.
 LIKE = {"files": 40, "disk": 128}
-SLOW_MBIT = 100
+SLOW_MBIT = 20
 FAST_MBIT = 1000
 
 
@@ -34,16 +34,15 @@ def slow(bed, rate=SLOW_MBIT):
 
 
 def started(bed, phase):
-    """A guest and its move, in that phase. Memory comes quickly: only its own phase is made to last."""
+    """A guest and its move, in that phase: "copying" or "memory". Only that is made to last."""
     guest = bed.guest(**LIKE)
-    if PHASES.index(phase) < PHASES.index("memory"):
-        bed.line(rate=SLOW_MBIT)
-        move = bed.move(guest)
+    if phase == "memory":
+        move = bed.move(guest, "site-a", "site-b", "--hold")
+        move.send_memory(SLOW_MBIT)
     else:
-        move = bed.move(guest)
-        move.wait_phase("copying")
         bed.line(rate=SLOW_MBIT)
-    move.wait_phase(phase)
+        move = bed.move(guest)
+        move.wait_phase(phase)
     expect_equal(move.view()["phase"], phase, "the phase in which the fault is met")
     return guest, move
 
@@ -227,7 +226,7 @@ def guest_ends(bed):
         wait_finished(bed, report["id"])
         expect_nothing_at(bed, "site-b", guest)
         expect_equal(bed.domains("site-a").get(guest.name), "shut off", "the domain at the source")
-        until(lambda: not bed.socket_folders("site-a"), "the socket folder stays at the source", 20)
+        until(lambda: not bed.socket_folders("site-a"), "the socket folder stays at the source")
         expect_equal(bed.images("site-a"), {"vm.raw"}, "files at the source")
         bed.virsh("site-a", "start", guest.name)  # it can be started again
 
@@ -247,7 +246,7 @@ def target_disk_fails(bed):
     guest = bed.guest(**LIKE)
     with brittle_images(bed, "site-b", 300) as break_it, slow(bed):
         move = bed.move(guest)
-        move.wait_phase("copying")
+        wait_written(bed, "site-b", guest, 4)
         break_it()
         report = expect_failed(move.end(), ["site-b", "disk", "Input/output error"])
         expect_mend(report)

@@ -6,12 +6,11 @@ sites agree on the end, and nothing is left over at either.
 
 The matrix: {killed, stalled for 20 s} x {ferryd, QEMU, libvirtd of either site}, {line cut, cut one way,
 connections reset} and a cancel, in each phase; the target's disk full or failing, either journal's disk full, the
-guest ended, two moves of one VM. A sample chosen by a seed runs by default (FERRY_FAULT_SEED=N repeats one, the
-default is another each day); --all runs everything and prints the table of docs/reliability.md; words choose the
-cases whose name contains them all."""
+guest ended, two moves of one VM. By default a sample runs, always the same (FERRY_FAULT_SEED=N chooses another);
+--all runs everything and prints the table of docs/reliability.md; words choose the cases whose name contains them
+all."""
 
 import contextlib
-import datetime
 import functools
 import os
 import random
@@ -24,6 +23,8 @@ from ferrylab import expect, expect_equal, expect_nothing_at, until, wait_finish
 
 CONF = {"link.outage_limit_s": 5, "link.stripe_timeout_s": 2}
 SAMPLE, SAMPLE_STALLS = 17, 3  # about four minutes
+# Its sample meets every phase, and 13 of the 16 kinds of fault.
+DEFAULT_SEED = 452
 JOURNAL = "/var/lib/ferry"
 
 
@@ -145,7 +146,7 @@ def choose(cases, words):
         return list(cases)
     if words:
         return [name for name in cases if all(word in name for word in words)]
-    seed = int(os.environ.get("FERRY_FAULT_SEED", datetime.date.today().toordinal()))
+    seed = int(os.environ.get("FERRY_FAULT_SEED", DEFAULT_SEED))
     print(f"FERRY_FAULT_SEED={seed} runs this sample again")
     return sample(cases, seed)
 
@@ -179,7 +180,8 @@ def main():
         function = functools.partial(one, name)
         function.__doc__ = function.__name__ = name
         functions.append(function)
-    status = ferrylab.run_all("faults", functions, CONF, 560 if len(chosen) <= 2 * SAMPLE else 4 * 3600)
+    status = ferrylab.run_all("faults", functions, CONF,
+                              ferrylab.TEST_LIMIT_S if len(chosen) <= 2 * SAMPLE else 4 * 3600)
     print_table(cases, results)
     return status
 

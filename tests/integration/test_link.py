@@ -13,7 +13,7 @@ import time
 
 import ferrylab
 from benchlib.linkload import Load, rate_mbit
-from ferrylab import (CONFIG, CONTROL_SOCKET, Failed, expect, expect_equal, expect_moved, expect_words, until,
+from ferrylab import (CONFIG, CONTROL_SOCKET, PHASES, Failed, expect, expect_equal, expect_moved, expect_words, until,
                       wait_finished)
 
 SMALL = ferrylab.SMALL_GUEST
@@ -31,7 +31,7 @@ def probe_and_figures(bed):
     document = result.document()
     expect(document["connected"] and document["probe"]["done"], f"the probe left {document}")
     for key in ("sent_mbit_s", "received_mbit_s"):
-        expect(0 < document["probe"][key] <= 1010, f"{key} of the probe is {document['probe'][key]} on 1 Gbit/s")
+        expect(0 < document["probe"][key] <= 1200, f"{key} of the probe is {document['probe'][key]} on 1 Gbit/s")
     session = document["session"]
     expect(session["rtt_min_ms"] > 0 and session["stripes"] == 4 and session["congestion_control"],
            f"the session's figures are {session}")
@@ -81,8 +81,12 @@ def limits(bed):
     guest = bed.guest(**SMALL)
     move_id = bed.ferry("site-a", "move", guest.name, "--to", "site-b", "--bwlimit", "2M",
                         "--detach").document()["id"]
-    until(lambda: bed.ferry("site-a", "show", move_id).document()["phase"] == "copying",
-          "the limited move does not copy")
+    def copies():
+        """Or mirrors already: the log takes a small disk whole, and what it holds crosses by the limit."""
+        view = bed.ferry("site-a", "show", move_id).document()
+        return PHASES.index(view["phase"]) >= PHASES.index("copying") and view["outcome"] == "running"
+
+    until(copies, "the limited move does not copy")
     result = bed.ferry("site-a", "bwlimit", move_id, "50M")
     expect_equal(result.status, 0, f"exit status of bwlimit for a move ({result})")
     expect_equal(bed.ferry("site-a", "bwlimit", move_id, "off").status, 0, "exit status of bwlimit off")
@@ -96,6 +100,7 @@ def _survives(bed, cuts, words=()):
         sender = load.start(["--seconds", 60, "--question", 50, *words], words)
         for seconds in cuts:
             time.sleep(2)
+            until(lambda: load.lines("receive"), "nothing arrives")
             before = load.lines("receive")[-1]["bytes"]
             bed.cut()
             time.sleep(seconds)

@@ -7,7 +7,8 @@ wrongly is named."""
 import sys
 
 import ferrylab
-from ferrylab import (expect, expect_equal, expect_moved, expect_stayed, expect_words, until, wait_finished)
+from ferrylab import (expect, expect_equal, expect_moved, expect_rehearsed, expect_stayed, expect_words, until,
+                      wait_finished)
 
 LIKE = ferrylab.SMALL_GUEST
 BUSY = {"memory": 256, "files": 8, "disk": 64, "dirty_set": 64, "iops": 20, "dirty": 60}
@@ -187,7 +188,7 @@ def limited(bed, what, *words):
 def suspended(bed):
     """The same, in the midst: its guest stands still, and what is left will take a while."""
     guest, move = limited(bed, "suspend", "--set", "converge=none")
-    until(lambda: move.view()["phase"] == "memory", lambda: f"no memory is sent: {move.view()}")
+    move.wait_phase("memory")
     bed.line(rtt=40, rate=4)
     until(lambda: guest.states().get("site-a") == "paused", "the guest is never suspended")
     return guest, move
@@ -231,7 +232,7 @@ def limit_suspends_in_a_drill(bed):
     expect_equal(result.status, 0, f"exit status of the drill ({result})")
     expect_equal((result.document()["outcome"], result.document()["time_limit_reached"]), ("drilled", True), "the end")
     wait_finished(bed, result.document()["id"])
-    expect_stayed(bed, guest)
+    expect_rehearsed(bed, guest)
 
 
 def limit_suspends_and_ferryd_dies(bed):

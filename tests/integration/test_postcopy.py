@@ -8,7 +8,8 @@ import sys
 import time
 
 import ferrylab
-from ferrylab import NeverTwo, expect, expect_equal, expect_moved, expect_stayed, expect_words, until, wait_finished
+from ferrylab import (NeverTwo, expect, expect_equal, expect_moved, expect_rehearsed, expect_words, until,
+                      wait_finished)
 from modecases import substituted
 from postcopycases import CONF, LINE, SLOW_MBIT, Switching, allow
 
@@ -89,7 +90,7 @@ def drilled(bed):
     report = bed.ferry(source, "drill", guest.name, "--to", bed.other(source), "--policy", "post-copy").document()
     expect_equal((report["outcome"], report.get("postcopy")), ("drilled", None), "the drill")
     expect_equal(substituted(report)["post_copy"], ("after-first-pass", "never"), "the substitution")
-    expect_stayed(bed, guest)
+    expect_rehearsed(bed, guest, source)
 
 
 def cut(bed):

@@ -9,7 +9,7 @@ import sys
 
 import ferrylab
 from ferrylab import NeverTwo, expect, expect_equal, expect_stayed, expect_words, until, wait_finished
-from postcopycases import CONF, CRAWL_MBIT, LIKE, LINE, SLOW_MBIT, Switching
+from postcopycases import CONF, LIKE, LINE, SLOW_MBIT, Switching
 
 
 def killed(bed, role):
@@ -19,11 +19,12 @@ def killed(bed, role):
         s.move.wait_phase("memory")
         bed.line(rate=SLOW_MBIT)
         s.outstanding()
-        bed.line(rate=CRAWL_MBIT)
         until(s.answers, "the guest does not answer")
+        bed.cut()  # nothing more comes until the killed one is back
         expect(s.view()["postcopy"]["outstanding"], f"the pages came too soon: {s.view()}")
         bed.kill(victim)
         bed.line(**LINE)
+        bed.mend()
         bed.start(victim)
         report = s.switched()
     expect(report["postcopy"]["recoveries"] > 0, f"nothing was recovered: {report['postcopy']}")

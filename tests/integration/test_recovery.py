@@ -12,8 +12,9 @@ import ferrylab
 from ferrylab import (NeverTwo, booted_anew, expect, expect_equal, expect_moved, expect_nothing_at, expect_stayed,
                       old_disks, until, wait_finished)
 
+CONF = ferrylab.SHORT_LOG
 LIKE = ferrylab.QUIET_GUEST
-SLOW_MBIT = 60
+SLOW_MBIT = 10
 FAST_MBIT = 1000
 
 
@@ -52,12 +53,13 @@ def killed_in_phase(bed, phase, role):
     victim = source if role == "source" else target
     old = old_disks(bed, target)
     with NeverTwo(bed, guest.name):
-        if phase == "copying":
+        if phase == "memory":
+            move = bed.move(guest, source, target, "--hold")
+            move.send_memory(SLOW_MBIT)
+        else:
             bed.line(rate=SLOW_MBIT)
-        move = bed.move(guest, source, target)
-        move.wait_phase("copying")
-        bed.line(rate=SLOW_MBIT)
-        move.wait_phase(phase)
+            move = bed.move(guest, source, target)
+            move.wait_phase(phase)
         expect_equal(move.view()["phase"], phase, "the phase in which ferryd is killed")
         bed.kill(victim)
         bed.line(rate=FAST_MBIT)
@@ -191,4 +193,5 @@ def at_failpoint(role, name, where):
 
 if __name__ == "__main__":
     sys.exit(ferrylab.run("recovery", [copying_source, copying_target, memory_source, memory_target, autostart,
-                                       host_restarts, *[at_failpoint(*words) for words in FAILPOINTS]]))
+                                       host_restarts, *[at_failpoint(*words) for words in FAILPOINTS]],
+                          CONF))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import ferrylab
-from ferrylab import expect, expect_committed, expect_equal, expect_moved, until, wait_finished
+from ferrylab import expect, expect_committed, expect_equal, expect_moved, process, until, wait_finished
 
 MIB = 1 << 20
 FOLDER = "/var/lib/libvirt"
@@ -37,7 +37,7 @@ def old_disk(bed, site, guest):
 def there_and_back(bed):
     """A VM that moves on and back is sent once: then each side has a copy, until the next is the VM's"""
     bed.line(**LINE)
-    guest = bed.guest(**WORKING, format="qcow2")
+    guest = bed.guest(**{**WORKING, "iops": 5}, format="qcow2")  # what it writes meanwhile is sent anew
     first = move(bed, guest, "site-a", "site-b")
     expect_equal(first["seed_bytes"], 0, "bytes from a seed in the first move")
     expect(old_disk(bed, "site-a", guest).exists(), "no old disk was kept")
@@ -113,11 +113,11 @@ def killed(bed):
     under_way = bed.move(guest, "site-a", "site-b", "--verify")
 
     def server():
-        for pid in filter(str.isdigit, os.listdir("/proc")):
+        for pid in process.with_mount_source(bed.site("site-b").mark):
             with contextlib.suppress(OSError):
                 words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 if words[0] == b"qemu-nbd" and words[-2].decode() == guest.record()["disks"][0] + ".ferry-old":
-                    return int(pid)
+                    return pid
         return None
 
     pid = until(server, "nobody reads the seed")

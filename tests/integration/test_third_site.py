@@ -8,14 +8,18 @@ never take the only one; and the key is gone in the end. A move that switches to
 
 import subprocess
 import sys
+import time
 
 import ferrylab
 from ferrylab import (CONTROL_SOCKET, NeverTwo, expect, expect_committed, expect_equal, expect_failed, expect_moved,
                       expect_nothing_at, expect_stayed, expect_well, expect_words, until, wait_finished)
-from lablib.third_site import ThirdSite  # found through ferrylab
-from postcopycases import Switching
+from lablib.third_site import MEMBERS, ThirdSite  # found through ferrylab
+from postcopycases import LINE, SLOW_MBIT, Switching
 
-CONF = {"link.outage_limit_s": 2, "link.stripe_timeout_s": 4, **ThirdSite.settings()}
+# So long an answer is waited for, each member having its share; a stopped guest waits longer.
+ANSWER_S = 10
+CONF = {"link.outage_limit_s": 2, "link.stripe_timeout_s": 4, "witness.timeout_ms": 1000 * ANSWER_S,
+        "memory.switchover_deadline_s": 3 * ANSWER_S, **ThirdSite.settings()}
 LIKE = ferrylab.QUIET_GUEST
 BOTH = ("site-a", "site-b")
 
@@ -29,7 +33,7 @@ def running(guest):
 
 
 def expect_forgotten(third, move):
-    until(lambda: third.right(move.id) == "", lambda: f"the key stays: {third.right(move.id)}", 20)
+    until(lambda: third.right(move.id) == "", lambda: f"the key stays: {third.right(move.id)}")
 
 
 def undecided(bed, third, seen_by):
@@ -102,8 +106,10 @@ def a_switch_with_a_witness(bed):
     with ThirdSite(bed.lab) as third:
         s = Switching(bed, "--policy", "post-copy")
         with NeverTwo(bed, s.guest.name):
+            bed.line(rate=SLOW_MBIT)  # it does not switch while it is asked
             s.move.wait_phase("memory")
             expect_equal(third.right(s.move.id), "armed", "the right during the move")
+            bed.line(**LINE)
             s.switched()
             expect_forgotten(third, s.move)
         bed.alter(s.guest)
@@ -115,7 +121,7 @@ def a_move_with_a_witness(bed):
     with ThirdSite(bed.lab) as third:
         guest = bed.guest(**LIKE)
         move = bed.move(guest, "site-a", "site-b", "--hold")
-        until(lambda: move.view()["held"], "the move is never held")
+        move.wait_held()
         expect_equal(third.right(move.id), "armed", "the right during the move")
         for site in BOTH:
             expect("witness" in view(bed, site, move), f"{site} does not show the witness: {view(bed, site, move)}")
@@ -248,10 +254,11 @@ def answer_lost(bed):
     with ThirdSite(bed.lab) as third:
         guest = bed.guest(**LIKE)
         move = bed.move(guest, "site-a", "site-b", "--hold")
-        until(lambda: move.view()["held"], "the move is never held")
+        move.wait_held()
         third.swallow_answers("site-a")
         bed.ferry("site-a", "switchover", move.id)
         until(lambda: third.right(move.id) == "held", lambda: f"the request did not arrive: {third.right(move.id)}")
+        time.sleep(ANSWER_S / MEMBERS + 0.5)  # the member that has not answered had its share: another one is asked
         expect_equal(move.view()["witness"]["right"], "unknown", "what the source knows of it")
         third.deliver_answers("site-a")
         expect_committed(move.end())
@@ -272,7 +279,7 @@ def members_die(bed):
         guest = bed.guest(**LIKE, at="site-a")
         with NeverTwo(bed, guest.name):
             move = bed.move(guest, "site-a", "site-b", "--hold")
-            until(lambda: move.view()["held"], "the move is never held")
+            move.wait_held()
             expect_equal(third.right(move.id), "armed", "the right, by two members")
             third.kill(1)
             bed.ferry("site-a", "switchover", move.id)

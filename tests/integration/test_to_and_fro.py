@@ -15,7 +15,7 @@ import ferrylab
 from ferrylab import IMAGES, expect, expect_committed, expect_equal, expect_moved, until, wait_finished
 
 MOVES = 50 if "--all" in sys.argv else 10
-LIMIT_S = 560 if MOVES == 10 else 3600
+LIMIT_S = ferrylab.TEST_LIMIT_S if MOVES == 10 else 3600
 # The allocator gives back what is free, so that the resident size tells what is held, not what once was.
 ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=65536:"
                                  "glibc.malloc.arena_max=1"}

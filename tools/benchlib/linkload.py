@@ -6,9 +6,10 @@ import pathlib
 import subprocess
 import tempfile
 
-from lablib.base import LabError, built
+from lablib.base import MOMENT_LIMIT_S, LabError, built, wait_until
 
 PORT = 7999
+TCP_LISTEN = "0A"  # as /proc writes it
 
 
 class Load:
@@ -56,8 +57,14 @@ class Load:
         """Both sides; returns the sender's process."""
         self.processes = []
         self._start(self.receiver, "receive", receive_words, raw)
-        subprocess.run(["sleep", "0.3"], check=True)
+        if not wait_until(self._listens, MOMENT_LIMIT_S):
+            raise LabError("the load's receiver does not listen", self._words())
         return self._start(self.sender, "send", send_words, raw)
+
+    def _listens(self):
+        """Whether somebody does at the receiver's site: it says nothing before its first connection."""
+        table = pathlib.Path(f"/proc/{self.receiver.holder_pid()}/net/tcp").read_text().splitlines()[1:]
+        return any(line.split()[1].endswith(f":{PORT:04X}") and line.split()[3] == TCP_LISTEN for line in table)
 
     def lines(self, side):
         text = (pathlib.Path(self.folder.name) / side / "out").read_text()

@@ -9,6 +9,8 @@ import sys
 import time
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+# For what is a matter of moments, on a machine that has other work, too. A ferryd gives itself 10 s to stop in order.
+MOMENT_LIMIT_S = 30
 
 
 class LabError(Exception):

@@ -5,7 +5,7 @@ import re
 import socket
 
 from . import process
-from .base import LabError, built, tail, wait_until
+from .base import MOMENT_LIMIT_S, LabError, built, tail, wait_until
 
 CONFIG = "/etc/ferry/ferry.conf"
 CONTROL_SOCKET = "/run/ferry/ferry.sock"
@@ -58,7 +58,7 @@ class Ferryd:
         program = built("core/ferryd")
         child = self.daemon.start(self.site.enter([program, "--config", CONFIG]),
                                   env=self.site.environment(env), preexec=self.site.groups.join)
-        if not wait_until(lambda: child.poll() is not None or self.answers(), 15) \
+        if not wait_until(lambda: child.poll() is not None or self.answers(), MOMENT_LIMIT_S) \
                 or child.poll() is not None:
             self.daemon.stop()
             raise LabError(f"ferryd of {self.site.name} does not come up:\n{tail(self.daemon.log)}",

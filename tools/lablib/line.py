@@ -6,7 +6,7 @@ import pathlib
 import socket
 
 from . import process
-from .base import LabError, built, tail, wait_until
+from .base import MOMENT_LIMIT_S, LabError, built, tail, wait_until
 
 DEVICE = "wan0"
 SETTINGS = ("rtt", "rate", "queue", "loss")
@@ -23,7 +23,7 @@ class Line:
         self.daemon.start([built("tools/wan/wan"), "--a", site_a.netns(),
                            "--b", site_b.netns(), "--control", self.socket, "--device", DEVICE,
                            "--seed", seed, *([] if offload else ["--no-offload"]), *words])
-        if not wait_until(lambda: self.socket.exists() or not self.daemon.pid(), 5) \
+        if not wait_until(lambda: self.socket.exists() or not self.daemon.pid(), MOMENT_LIMIT_S) \
                 or not self.daemon.pid():
             raise LabError(f"the line does not come up:\n{tail(self.daemon.log)}",
                            "is /dev/net/tun there, and are the settings sane?")
@@ -32,7 +32,7 @@ class Line:
         """One command, its JSON answer."""
         try:
             with socket.socket(socket.AF_UNIX) as s:
-                s.settimeout(5)
+                s.settimeout(MOMENT_LIMIT_S)
                 s.connect(str(self.socket))
                 s.sendall(words.encode() + b"\n")
                 answer = json.loads(s.makefile().readline() or "{}")

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-from .base import LabError, wait_until
+from .base import MOMENT_LIMIT_S, LabError, wait_until
 
 REAPER = pathlib.Path(__file__).with_name("reap.py")
 
@@ -82,7 +82,7 @@ class Daemon:
             os.kill(pid, number)
         return pid
 
-    def stop(self, timeout_s=10):
+    def stop(self, timeout_s=MOMENT_LIMIT_S):
         """Asks it to end, insists after the time; does nothing when it does not run."""
         if self.signal(signal.SIGTERM) and not wait_until(lambda: not self.pid(), timeout_s):
             self.kill()

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 
 from . import process
-from .base import LabError, run, wait_until
+from .base import MOMENT_LIMIT_S, LabError, run, wait_until
 
 ADDRESS = "10.98.0.1"
 NETS = {"site-a": "10.98.1", "site-b": "10.98.2"}
 MEMBERS = 3
 CONFIG_FOLDER = "/etc/ferry"
+# Twice the usual: a member that waits for the machine is not taken for dead, and a dead one is replaced soon enough.
+PATIENCE = ("--heartbeat-interval", "200", "--election-timeout", "2000")
 
 
 def client_port(n):
@@ -48,7 +50,7 @@ class ThirdSite:
             self._make_certificates()
             for n in range(MEMBERS):
                 self.start(n)
-            if not wait_until(lambda: self.get("nothing") is not None, 30, 0.2):
+            if not wait_until(lambda: self._ask("nothing"), MOMENT_LIMIT_S, 0.2):
                 raise LabError("the etcd cluster does not come up", f"see {self.dir}/etcd-*.log")
         except BaseException:
             self.__exit__()
@@ -109,7 +111,7 @@ class ThirdSite:
         url = f"https://{ADDRESS}:{client_port(n)}"
         peers = {m: f"http://127.0.0.1:{client_port(m) + 1}" for m in range(MEMBERS)}
         self.members[n].start(self._enter([
-            "etcd", "--name", f"m{n}", "--data-dir", self.dir / f"data-{n}", "--listen-client-urls", url,
+            "etcd", "--name", f"m{n}", *PATIENCE, "--data-dir", self.dir / f"data-{n}", "--listen-client-urls", url,
             "--advertise-client-urls", url, "--listen-peer-urls", peers[n], "--initial-advertise-peer-urls", peers[n],
             "--initial-cluster", ",".join(f"m{m}={peer}" for m, peer in peers.items()), "--cert-file",
             self.dir / "ca.pem", "--key-file", self.dir / "key.pem", "--client-cert-auth", "--trusted-ca-file",
@@ -118,8 +120,8 @@ class ThirdSite:
     def kill(self, n):
         self.members[n].kill()
 
-    def get(self, key):
-        """The value of a key, "" when there is none, None when the cluster does not answer."""
+    def _ask(self, key):
+        """[the value of a key], "" when there is none; None when the cluster does not answer."""
         ports = [client_port(n) for n in range(MEMBERS) if self.members[n].pid()]
         done = subprocess.run(
             self._enter(["etcdctl", "--endpoints", ",".join(f"https://{ADDRESS}:{port}" for port in ports), "--cacert",
@@ -130,11 +132,12 @@ class ThirdSite:
         if done.returncode != 0:
             return None
         pairs = json.loads(done.stdout).get("kvs", [])
-        return base64.b64decode(pairs[0]["value"]).decode() if pairs else ""
+        return [base64.b64decode(pairs[0]["value"]).decode() if pairs else ""]
 
     def right(self, move_id):
-        """The right to run, as the witness has it."""
-        return self.get(f"/ferry/right/{move_id}")
+        """The right to run, as the witness has it: "" when it has none, None when it never answers."""
+        answer = wait_until(lambda: self._ask(f"/ferry/right/{move_id}"), MOMENT_LIMIT_S, 0.2)
+        return answer[0] if answer else None
 
     # --- the ways to it ---
 

@@ -9,19 +9,25 @@ run (libvirt's word, and whose heartbeat advances), the highest acknowledgement 
 import time
 
 from . import witness
+from .base import MOMENT_LIMIT_S, wait_until
 
 VERIFY_TIMEOUT_S = 120
 
 
-def beating(guest):
-    """Names of the sites where the heartbeat advances."""
+def beating(guest, expected=()):
+    """Names of the sites where the heartbeat advances while one looks: until it has at all that are expected to have
+    one (a guest that has just been resumed may be slow to get the processor), and a moment at least."""
     def beats():
         return {s.name: witness.last_heartbeat(s, guest.name) for s in guest.lab.sites.values()}
 
+    def advanced():
+        after = beats()
+        return [name for name in after if after[name] and after[name] != before[name]]
+
     before = beats()
     time.sleep(0.2)
-    after = beats()
-    return [name for name in after if after[name] and after[name] != before[name]]
+    wait_until(lambda: set(expected) <= set(advanced()), MOMENT_LIMIT_S)
+    return advanced()
 
 
 def _promised(guest):
@@ -47,7 +53,7 @@ def verify(guest):
     """A dict of findings; its "ok" is the verdict, its "problems" the reasons in words."""
     record = guest.record()
     running = [site.name for site in guest.running_at()]
-    beats_at = beating(guest)
+    beats_at = beating(guest, running)
     result = {"guest": guest.name, "site": running[0] if len(running) == 1 else None,
               "copies": len(running), "running": running, "beating": beats_at, "problems": []}
     problems = result["problems"]
