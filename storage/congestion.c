@@ -146,6 +146,13 @@ static void steer(struct congestion *c, const struct congestion_input *in, doubl
     c->speed_bytes_per_s = MAX(u, FLOOR_BYTES_PER_S);
 }
 
+/* More lies at the target than its disk writes in a moment: the link is not what it waits for. */
+static bool is_disk_bound(const struct congestion *c, const struct congestion_input *in)
+{
+    return (double)in->target_queue_bytes >
+           MAX(c->rate_bytes_per_s * TARGET_QUEUE_S, TARGET_QUEUE_BYTES);
+}
+
 static enum congestion_reason judge(const struct congestion *c, const struct congestion_input *in,
                                     double target)
 {
@@ -153,11 +160,7 @@ static enum congestion_reason judge(const struct congestion *c, const struct con
         return CONGESTION_NONE;
     if (in->limit_bytes_per_s > 0 && c->rate_bytes_per_s > 0.8 * (double)in->limit_bytes_per_s)
         return CONGESTION_LIMIT;
-    /* More lies at the target than its disk writes in a moment: the link is not what it waits for. */
-    if ((double)in->target_queue_bytes >
-        MAX(c->rate_bytes_per_s * TARGET_QUEUE_S, TARGET_QUEUE_BYTES))
-        return CONGESTION_TARGET_DISK;
-    return CONGESTION_LINK;
+    return is_disk_bound(c, in) ? CONGESTION_TARGET_DISK : CONGESTION_LINK;
 }
 
 static void pace_guest(struct congestion *c, const struct congestion_input *in, double dt_s)
@@ -173,6 +176,7 @@ static void pace_guest(struct congestion *c, const struct congestion_input *in, 
         .held_count = in->held_count,
         .held_now = in->held_now,
         .draining = in->draining,
+        .disk_bound = is_disk_bound(c, in),
     };
 
     c->output.guest_bytes_per_s = guest_pace_update(&c->guest, &pace);

@@ -13,6 +13,8 @@
 #define DRAIN_S 0.3
 #define DRAIN_LEAST_BYTES (4.0 * 1024 * 1024)
 #define DRAIN_SHARE 0.5
+#define DRAIN_DISK_SHARE 0.9
+#define DRAIN_DISK_S 30.0
 #define COPY_LEAST_SHARE 0.25
 
 /* Does more wait than a round trip explains? Then what is applied is what can be applied. */
@@ -52,9 +54,20 @@ static double set_point(const struct guest_pace *p, const struct guest_pace_inpu
     return (double)in->budget_bytes / 2 + (double)in->spool_bytes / 8 * 7;
 }
 
+static double draining_bytes_per_s(const struct guest_pace *p, const struct guest_pace_input *in,
+                                   double target)
+{
+    double most = p->sustained_bytes_per_s, least = most * DRAIN_SHARE;
+
+    if (!in->disk_bound)
+        return least;
+    return MIN(MAX(most - ((double)in->fill_bytes - target) / DRAIN_DISK_S, least),
+               most * DRAIN_DISK_SHARE);
+}
+
 uint64_t guest_pace_update(struct guest_pace *p, const struct guest_pace_input *in)
 {
-    double fill = (double)in->fill_bytes, target, share;
+    double fill = (double)in->fill_bytes, target, pace;
 
     learn(p, in);
     target = set_point(p, in);
@@ -64,6 +77,7 @@ uint64_t guest_pace_update(struct guest_pace *p, const struct guest_pace_input *
         p->on = false;
     if (!p->on)
         return 0;
-    share = in->draining ? DRAIN_SHARE : MAX(2 - fill / target, COPY_LEAST_SHARE);
-    return (uint64_t)MAX(p->sustained_bytes_per_s * share, LEAST_BYTES_PER_S);
+    pace = in->draining ? draining_bytes_per_s(p, in, target)
+                        : p->sustained_bytes_per_s * MAX(2 - fill / target, COPY_LEAST_SHARE);
+    return (uint64_t)MAX(pace, LEAST_BYTES_PER_S);
 }

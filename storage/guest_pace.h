@@ -11,7 +11,11 @@
  * p changes smoothly with it: nothing swings. T is half of the budget, and seven eighths of a spool, while
  * the disks are copied, because they are there to be used. Before the switchover (`draining`) T is what drains within two round
  * trips and 0.3 s, because the stopped guest will wait for it, and p is C / 2: the other half drains the log and
- * carries the memory, and the guest, which had 3/4, falls by no more than half.
+ * carries the memory, and the guest, which had 3/4, falls by no more than half. Where the target's disk is what it waits
+ * for, nothing is taken from the memory, and the guest keeps what lets the log drain in half a minute:
+ *
+ *     p = C - (fill - T) / 30 s, at least C / 2, at most 9/10 C
+ *
  *
  * C is the applied rate, smoothed; while no more is in the log than is on its way that rate says only what
  * was asked for, so then it can raise C, never lower it.
@@ -41,7 +45,8 @@ struct guest_pace_input {
     uint64_t rtt_ns;
     uint64_t held_count; /* acknowledgements held, ever */
     uint64_t held_now;
-    bool draining; /* the switchover is near */
+    bool draining;   /* the switchover is near */
+    bool disk_bound; /* it is the target's disk, not the link, that applies no more */
 };
 
 /* What the log may hold when the guest is stopped, by what is known so far. */

@@ -234,6 +234,24 @@ static void does_not_wind_up(void **state)
     congestion_free(c);
 }
 
+/* Holes cost neither link nor log: the limit grows until they are over, and what comes behind them finds it as it was. */
+static void holes_are_passed_quickly(void **state)
+{
+    struct congestion_input in = {.now_ns = 1, .budget_bytes = 256 << 20, .bulk_running = true};
+    struct congestion_output out;
+    struct congestion *c;
+
+    (void)state;
+    assert_int_equal(congestion_new(&c), 0);
+    for (int i = 0; i < 30; i++, in.now_ns += 100000000, in.hole_bytes += 16 << 20)
+        congestion_update(c, &in, &out);
+    assert_in_range(out.bulk_bytes_per_s, 800 << 20, 1024 << 20);
+    for (int i = 0; i < 10; i++, in.now_ns += 100000000, in.data_bytes += 4 << 20)
+        congestion_update(c, &in, &out);
+    assert_true(out.bulk_bytes_per_s <= 256 << 20);
+    congestion_free(c);
+}
+
 static void tells_the_reason(void **state)
 {
     struct congestion *c;
@@ -273,10 +291,10 @@ static void tells_the_reason(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(settles_on_every_link),   cmocka_unit_test(the_link_is_busy_soon),
-        cmocka_unit_test(follows_a_changing_link), cmocka_unit_test(leaves_room_for_a_guest),
-        cmocka_unit_test(never_stops_the_copy),    cmocka_unit_test(does_not_wind_up),
-        cmocka_unit_test(tells_the_reason),
+        cmocka_unit_test(settles_on_every_link),    cmocka_unit_test(the_link_is_busy_soon),
+        cmocka_unit_test(follows_a_changing_link),  cmocka_unit_test(leaves_room_for_a_guest),
+        cmocka_unit_test(never_stops_the_copy),     cmocka_unit_test(does_not_wind_up),
+        cmocka_unit_test(holes_are_passed_quickly), cmocka_unit_test(tells_the_reason),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

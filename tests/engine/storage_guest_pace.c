@@ -22,6 +22,7 @@
 #include "core/base/macros.h"
 #include "core/base/random.h"
 #include "storage/congestion.h"
+#include "storage/guest_pace.h"
 #include "storage/mirror_log.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -467,9 +468,37 @@ static void a_cut_shows_as_a_stall(void **state)
     world_free(w);
 }
 
+/* Before the switchover: on a full link the guest leaves half to the log and the memory; at a slow disk only what drains
+ * the log in half a minute. */
+static void what_drains_the_log(void **state)
+{
+    struct guest_pace p = {0};
+    struct guest_pace_input in = {
+        .dt_s = 0.1,
+        .applied_bytes_per_s = 5e6,
+        .fill_bytes = 200 * MIB,
+        .unsent_bytes = 100 * MIB,
+        .budget_bytes = 256 * MIB,
+        .rtt_ns = UINT64_C(100000000),
+        .draining = true,
+    };
+
+    (void)state;
+    assert_in_range(guest_pace_update(&p, &in), 2499000, 2501000);
+    in.disk_bound = true;
+    assert_in_range(guest_pace_update(&p, &in), 2499000, 2501000); /* too much for half a minute */
+    in.fill_bytes = 49 * MIB;
+    assert_in_range(guest_pace_update(&p, &in), 3300000, 3600000);
+    in.fill_bytes = 8 * MIB;
+    assert_in_range(guest_pace_update(&p, &in), 4499000, 4501000);
+    in.disk_bound = false;
+    assert_in_range(guest_pace_update(&p, &in), 2499000, 2501000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_drains_the_log),
         cmocka_unit_test(a_guest_that_writes_too_fast),
         cmocka_unit_test(a_guest_that_writes_little),
         cmocka_unit_test(a_guest_that_calms_down),

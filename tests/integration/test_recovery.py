@@ -10,7 +10,7 @@ import time
 
 import ferrylab
 from ferrylab import (NeverTwo, booted_anew, expect, expect_equal, expect_moved, expect_nothing_at, expect_stayed,
-                      old_disks, until, wait_finished)
+                      expect_words, old_disks, until, wait_finished)
 
 CONF = ferrylab.SHORT_LOG
 LIKE = ferrylab.QUIET_GUEST
@@ -151,6 +151,29 @@ def host_restarts(bed):
         guest.stop()
 
 
+def trouble(bed):
+    """The target's libvirtd is gone when the move is decided: the target says what it waits for, and runs the VM when it is back"""
+    guest, source, target = prepared(bed)
+    old = old_disks(bed, target)
+    bed.restart(source, "before-commit:stop")
+    move = bed.move(guest, source, target)
+    bed.wait_stopped(source)
+    bed.site(target).libvirtd.kill()
+    bed.resume(source)
+
+    def said():
+        return [m.get("trouble", "") for m in bed.moves(target) if m["id"] == move.id][0]
+
+    until(said, "the target does not say what it waits for")
+    expect_words(bed.ferry(target, "show", move.id, as_json=False).out, ["trying again", "libvirt"], "the words for it")
+    bed.start_libvirtd_again(target)
+    expect(move.end().status in (0, 4), "exit status of the move")
+    wait_finished(bed, move.id)
+    expect_equal(said(), "", "what it waits for in the end")
+    bed.restart(source)
+    expect_recovered(bed, guest, move, target, "committed", old)
+
+
 # Where ferryd dies -> where the VM must run in the end. The decision is the source's journal together with
 # what its libvirtd has read: before it has the reply it runs on at the source, from then on at the target.
 FAILPOINTS = (
@@ -193,5 +216,5 @@ def at_failpoint(role, name, where):
 
 if __name__ == "__main__":
     sys.exit(ferrylab.run("recovery", [copying_source, copying_target, memory_source, memory_target, autostart,
-                                       host_restarts, *[at_failpoint(*words) for words in FAILPOINTS]],
+                                       host_restarts, trouble, *[at_failpoint(*words) for words in FAILPOINTS]],
                           CONF))
