@@ -24,7 +24,7 @@
  * T / 4 is in the log there is nothing to protect, and the measured rate says only that nothing was sent
  * (holes cost QEMU's limit, but not the link): u then grows by half a sample, from 32 MiB/s (less with a
  * smaller budget) to 256 MiB/s. Where nine tenths of what comes are holes, QEMU's limit is all that they wait for,
- * and u grows on to four times the budget a second, 1 GiB/s: what comes behind the hole before
+ * and u grows on to twice the budget a second, 512 MiB/s: what comes behind the hole before
  * the next sample is what the log can take in. u never falls below 256 KiB/s, so that the copy always ends. The speed is reported when it fell by a tenth or rose by a quarter: every report is a command
  * to QEMU, and every raise makes it send a burst at once.
  */
@@ -40,7 +40,7 @@
 #define SAMPLE_NS UINT64_C(100000000)
 #define FIRST_BYTES_PER_S (32.0 * 1024 * 1024)
 #define IDLE_MOST_BYTES_PER_S (256.0 * 1024 * 1024)
-#define HOLES_BUDGETS_PER_S 4.0
+#define HOLES_BUDGETS_PER_S 2.0
 #define HOLES_LEAST_SHARE 0.9
 #define HOLES_SMOOTHING_S 0.3
 #define FLOOR_BYTES_PER_S (256.0 * 1024)

@@ -7,12 +7,12 @@
 
 #define PERIOD_NS (4 * NS_PER_S)
 #define FIRST_BYTES_PER_S (16.0 * 1024 * 1024)
-#define LEAST_BYTES_PER_S (1024.0 * 1024)
+#define LEAST_BYTES_PER_S (2.0 * 1024 * 1024)
 #define MOST_BYTES_PER_S (1024.0 * 1024 * 1024)
 #define BURST_BYTES                                                                                \
     (UINT64_C(8) << 20) /* of QEMU's 16 MiB: more than a guest writes in a second that minds */
 #define FEW_WRITES_PER_S 2.0
-#define WANTED_SHARE 0.004
+#define WANTED_SHARE 0.006
 #define LOWER 0.4
 #define RAISE 1.25
 #define FORGET 0.95        /* a second */

@@ -8,8 +8,8 @@
  * copy a burst is cannot be said to QEMU through libvirt (9.0), only how often there is one. So the share of writes
  * that are late is about the copy's speed times what a burst takes, and it is the speed that is steered:
  *
- *     every 4 s:  speed = 0.4 % of the guest's writes a second / writes that are late a byte copied
- *                         by no more than 2/5 and 5/4 of the last, at least 1 MiB/s;
+ *     every 4 s:  speed = 0.6 % of the guest's writes a second / writes that are late a byte copied
+ *                         by no more than 2/5 and 5/4 of the last, at least 2 MiB/s;
  *                 hardly any writes to be late: twice the speed
  *
  * both over the last half minute, because a burst may come only every ten seconds. The rest of the 1 % is for what the
