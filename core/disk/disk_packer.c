@@ -48,7 +48,8 @@ struct pack_job {
 struct disk_packing {
     uv_loop_t *loop;
     struct worker *threads[MIRROR_LANES_MOST];
-    unsigned thread_count, disks;
+    unsigned thread_count;
+    unsigned lanes; /* of all disks, which share the threads */
     struct disk_codec codec;
     bool adapts;
     struct codec_level level;
@@ -58,7 +59,7 @@ struct disk_packing {
 struct disk_packer {
     struct disk_packing *packing;
     struct mirror_packer *lanes[MIRROR_LANES_MOST]; /* a thread's while a job of it is at work */
-    unsigned first_thread;                          /* of lane 0; the others follow */
+    struct worker *threads[MIRROR_LANES_MOST]; /* of the lanes, for good: one lane, one thread */
     struct pack_job jobs[PACKER_JOBS];
     unsigned run; /* pieces since the lane changed */
     unsigned lane;
@@ -71,7 +72,7 @@ struct disk_packer {
     bool freed;
 };
 
-/* --- on a thread ------------------------------------------------------------------------- */
+/* --- on a thread -------------------------------------------------------------------------- */
 
 static void pack(struct pack_job *j)
 {
@@ -177,7 +178,7 @@ uint64_t disk_packing_cpu_ns(const struct disk_packing *p)
 /* Threads for one more disk's lanes, as long as there are processors. */
 static int add_threads(struct disk_packing *p)
 {
-    unsigned most = MIN(disk_codec_threads(), (p->disks + 1) * p->codec.lanes);
+    unsigned most = MIN(disk_codec_threads(), p->lanes + p->codec.lanes);
     int r = 0;
 
     while (r == 0 && p->thread_count < most) {
@@ -199,8 +200,9 @@ int disk_packer_new(struct disk_packing *packing, void (*on_progress)(void *user
         disk_packer_free(p);
         return r;
     }
+    for (unsigned i = 0; i < packing->codec.lanes; i++)
+        p->threads[i] = packing->threads[packing->lanes++ % packing->thread_count];
     p->packing = packing;
-    p->first_thread = packing->disks++ * packing->codec.lanes;
     p->on_progress = on_progress;
     p->user = user;
     for (unsigned i = 0; i < PACKER_JOBS; i++)
@@ -239,7 +241,7 @@ static void post(struct disk_packer *p, struct pack_job *j, bool plain)
     }
     j->state = JOB_AT_WORK;
     p->at_work++;
-    worker_post(packing->threads[(p->first_thread + j->lane) % packing->thread_count], &j->job);
+    worker_post(p->threads[j->lane], &j->job);
 }
 
 /* Its memory is kept: the next piece is as large. */
