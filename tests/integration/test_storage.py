@@ -89,11 +89,15 @@ def gentle(bed):
     wait_finished(bed, move.id)
     until(lambda: histograms(bed, guest) == 0, "disks whose writes are still counted")
     expect_stayed(bed, guest)
-    move = bed.move(guest, "site-a", "site-b", "--set", "write_slack_ms=2")
-    until(lambda: move.view()["finished"], lambda: f"it does not end: {move.view()}", 4 * PATIENCE_S)
-    report = expect_committed(move.end())
-    expect(report["disk"]["copy_slowed_ms"].get("guest", 0) > 0, f"the report does not say it: {report['disk']}")
-    wait_finished(bed, report["id"])
+    begun = bed.ferry("site-a", "move", guest.name, "--to", "site-b", "--set", "write_slack_ms=2", "--detach")
+
+    def report():
+        return bed.ferry("site-a", "show", begun.document()["id"]).document()
+
+    until(lambda: report()["finished"], lambda: f"it does not end: {report()}", 4 * PATIENCE_S)
+    expect_equal(report()["outcome"], "committed", "the outcome")
+    expect(report()["disk"]["copy_slowed_ms"].get("guest", 0) > 0, f"the report does not say it: {report()['disk']}")
+    wait_finished(bed, report()["id"])
     expect_moved(bed, guest)
 
 
