@@ -14,15 +14,6 @@ unsigned disk_codec_threads(void)
     return MIN(uv_available_parallelism(), (unsigned)MIRROR_LANES_MOST);
 }
 
-/* What this side would have: a lane a thread, and where there are many disks, one a disk. */
-static struct disk_codec wanted(unsigned disks)
-{
-    unsigned lanes = MAX(disk_codec_threads() / disks, 1u);
-
-    return (struct disk_codec){
-        .used = true, .window_log = mirror_pack_window_log(disks * lanes), .lanes = lanes};
-}
-
 static json_t *to_json(const struct disk_codec *c)
 {
     return json_pack("{s:i, s:i, s:i}", "version", VERSION, "window_log", (int)c->window_log,
@@ -45,13 +36,14 @@ static bool from_json(const json_t *json, struct disk_codec *ret)
     return true;
 }
 
-json_t *disk_codec_offer(const struct config *c, unsigned disks)
+json_t *disk_codec_offer(const struct config *c, unsigned disks, unsigned moves)
 {
-    struct disk_codec offer;
+    struct disk_codec offer = {.used = true};
 
     if (!c->link.compress || disks == 0)
         return NULL;
-    offer = wanted(disks);
+    offer.lanes = MAX(disk_codec_threads() / (disks * MAX(moves, 1u)), 1u);
+    offer.window_log = mirror_pack_window_log(disks * offer.lanes);
     return to_json(&offer);
 }
 
@@ -72,13 +64,12 @@ json_t *disk_codec_answer(const struct config *c, unsigned disks, const json_t *
 void disk_codec_agree(const struct config *c, unsigned disks, const json_t *answer,
                       struct disk_codec *ret)
 {
-    struct disk_codec theirs, ours;
+    struct disk_codec theirs;
 
     *ret = (struct disk_codec){0};
     if (!c->link.compress || disks == 0 || !from_json(answer, &theirs))
         return;
-    ours = wanted(disks);
-    if (theirs.lanes <= ours.lanes &&
+    if (theirs.lanes <= MAX(disk_codec_threads() / disks, 1u) &&
         theirs.window_log <= mirror_pack_window_log(disks * theirs.lanes))
         *ret = theirs;
 }

@@ -23,8 +23,9 @@ struct disk_codec {
 /* How many threads of a move's source compress: as many as there are processors, but no more than a few. */
 unsigned disk_codec_threads(void);
 
-/* The source's offer for a guest with @disks; NULL: none. */
-json_t *disk_codec_offer(const struct config *c, unsigned disks);
+/* The source's offer for a guest with @disks: a lane a thread, and where there are many disks, or @moves under way with this
+ * one, which share the processors, one a disk. NULL: none. */
+json_t *disk_codec_offer(const struct config *c, unsigned disks, unsigned moves);
 /* The target's answer to @offer (NULL: there was none); NULL: no. *ret says what was agreed. */
 json_t *disk_codec_answer(const struct config *c, unsigned disks, const json_t *offer,
                           struct disk_codec *ret);

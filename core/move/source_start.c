@@ -32,7 +32,9 @@ void move_source_prepare(struct move_source *ms, const struct error *err)
                                ? memory_codec_offer(ms->service->config, m->progress.memory_total,
                                                     m->info.disk_count)
                                : NULL,
-                           "disk_codec", disk_codec_offer(ms->service->config, m->info.disk_count),
+                           "disk_codec",
+                           disk_codec_offer(ms->service->config, m->info.disk_count,
+                                            move_count_running(ms->service)),
                            "seeds", disk_seeds_offer()));
 }
 

@@ -147,6 +147,7 @@ def after_stock(bed):
     for path in guest.record()["disks"]:
         target.path(path).unlink()
     bed.line(rate=1000)
+    until(lambda: guest.states().get("site-a") == "running", "libvirt does not let the VM go on after its move")
     report = expect_committed(bed.move(guest).end())
     wait_finished(bed, report["id"])
     expect_moved(bed, guest)

@@ -16,7 +16,7 @@ static void both_want_it(void **state)
 {
     (void)state;
     for (unsigned disks = 1; disks <= 16; disks++) {
-        json_t *offer = disk_codec_offer(&on, disks), *answer;
+        json_t *offer = disk_codec_offer(&on, disks, 1), *answer;
         struct disk_codec target, source;
 
         assert_non_null(offer);
@@ -72,16 +72,19 @@ static void lanes_are_agreed_upon(void **state)
     assert_false(c.used);
     json_decref(old);
     json_decref(many);
+    many = disk_codec_offer(&on, 1, 8); /* beside seven other moves */
+    assert_int_equal(json_integer_value(json_object_get(many, "lanes")), 1);
+    json_decref(many);
 }
 
 static void either_says_no(void **state)
 {
-    json_t *offer = disk_codec_offer(&on, 2);
+    json_t *offer = disk_codec_offer(&on, 2, 1);
     struct disk_codec c = {.used = true};
 
     (void)state;
-    assert_null(disk_codec_offer(&off, 2));
-    assert_null(disk_codec_offer(&on, 0));
+    assert_null(disk_codec_offer(&off, 2, 1));
+    assert_null(disk_codec_offer(&on, 0, 1));
     assert_null(disk_codec_answer(&off, 2, offer, &c));
     assert_false(c.used);
     c.used = true;
