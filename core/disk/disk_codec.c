@@ -11,7 +11,7 @@ enum { VERSION = 1 };
 
 unsigned disk_codec_threads(void)
 {
-    return MIN(uv_available_parallelism(), (unsigned)MIRROR_LANES_MOST);
+    return MIN(MAX(uv_available_parallelism() / 2, 1u), (unsigned)MIRROR_LANES_MOST);
 }
 
 static json_t *to_json(const struct disk_codec *c)

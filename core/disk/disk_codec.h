@@ -20,7 +20,7 @@ struct disk_codec {
     unsigned window_log, lanes; /* as agreed, of each disk */
 };
 
-/* How many threads of a move's source compress: as many as there are processors, but no more than a few. */
+/* How many threads of a move's source compress: half of the processors, guests run on the others; a few at most. */
 unsigned disk_codec_threads(void);
 
 /* The source's offer for a guest with @disks: a lane a thread, and where there are many disks, or @moves under way with this
