@@ -4,13 +4,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
 
+#include "pace.h"
 #include "stamp.h"
-#include "writer.h"
 
 #define PAGES_PER_MIB (1024u * 1024u / STAMP_BYTES)
-#define TICK_NS 10000000u
 
 /* Pages rewritten under one lock: what a stats request may wait for. */
 #define BATCH_PAGES 256u
@@ -50,7 +48,6 @@ static void rewrite_batch(struct dirtier *d, uint64_t pages)
 void *dirtier_run(void *dirtier)
 {
     struct dirtier *d = dirtier;
-    struct timespec tick = {.tv_nsec = TICK_NS};
     uint64_t last = now_ns();
     double owed = 0; /* pages; at most a second's worth, so that a stall is not made up for */
 
@@ -67,7 +64,7 @@ void *dirtier_run(void *dirtier)
             rewrite_batch(d, batch);
             owed -= (double)batch;
         }
-        nanosleep(&tick, NULL);
+        sleep_ticks(1);
     }
     return NULL;
 }

@@ -28,10 +28,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pace.h"
 #include "work.h"
 
-#define BEAT_NS 10000000u
 #define BEATS_PER_WORD_ON_CONSOLE 100u
+#define TICKS_WHILE_NOBODY_ASKS 5u
 #define PORT_NAME "org.ferry.witness"
 #define PORT_FOLDER "/sys/class/virtio-ports/"
 
@@ -39,7 +40,6 @@
 static void *beat(void *work)
 {
     int fd = open("/dev/ttyS1", O_WRONLY | O_NOCTTY | O_CLOEXEC);
-    struct timespec t;
     struct termios raw;
     char line[64];
 
@@ -47,7 +47,6 @@ static void *beat(void *work)
         cfmakeraw(&raw);
         tcsetattr(fd, TCSANOW, &raw);
     }
-    clock_gettime(CLOCK_MONOTONIC, &t);
     for (uint64_t n = 1; fd >= 0; n++) {
         int len = snprintf(line, sizeof(line), "%lu %lu\n", n, work_writes(work));
 
@@ -55,12 +54,7 @@ static void *beat(void *work)
             break;
         if (n % BEATS_PER_WORD_ON_CONSOLE == 0)
             printf("witness: %lu writes acknowledged\n", work_writes(work));
-        t.tv_nsec += BEAT_NS;
-        if (t.tv_nsec >= 1000000000) {
-            t.tv_nsec -= 1000000000;
-            t.tv_sec++;
-        }
-        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+        sleep_ticks(1);
     }
     printf("witness: the heartbeat's port ttyS1 cannot be used: %s\n", strerror(errno));
     return NULL;
@@ -109,7 +103,7 @@ static void serve(struct work *w, int fd)
         ssize_t n = read(fd, line + len, 1);
 
         if (n <= 0) {
-            usleep(20000);
+            sleep_ticks(TICKS_WHILE_NOBODY_ASKS);
             continue;
         }
         if (line[len] != '\n') {

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pace.h"
 #include "stamp.h"
 
 #define CHUNK_BYTES (16u * 1024u * 1024u)

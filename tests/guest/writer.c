@@ -5,30 +5,15 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "pace.h"
 #include "stamp.h"
 
 #define READ_BYTES (1024u * 1024u)
 
 /* A writer that fell behind by more than this forgets the rest instead of making up for it. */
 #define CATCH_UP_NS UINT64_C(100000000)
-
-uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static void sleep_until(uint64_t ns)
-{
-    struct timespec t = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
-
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
-}
 
 static unsigned bucket_of(uint64_t us)
 {
@@ -130,7 +115,12 @@ void *writer_run(void *writer)
         if (rate > 0)
             write_one(w, block);
         pthread_mutex_unlock(&w->lock);
-        due += rate > 0 ? (uint64_t)(1e9 / rate) : 10000000u;
+        if (rate <= 0) {
+            sleep_ticks(1);
+            due = now_ns();
+            continue;
+        }
+        due += (uint64_t)(1e9 / rate);
         if (due + CATCH_UP_NS < now_ns())
             due = now_ns();
         sleep_until(due);

@@ -67,6 +67,4 @@ int region_hash(int fd, uint64_t from, uint64_t end, uint64_t chunk_bytes,
 void latency_add(struct latency *to, const struct latency *from);
 uint64_t latency_at(const struct latency *l, double fraction);
 
-uint64_t now_ns(void);
-
 #endif
