@@ -56,7 +56,7 @@ static int start_probe(struct service *s, const char *peer, const json_t *body, 
     if (n < 1 || n > LINK_PROBE_SECONDS_MAX)
         return error_set(err, -EINVAL, "probe the link", NULL, "\"seconds\" must be 1 to %d",
                          LINK_PROBE_SECONDS_MAX);
-    return link_probe_start(s->probes, peer, (unsigned)n, err);
+    return link_probe_start(s->probes, peer, (unsigned)n, LINK_PROBE_THERE_AND_BACK, err);
 }
 
 void api_handle_link(struct service *s, const char *method, const char *rest, const json_t *body,

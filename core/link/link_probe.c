@@ -24,7 +24,7 @@ struct link_probe {
     struct link_session *ls; /* held by the asking side */
     struct stream *stream;
     bool serving; /* the peer's side: frees itself */
-    bool sending;
+    bool sending, back;
     unsigned seconds;
     uint64_t give_up_ns, received_bytes;
     struct span out, in;
@@ -143,6 +143,10 @@ static void on_readable(void *user, struct stream *stream)
         finish(p, 0, "");
         return;
     }
+    if (!p->back) {
+        stream_end(p->stream);
+        return;
+    }
     p->sending = true;
     p->out.start_ns = clock_now_ns();
     say(p);
@@ -175,6 +179,7 @@ static void on_watch(uv_timer_t *timer)
     }
     if (!p->sending)
         return;
+    p->result.begun |= stream_sent_acked_bytes(p->stream) > 0;
     measure(&p->out, p->seconds, stream_sent_acked_bytes(p->stream), now_ns);
     if (now_ns - p->out.start_ns >= p->seconds * NS_PER_S)
         end_sending(p);
@@ -235,7 +240,8 @@ void link_probes_free(struct link_probes *all)
     free(all);
 }
 
-int link_probe_start(struct link_probes *all, const char *peer, unsigned seconds, struct error *err)
+int link_probe_start(struct link_probes *all, const char *peer, unsigned seconds,
+                     enum link_probe_ways ways, struct error *err)
 {
     struct link_probe *p = asked(all, peer);
     struct link_session *ls;
@@ -257,7 +263,8 @@ int link_probe_start(struct link_probes *all, const char *peer, unsigned seconds
     p->ls = ls;
     snprintf(p->peer, sizeof(p->peer), "%s", peer);
     r = peering_open(ls, CARE_BULK,
-                     json_pack("{s:s, s:i}", "channel", "probe", "seconds", (int)seconds),
+                     json_pack("{s:s, s:i, s:b}", "channel", "probe", "seconds", (int)seconds,
+                               "back", ways == LINK_PROBE_THERE_AND_BACK),
                      &p->stream);
     if (r < 0) {
         probe_free(p);
@@ -305,6 +312,7 @@ void link_probe_serve(struct link_probes *all, const json_t *label, struct strea
         return;
     }
     p->serving = true;
+    p->back = !json_is_false(json_object_get(label, "back"));
     p->stream = stream;
     stream_set_ops(stream, &stream_ops, p);
 }

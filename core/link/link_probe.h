@@ -5,7 +5,8 @@
  *   asking site                                 peer
  *   stream {"channel":"probe","seconds":S} -->  counts what comes, reads to the end
  *   incompressible bytes for S seconds, end
- *                                          <--  incompressible bytes for S seconds, end
+ *                                          <--  incompressible bytes for S seconds, end;
+ *                                               with "back":false the end alone
  *
  * In the class of bulk, so that it takes nothing from a move's guest writes and memory. What counts is what
  * the other side acknowledged, from the second half of each direction's time: by then the rate has been found.
@@ -21,14 +22,15 @@
 #include "core/link/peering.h"
 
 enum { LINK_PROBE_SECONDS_MAX = 10 };
+enum link_probe_ways { LINK_PROBE_THERE, LINK_PROBE_THERE_AND_BACK };
 
 struct link_probes; /* all of a site: the latest one asked for from each peer, and those served */
 
 struct link_probe_result {
-    bool done;
+    bool begun, done;          /* begun: the peer takes what is sent, so the link is there */
     struct error err;          /* set when it failed */
     uint64_t sent_bytes_s;     /* 0: not known; known before the other */
-    uint64_t received_bytes_s; /* once done */
+    uint64_t received_bytes_s; /* once done; 0 if not asked for */
 };
 
 /* NULL: out of memory. */
@@ -38,7 +40,7 @@ void link_probes_free(struct link_probes *all);
 
 /* Starts one; the result of the last one with that peer is forgotten. -EBUSY: one is running. */
 int link_probe_start(struct link_probes *all, const char *peer, unsigned seconds,
-                     struct error *err);
+                     enum link_probe_ways ways, struct error *err);
 /* NULL: none was asked for. */
 const struct link_probe_result *link_probe_result(const struct link_probes *all, const char *peer);
 /* A session is over, its streams were reset before: a probe on it has failed, because of @why. */

@@ -276,7 +276,8 @@ static void measure(struct check *c)
     struct error err = {0};
 
     c->state = CHECK_MEASURING;
-    c->probing = link_probe_start(c->service->probes, c->peer, PROBE_S, &err) == 0;
+    c->probing = link_probe_start(c->service->probes, c->peer, PROBE_S, LINK_PROBE_THERE_AND_BACK,
+                                  &err) == 0;
     if (!c->probing)
         check_warn(&c->report, "link", err.mend, "cannot be probed: %s", err.why);
     c->loading = true;

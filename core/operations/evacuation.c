@@ -14,7 +14,7 @@
 #include "core/move/move_source.h"
 #include "core/policy/policy_json.h"
 
-enum { TICK_MS = 250, PLAN_PROBE_S = 3, PROBE_S = 2, JOBS_DEFAULT = 3 };
+enum { TICK_MS = 100, PLAN_PROBE_S = 3, PROBE_S = 2, JOBS_DEFAULT = 3 };
 
 enum state { PLANNING, PLANNED, RUNNING, STOPPED, DONE };
 
@@ -35,7 +35,7 @@ struct evacuation {
     struct {
         char uuid[DOMAIN_UUID_BYTES];
         struct prediction_input in;
-    } facts[EVACUATION_VMS_MAX]; /* of the plan's, until it is ordered */
+    } facts[EVACUATION_VMS_MAX]; /* by evacuation_vm.found */
     struct evacuation_plan plan;
     uv_timer_t tick;
 };
@@ -102,15 +102,16 @@ static unsigned place_among_first(const struct evacuation *e, const char *name)
     return 0;
 }
 
+/* By what is known of the link now. */
 static void predict_all(struct evacuation *e)
 {
     for (unsigned i = 0; i < e->plan.count; i++) {
         struct evacuation_vm *vm = &e->plan.vms[i];
         struct link_session *ls = peering_any(e->service->peering, e->plan.sites[0]);
-        struct prediction_input in = e->facts[i].in;
+        struct prediction_input in = e->facts[vm->found].in;
         struct prediction p;
 
-        check_recall(e->service, e->facts[i].uuid, e->plan.sites[0], &in);
+        check_recall(e->service, e->facts[vm->found].uuid, e->plan.sites[0], &in);
         if (ls) {
             struct link_session_info info;
 
@@ -120,9 +121,7 @@ static void predict_all(struct evacuation *e)
         prediction_make(&in, &p);
         vm->predicted_ms = p.total_ms;
         vm->bytes = in.disk_bytes + in.memory_bytes;
-        vm->first = place_among_first(e, vm->name);
     }
-    evacuation_order(&e->plan);
 }
 
 static void on_described(void *user, const struct error *err, const struct virt_description *d);
@@ -145,6 +144,8 @@ static void on_described(void *user, const struct error *err, const struct virt_
     if (err->code) { /* it has ended just now: nothing to move */
         *vm = e->plan.vms[--e->plan.count];
     } else {
+        vm->found = e->described;
+        vm->first = place_among_first(e, vm->name);
         if (policy_resolve(&e->service->config->policies, vm->name, &d->choices, &e->wishes.choices,
                            &policy, &vm->reason) < 0)
             vm->state = VM_STAYS;
@@ -179,20 +180,33 @@ static void on_listed(void *user, const struct error *err, const char *names)
     describe_next(e);
 }
 
-/* Planned once the VMs are described and the link has been measured. */
+/* Planned once the VMs are described, and the link has been measured; but a move spends its first seconds with words, so
+ * those that are to run begin as soon as the link is there, and what they will take is said when it is known. */
 static void plan_on(struct evacuation *e)
 {
     const struct link_probe_result *probe = link_probe_result(e->service->probes, e->plan.sites[0]);
+    bool known = !probe || probe->done || probe->sent_bytes_s;
 
-    if (!e->listed || e->pending > 0 ||
-        (e->probing && probe && !probe->done && !probe->sent_bytes_s))
+    if (!e->listed || e->pending > 0 || (e->probing && !known && (e->dry_run || !probe->begun)))
         return;
     if (e->probing && probe && probe->err.code && !e->dry_run && e->plan.site_count == 1) {
         give_up(e, &probe->err);
         return;
     }
+    e->probing = !known;
     predict_all(e);
+    evacuation_order(&e->plan);
     set_state(e, e->dry_run ? PLANNED : RUNNING);
+}
+
+static void follow_probe(struct evacuation *e)
+{
+    const struct link_probe_result *probe = link_probe_result(e->service->probes, e->plan.sites[0]);
+
+    if (!e->probing || (probe && !probe->done && !probe->sent_bytes_s))
+        return;
+    e->probing = false;
+    predict_all(e);
 }
 
 /* --- the moves ----------------------------------------------------------------------------- */
@@ -253,6 +267,7 @@ static void move_on(struct evacuation *e)
     uint64_t now_ns = clock_now_ns();
     struct evacuation_vm *vm;
 
+    follow_probe(e);
     for (unsigned i = 0; i < e->plan.count; i++) {
         if (e->plan.vms[i].state == VM_MOVING)
             follow(e, &e->plan.vms[i], now_ns);
@@ -394,7 +409,7 @@ static void begin_planning(struct evacuation *e)
     e->started_ms = clock_wall_ms();
     e->started_ns = clock_now_ns();
     e->probing = link_probe_start(s->probes, e->plan.sites[0], e->dry_run ? PLAN_PROBE_S : PROBE_S,
-                                  &ignored) == 0;
+                                  LINK_PROBE_THERE, &ignored) == 0;
     e->pending++;
     virt_list_running(s->virt, on_listed, e);
     log_info("evacuation%s: to %s%s, %u at a time", e->dry_run ? " (a plan only)" : "",

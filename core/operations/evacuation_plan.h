@@ -35,6 +35,7 @@ enum evacuation_state { VM_WAITING, VM_MOVING, VM_MOVED, VM_STAYS, VM_IN_DOUBT }
 
 struct evacuation_vm {
     char name[DOMAIN_NAME_BYTES];
+    unsigned found; /* place among those found, from 0: the order does not change it */
     enum evacuation_state state;
     bool copied;           /* its disks are, of one that is moving */
     unsigned first;        /* place among those put first, from 1; 0: none */
