@@ -27,6 +27,7 @@ struct check;
 struct check_question;
 struct policy_query;
 struct evacuation;
+struct rpc_opening;
 
 TAILQ_HEAD(move_list, move);
 TAILQ_HEAD(check_list, check);
@@ -43,9 +44,10 @@ struct service {
     struct peering *peering;
     struct link_probes *probes;
     struct mirror_budget *budget;
-    struct witness *witness;  /* NULL: none is configured */
-    struct spool_file *spool; /* NULL: none configured */
-    struct worker *files;     /* disk files: blocking file system calls */
+    struct witness *witness;         /* NULL: none is configured */
+    struct spool_file *spool;        /* NULL: none configured */
+    struct rpc_opening *rpc_opening; /* what libvirtd here calls first of another one */
+    struct worker *files;            /* disk files: blocking file system calls */
     struct api *api;
     struct status_page *status_page;      /* NULL: none is served */
     struct move_list moves;               /* newest last: running ones and the remembered past */

@@ -12,6 +12,7 @@
 #include "core/move/page_keeper.h"
 #include "core/move/move.h"
 #include "core/move/relay.h"
+#include "core/move/rpc_opening.h"
 #include "core/move/rpc_relay.h"
 #include "core/move/source_stun.h"
 #include "core/switchover/switchover.h"
@@ -53,6 +54,8 @@ struct move_source {
     bool channels_open;
     struct move_paths paths;
     struct local_listener *rpc_listener, *memory_listener;
+    struct rpc_opening opening; /* that was offered, and what the target replied */
+    struct rpc_opening learnt;  /* what libvirtd here calls in this move */
     struct rpc_relay *rpc;
     struct relay *memory;
     struct memory_codec codec;

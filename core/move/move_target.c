@@ -364,6 +364,7 @@ static int target_new(struct move *m)
         return -ENOMEM;
     mt->move = m;
     mt->service = m->service;
+    mt->rpc_fd = -1;
     m->target = mt;
     m->right.on_right = on_right;
     uv_timer_init(m->service->loop, &mt->tick);
@@ -439,6 +440,7 @@ static int check_prepare(struct move_target *mt, const char *peer, const json_t 
                                            json_object_get(msg, "memory_codec"), &mt->codec);
     mt->disk_codec_answer = disk_codec_answer(mt->service->config, info.disk_count,
                                               json_object_get(msg, "disk_codec"), &mt->disk_codec);
+    rpc_opening_from_json(&mt->opening, json_object_get(msg, "rpc_opening"));
     mt->seeds_offered = disk_seeds_offered(json_object_get(msg, "seeds"));
     for (unsigned i = 0; i < info.disk_count; i++)
         m->progress.disk_total += info.disks[i].size_bytes;

@@ -10,6 +10,7 @@
 #include "core/move/target_blocks.h"
 #include "core/move/move.h"
 #include "core/move/relay.h"
+#include "core/move/rpc_opening.h"
 #include "core/move/rpc_relay.h"
 #include "core/switchover/switchover.h"
 #include "memory/ram_parser.h"
@@ -33,6 +34,8 @@ struct move_target {
 
     /* channels */
     struct move_paths paths;
+    struct rpc_opening opening; /* that the source offered */
+    int rpc_fd;                 /* libvirtd's connection with that opening, until the channel takes it; -1: none */
     struct rpc_relay *rpc;
     struct relay *memory;
     struct memory_codec codec;

@@ -44,6 +44,8 @@ static void end(struct rpc_relay *r, int code, const char *why)
 
 static int put_frame(struct direction *d, const struct rpc_frame *frame, enum rpc_verdict verdict)
 {
+    if (verdict == RPC_DROP)
+        return 0;
     if (verdict == RPC_KEEP)
         d->keeping = true;
     if (buffer_len(&d->behind) + buffer_len(&d->ready) > PENDING_MAX_BYTES)
@@ -74,6 +76,11 @@ static int on_inbound_frame(void *user, const struct rpc_frame *frame)
     if (frame->kind == RPC_KEEPALIVE_PING || frame->kind == RPC_KEEPALIVE_PONG)
         return 0;
     return put_frame(&r->inbound, frame, r->ops->on_inbound(r->user, frame));
+}
+
+int rpc_relay_answer(struct rpc_relay *r, const void *frame, size_t len)
+{
+    return buffer_append(&r->inbound.ready, frame, len);
 }
 
 static void release(struct rpc_relay *r, struct direction *d)

@@ -5,7 +5,7 @@
  * The same object at both sites: at the source its socket is the connection that the source's libvirtd
  * made to us; at the target it is our connection to the local libvirtd. Keepalives are answered here.
  * The owner decides about each frame; a frame it keeps back holds up all that follow it in that
- * direction, until rpc_relay_release().
+ * direction, until rpc_relay_release(); one that it drops has never been.
  */
 #ifndef FERRY_CORE_RPC_RELAY_H
 #define FERRY_CORE_RPC_RELAY_H
@@ -16,7 +16,7 @@
 
 struct rpc_relay;
 
-enum rpc_verdict { RPC_PASS, RPC_KEEP };
+enum rpc_verdict { RPC_PASS, RPC_KEEP, RPC_DROP };
 
 struct rpc_relay_ops {
     /* A frame on its way to the link / to the local libvirtd. */
@@ -30,6 +30,8 @@ struct rpc_relay_ops {
 /* @fd: a connected socket, owned from here on, as is the stream. */
 int rpc_relay_new(uv_loop_t *loop, int fd, struct stream *stream, const struct rpc_relay_ops *ops,
                   void *user, struct rpc_relay **ret);
+/* A frame of our own for the local libvirtd, from on_outbound: the reply to a call that is dropped. */
+int rpc_relay_answer(struct rpc_relay *r, const void *frame, size_t len);
 /* The frame kept back on its way to the local libvirtd goes, and what waited behind it. */
 void rpc_relay_release_inbound(struct rpc_relay *r);
 /* The same, of a FINISH3 call: libvirt is to leave its copy paused. */

@@ -9,16 +9,12 @@
 
 enum {
     HEADER_BYTES = 28,
-    PROGRAM_REMOTE = 0x20008086,
     PROGRAM_KEEPALIVE = 0x6b656570,
     PROCEDURE_PREPARE3_PARAMS = 303,
     PROCEDURE_FINISH3_PARAMS = 306,
     PROCEDURE_PING = 1,
     PROCEDURE_PONG = 2,
-    TYPE_CALL = 0,
-    TYPE_REPLY = 1,
     TYPE_MESSAGE = 2,
-    STATUS_OK = 0,
     MIGRATE_PAUSED = 1 << 5, /* VIR_MIGRATE_PAUSED */
 };
 
@@ -58,13 +54,13 @@ static enum rpc_kind kind_of(const uint8_t *frame, size_t len)
         return procedure == PROCEDURE_PING   ? RPC_KEEPALIVE_PING
                : procedure == PROCEDURE_PONG ? RPC_KEEPALIVE_PONG
                                              : RPC_OTHER;
-    if (program != PROGRAM_REMOTE || (type != TYPE_CALL && type != TYPE_REPLY))
+    if (program != RPC_PROGRAM_REMOTE || (type != RPC_TYPE_CALL && type != RPC_TYPE_REPLY))
         return RPC_OTHER;
     if (procedure == PROCEDURE_PREPARE3_PARAMS)
-        return type == TYPE_CALL ? RPC_PREPARE_CALL : RPC_PREPARE_REPLY;
+        return type == RPC_TYPE_CALL ? RPC_PREPARE_CALL : RPC_PREPARE_REPLY;
     if (procedure != PROCEDURE_FINISH3_PARAMS)
         return RPC_OTHER;
-    if (type == TYPE_REPLY)
+    if (type == RPC_TYPE_REPLY)
         return RPC_FINISH_REPLY;
     /* The call's last argument is `int cancelled`. */
     return len >= HEADER_BYTES + 4 && get_be32(frame + len - 4) == 0 ? RPC_FINISH_CALL
@@ -85,7 +81,7 @@ int rpc_tap_feed(struct rpc_tap *tap, const void *data, size_t len)
         if (buffer_len(&tap->pending) < frame_len)
             break;
         frame.kind = kind_of(at, frame_len);
-        frame.ok = get_be32(at + 24) == STATUS_OK;
+        frame.ok = get_be32(at + 24) == RPC_STATUS_OK;
         r = tap->on_frame(tap->user, &frame);
         buffer_consume(&tap->pending, frame_len);
     }
@@ -109,5 +105,5 @@ void rpc_put_keepalive_pong(uint8_t out[RPC_KEEPALIVE_FRAME_BYTES])
     put_be32(out + 12, PROCEDURE_PONG);
     put_be32(out + 16, TYPE_MESSAGE);
     put_be32(out + 20, 0); /* serial */
-    put_be32(out + 24, STATUS_OK);
+    put_be32(out + 24, RPC_STATUS_OK);
 }

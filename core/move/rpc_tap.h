@@ -36,6 +36,9 @@ struct rpc_frame {
 
 enum { RPC_KEEPALIVE_FRAME_BYTES = 28 };
 
+/* Of a frame's header. */
+enum { RPC_PROGRAM_REMOTE = 0x20008086, RPC_TYPE_CALL = 0, RPC_TYPE_REPLY = 1, RPC_STATUS_OK = 0 };
+
 struct rpc_tap;
 
 /* 0, or a negative errno which ends the feed and is returned by it. */

@@ -24,8 +24,13 @@ enum {
 
 static enum rpc_verdict on_rpc_outbound(void *user, const struct rpc_frame *frame)
 {
-    (void)user;
-    (void)frame;
+    struct move_source *ms = user;
+    const struct rpc_opening_frame *reply = rpc_opening_answer(&ms->opening, frame);
+
+    if (rpc_opening_learn(&ms->learnt, frame))
+        *ms->service->rpc_opening = ms->learnt;
+    if (reply && rpc_relay_answer(ms->rpc, reply->bytes, reply->len) == 0)
+        return RPC_DROP;
     return RPC_PASS;
 }
 
@@ -432,6 +437,7 @@ int source_channels_reopen(struct move_source *ms, struct error *err)
     char memory_uri[256];
     int r;
 
+    ms->opening.count = 0; /* was that of the connection before */
     ms->memory_before = ms->move->progress.memory_stream;
     ms->memory_wire_before = ms->move->progress.memory_wire;
     move_paths_remove(&ms->paths);
@@ -474,6 +480,8 @@ void source_channels_close(struct move_source *ms)
 {
     if (!ms->channels_open)
         return;
+    if (ms->learnt.count > 0 && !ms->learnt.over) /* libvirt did not get on: perhaps by our fault */
+        ms->service->rpc_opening->count = 0;
     stop_reply_timer(ms);
     source_stun_free(ms);
     local_listener_free(TAKE_PTR(ms->rpc_listener));

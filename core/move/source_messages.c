@@ -114,6 +114,7 @@ static void on_ready(struct move_source *ms, const json_t *msg)
         memory_codec_agree(ms->service->config, ms->move->progress.memory_total,
                            ms->move->info.disk_count, json_object_get(msg, "memory_codec"),
                            &ms->codec);
+    rpc_opening_take_replies(&ms->opening, json_object_get(msg, "rpc_opening"));
     disk_codec_agree(ms->service->config, ms->move->info.disk_count,
                      json_object_get(msg, "disk_codec"), &ms->disk_codec);
     for (unsigned i = 0; i < ms->move->info.disk_count; i++)

@@ -21,9 +21,10 @@ void move_source_prepare(struct move_source *ms, const struct error *err)
         return;
     }
     ms->prepare_sent = true;
+    ms->opening = *ms->service->rpc_opening;
     peering_send(ms->ls,
-                 json_pack("{s:s, s:s, s:o, s:o*, s:o*, s:b, s:b, s:b, s:o*, s:o*, s:o}", "type",
-                           "prepare", "move", m->id, "info", domain_info_to_json(&m->info),
+                 json_pack("{s:s, s:s, s:o, s:o*, s:o*, s:b, s:b, s:b, s:o*, s:o*, s:o, s:o*}",
+                           "type", "prepare", "move", m->id, "info", domain_info_to_json(&m->info),
                            "platform", TAKE_PTR(ms->platform), "drill",
                            m->drill ? drill_to_json(&m->rehearsal) : NULL, "persistent",
                            m->persistent, "autostart", m->autostart, "witness", m->right.agreed,
@@ -35,7 +36,8 @@ void move_source_prepare(struct move_source *ms, const struct error *err)
                            "disk_codec",
                            disk_codec_offer(ms->service->config, m->info.disk_count,
                                             move_count_running(ms->service)),
-                           "seeds", disk_seeds_offer()));
+                           "seeds", disk_seeds_offer(), "rpc_opening",
+                           rpc_opening_calls_to_json(&ms->opening)));
 }
 
 static void on_moving_durable(void *user)

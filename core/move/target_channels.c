@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
@@ -290,9 +291,10 @@ int target_channels_open(struct move_target *mt, struct error *err)
 int target_channels_connect_rpc(struct move_target *mt, struct stream *stream)
 {
     struct error why = {0};
-    int fd = local_connect_fd(mt->service->config->libvirt_socket);
+    int fd = mt->rpc_fd >= 0 ? mt->rpc_fd : local_connect_fd(mt->service->config->libvirt_socket);
     int r = fd < 0 ? fd : rpc_relay_new(mt->service->loop, fd, stream, &rpc_ops, mt, &mt->rpc);
 
+    mt->rpc_fd = -1;
     if (r < 0) {
         error_set(&why, r, "reach libvirtd at the target", "is it running there?", "%s: %s",
                   mt->service->config->libvirt_socket, strerror(-r));
@@ -365,6 +367,9 @@ void target_channels_tick(struct move_target *mt)
 void target_channels_close(struct move_target *mt)
 {
     rpc_relay_free(TAKE_PTR(mt->rpc));
+    if (mt->rpc_fd >= 0)
+        close(mt->rpc_fd);
+    mt->rpc_fd = -1;
     relay_free(TAKE_PTR(mt->memory));
     ram_pipe_free(TAKE_PTR(mt->decoder));
     mt->blocks = NULL; /* went with it */

@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/base/clock.h"
 #include "core/base/failpoint.h"
@@ -21,6 +22,8 @@ struct files_job {
     bool keep; /* a drill's disks, which were complete */
     bool seeds_wanted;
     struct disk_seed seeds[LIMIT_DISKS_PER_MOVE];
+    struct rpc_opening opening;
+    int rpc_fd;
     struct error err;
 };
 
@@ -142,6 +145,9 @@ static void run_create(struct worker_job *job)
     disk_files_create(&f->config, &f->info, f->move->id, &f->err);
     for (unsigned i = 0; i < f->info.disk_count && f->seeds_wanted && !f->err.code; i++)
         disk_seed_find(&f->config, f->info.name, &f->info.disks[i], &f->seeds[i]);
+    f->rpc_fd = f->opening.count > 0 && !f->err.code
+                    ? rpc_opening_make(&f->opening, f->config.libvirt_socket)
+                    : -1;
 }
 
 static void take_seeds(struct files_job *f)
@@ -173,20 +179,26 @@ static void done_create(struct worker_job *job)
     take_seeds(f);
     if (mt->sw.state == TARGET_RECEIVING) {
         if (!f->err.code && move_paths_make(mt->service, &mt->paths, &f->err) == 0 &&
-            target_channels_open(mt, &f->err) == 0)
-            move_target_send(mt, json_pack("{s:s, s:b, s:b, s:o, s:o*, s:o*, s:o*, s:o*}", "type",
-                                           "ready", "direct_memory", target_files_may_be_direct(mt),
-                                           "witness", mt->move->right.agreed, "post_copy",
-                                           check_target_post_copy_answer(mt->service), "drill",
-                                           target_drill_answer(mt), "memory_codec",
-                                           TAKE_PTR(mt->codec_answer), "disk_codec",
-                                           TAKE_PTR(mt->disk_codec_answer), "seeds",
-                                           disk_seeds_answer(&f->info, f->seeds)));
+            target_channels_open(mt, &f->err) == 0) {
+            mt->rpc_fd = f->rpc_fd;
+            f->rpc_fd = -1;
+            move_target_send(
+                mt, json_pack("{s:s, s:b, s:b, s:o, s:o*, s:o*, s:o*, s:o*, s:o*}", "type", "ready",
+                              "direct_memory", target_files_may_be_direct(mt), "witness",
+                              mt->move->right.agreed, "post_copy",
+                              check_target_post_copy_answer(mt->service), "drill",
+                              target_drill_answer(mt), "memory_codec", TAKE_PTR(mt->codec_answer),
+                              "disk_codec", TAKE_PTR(mt->disk_codec_answer), "seeds",
+                              disk_seeds_answer(&f->info, f->seeds), "rpc_opening",
+                              rpc_opening_replies_to_json(&f->opening)));
+        }
         if (f->err.code) {
             disk_files_remove(&f->info, f->move->id);
             move_target_refuse(mt, &f->err);
         }
     }
+    if (f->rpc_fd >= 0)
+        close(f->rpc_fd);
     files_job_end(f);
 }
 
@@ -195,6 +207,7 @@ void target_files_create(struct move_target *mt)
     struct files_job *f = files_job_new(mt, run_create, done_create);
 
     f->seeds_wanted = mt->seeds_offered;
+    f->opening = mt->opening;
     mt->creating = true;
     worker_post(mt->service->files, &f->job);
 }
