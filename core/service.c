@@ -58,9 +58,10 @@ int service_defer(struct service *s, void (*fn)(void *arg), void *arg)
     return 0;
 }
 
-void service_trim_memory(void)
+void service_trim_memory(struct service *s)
 {
-    malloc_trim(0);
+    if (move_count_running(s) == 0)
+        malloc_trim(0);
 }
 
 /* --- from the peers ------------------------------------------------------------------------ */
@@ -162,8 +163,8 @@ static void on_session_closed(void *user, const char *peer, struct link_session 
 
 static void on_session_freed(void *user)
 {
-    (void)user;
-    service_trim_memory(); /* frames in flight, windows: megabytes that a move's own end did not see */
+    service_trim_memory(
+        user); /* frames in flight, windows: megabytes that a move's own end did not see */
 }
 
 static const struct peering_ops peering_ops = {

@@ -70,8 +70,8 @@ int service_reload(struct service *s, struct error *err);
 void service_stop(struct service *s);
 void service_free(struct service *s);
 
-/* Gives memory that an ended move left free back to the host. */
-void service_trim_memory(void);
+/* Gives memory that ended moves left free back to the host, once none runs. */
+void service_trim_memory(struct service *s);
 
 /* Runs @fn(arg) soon, outside of any callback of the loop's objects: where it is safe to free them. */
 int service_defer(struct service *s, void (*fn)(void *arg), void *arg);

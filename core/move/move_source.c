@@ -81,7 +81,7 @@ static void dispose(void *arg)
         peering_release(ms->ls);
     uv_close((uv_handle_t *)&ms->redial, on_timer_closed);
     uv_close((uv_handle_t *)&ms->tick, on_timer_closed);
-    service_trim_memory();
+    service_trim_memory(m->service);
 }
 
 /* One call of ours came back. */

@@ -136,7 +136,7 @@ static void dispose(void *arg)
     if (mt->ls)
         peering_release(mt->ls);
     uv_close((uv_handle_t *)&mt->tick, on_handle_closed);
-    service_trim_memory();
+    service_trim_memory(m->service);
 }
 
 void move_target_call_returned(struct move_target *mt)
