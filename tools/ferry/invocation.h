@@ -35,6 +35,9 @@ struct invocation {
 int invocation_fail(const struct invocation *in, const struct error *err);
 void invocation_print_json(const json_t *j);
 void invocation_nap(void);
+/* Asks ferryd at @path, and prints what it answers: as JSON when asked for, else with @print. The exit status. */
+int invocation_show(struct invocation *in, const char *path,
+                    void (*print)(const struct invocation *in, const json_t *answer));
 /* A member as text; "" when it is none. */
 const char *invocation_member(const json_t *j, const char *key);
 

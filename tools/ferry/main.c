@@ -63,6 +63,22 @@ int invocation_fail(const struct invocation *in, const struct error *err)
                                   : EXIT_FAILED;
 }
 
+int invocation_show(struct invocation *in, const char *path,
+                    void (*print)(const struct invocation *in, const json_t *answer))
+{
+    struct error err = {0};
+    json_t *answer = NULL;
+
+    if (client_call(in->client, path, false, NULL, &answer, &err) < 0)
+        return invocation_fail(in, &err);
+    if (in->json)
+        invocation_print_json(answer);
+    else
+        print(in, answer);
+    json_decref(answer);
+    return 0;
+}
+
 void invocation_nap(void)
 {
     struct timespec t = {.tv_nsec = POLL_MS * 1000000L};
@@ -77,45 +93,38 @@ const char *invocation_member(const json_t *j, const char *key)
     return t ? t : "";
 }
 
-static int run_peers(struct invocation *in)
+static void print_peers(const struct invocation *in, const json_t *answer)
 {
-    struct error err = {0};
-    json_t *answer = NULL, *p;
+    const json_t *p;
     size_t i;
 
-    if (client_call(in->client, "/v1/peers", false, NULL, &answer, &err) < 0)
-        return invocation_fail(in, &err);
-    if (in->json) {
-        invocation_print_json(answer);
-    } else {
-        printf("%-16s %-24s %-10s %s\n", "PEER", "ADDRESS", "CONNECTED", "MAY");
-        json_array_foreach(json_object_get(answer, "peers"), i, p)
-            printf("%-16s %-24s %-10s%s%s%s%s\n", invocation_member(p, "name"),
-                   invocation_member(p, "address"),
-                   json_is_true(json_object_get(p, "connected")) ? "yes" : "no",
-                   json_is_true(json_object_get(p, "may_move_here")) ? " move-here" : "",
-                   json_is_true(json_object_get(p, "may_move_from_here")) ? " move-from-here" : "",
-                   json_is_true(json_object_get(p, "may_drill")) ? " drill" : "",
-                   json_is_true(json_object_get(p, "may_direct_memory")) ? " direct-memory" : "");
-    }
-    json_decref(answer);
-    return 0;
+    (void)in;
+    printf("%-16s %-24s %-10s %s\n", "PEER", "ADDRESS", "CONNECTED", "MAY");
+    json_array_foreach(json_object_get(answer, "peers"), i, p)
+        printf("%-16s %-24s %-10s%s%s%s%s\n", invocation_member(p, "name"),
+               invocation_member(p, "address"),
+               json_is_true(json_object_get(p, "connected")) ? "yes" : "no",
+               json_is_true(json_object_get(p, "may_move_here")) ? " move-here" : "",
+               json_is_true(json_object_get(p, "may_move_from_here")) ? " move-from-here" : "",
+               json_is_true(json_object_get(p, "may_drill")) ? " drill" : "",
+               json_is_true(json_object_get(p, "may_direct_memory")) ? " direct-memory" : "");
+}
+
+static int run_peers(struct invocation *in)
+{
+    return invocation_show(in, "/v1/peers", print_peers);
+}
+
+static void print_identity(const struct invocation *in, const json_t *answer)
+{
+    (void)in;
+    printf("[peer %s]\nfingerprint = %s\n", invocation_member(answer, "name"),
+           invocation_member(answer, "fingerprint"));
 }
 
 static int run_identity(struct invocation *in)
 {
-    struct error err = {0};
-    json_t *answer = NULL;
-
-    if (client_call(in->client, "/v1/identity", false, NULL, &answer, &err) < 0)
-        return invocation_fail(in, &err);
-    if (in->json)
-        invocation_print_json(answer);
-    else
-        printf("[peer %s]\nfingerprint = %s\n", invocation_member(answer, "name"),
-               invocation_member(answer, "fingerprint"));
-    json_decref(answer);
-    return 0;
+    return invocation_show(in, "/v1/identity", print_identity);
 }
 
 static const struct command commands[] = {

@@ -43,12 +43,13 @@ int invocation_add_policy(const struct invocation *in, json_t *request)
     return 0;
 }
 
-static void print_policies(const json_t *answer)
+static void print_policies(const struct invocation *in, const json_t *answer)
 {
     const json_t *policy, *setting;
     const char *key;
     size_t i;
 
+    (void)in;
     json_array_foreach(json_object_get(answer, "policies"), i, policy)
     {
         const json_t *says = json_object_get(policy, "settings");
@@ -74,17 +75,7 @@ static void print_policies(const json_t *answer)
 
 int run_policies(struct invocation *in)
 {
-    struct error err = {0};
-    json_t *answer = NULL;
-
-    if (client_call(in->client, "/v1/policies", false, NULL, &answer, &err) < 0)
-        return invocation_fail(in, &err);
-    if (in->json)
-        invocation_print_json(answer);
-    else
-        print_policies(answer);
-    json_decref(answer);
-    return 0;
+    return invocation_show(in, "/v1/policies", print_policies);
 }
 
 static void print_policy(const json_t *answer)

@@ -6,19 +6,14 @@
 #include "tools/ferry/invocation.h"
 #include "tools/ferry/progress.h"
 
+static void print_list(const struct invocation *in, const json_t *answer)
+{
+    progress_table(json_object_get(answer, "moves"), in->all);
+}
+
 int run_list(struct invocation *in)
 {
-    struct error err = {0};
-    json_t *answer = NULL;
-
-    if (client_call(in->client, "/v1/moves", false, NULL, &answer, &err) < 0)
-        return invocation_fail(in, &err);
-    if (in->json)
-        invocation_print_json(answer);
-    else
-        progress_table(json_object_get(answer, "moves"), in->all);
-    json_decref(answer);
-    return 0;
+    return invocation_show(in, "/v1/moves", print_list);
 }
 
 int run_show(struct invocation *in)
