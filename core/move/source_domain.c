@@ -252,12 +252,13 @@ static void on_going(void *user, const struct error *err)
 {
     struct move_source *ms = user;
 
-    move_set_trouble(ms->move, err);
     if (err->code == -ENOTRECOVERABLE) { /* nothing is tried again */
         error_clear(&ms->move->trouble);
         ms->cannot_go_back = true;
         error_clear(&ms->move->reason);
         move_set_reason(ms->move, err);
+    } else {
+        move_set_trouble(ms->move, err);
     }
     if (err->code && ms->sw.restarts && ms->sw.started && ++ms->start_tries < START_TRIES)
         ms->start_again_ns = clock_now_ns() + START_PAUSE_S * NS_PER_S;
