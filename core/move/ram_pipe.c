@@ -447,8 +447,9 @@ void ram_pipe_go_on(struct ram_pipe *p)
     rotate(p);
 }
 
-void ram_pipe_adapt(struct ram_pipe *p, uint64_t now_ns, bool waited)
+void ram_pipe_adapt(struct ram_pipe *p, uint64_t now_ns, bool waited, unsigned moves)
 {
+    p->level.most = MAX(LEVEL_MOST / (int)MAX(moves, 1u), RAM_LEVEL_DEFAULT);
     codec_level_look(&p->level, now_ns, p->stats.cpu_ns, p->stats.cpu_ns, waited);
     p->stats.level = p->level.level;
 }

@@ -96,9 +96,9 @@ void ram_pipe_go_on(struct ram_pipe *p);
 
 /*
  * Chooses an encoder's level by what the last while showed; call it every 100 ms. @waited: output stood
- * there and the link did not take it.
+ * there and the link did not take it. @moves go on here at the same time: they share the processors.
  */
-void ram_pipe_adapt(struct ram_pipe *p, uint64_t now_ns, bool waited);
+void ram_pipe_adapt(struct ram_pipe *p, uint64_t now_ns, bool waited, unsigned moves);
 void ram_pipe_get_stats(const struct ram_pipe *p, struct ram_pipe_stats *ret);
 
 #endif

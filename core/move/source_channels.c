@@ -567,7 +567,8 @@ void source_channels_tick(struct move_source *ms, uint64_t now_ns)
     measure_link(ms, now_ns);
     measure_memory(ms);
     if (ms->memory && relay_pipe(ms->memory))
-        ram_pipe_adapt(relay_pipe(ms->memory), now_ns, relay_waits_for_link(ms->memory));
+        ram_pipe_adapt(relay_pipe(ms->memory), now_ns, relay_waits_for_link(ms->memory),
+                       move_count_running(ms->service));
     if (ms->disks)
         source_disks_tick(ms, now_ns);
     source_blocks_tick(ms);

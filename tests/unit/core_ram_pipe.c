@@ -183,13 +183,16 @@ static void test_levels_follow_link_and_cpu(void **state)
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(ram_pipe_new(&loop, RAM_PIPE_ENCODER, &CONFIG, NULL, &p), 0);
     for (uint64_t now_ms = 1000; now_ms < 30000; now_ms += 100)
-        ram_pipe_adapt(p, now_ms * 1000000, true); /* the link is slow, the worker idle */
+        ram_pipe_adapt(p, now_ms * 1000000, true, 1); /* the link is slow, the worker idle */
     ram_pipe_get_stats(p, &stats);
     assert_int_equal(stats.level, 6);
     for (uint64_t now_ms = 30000; now_ms < 60000; now_ms += 100)
-        ram_pipe_adapt(p, now_ms * 1000000, false); /* nothing to do: no reason to change */
+        ram_pipe_adapt(p, now_ms * 1000000, false, 1); /* nothing to do: no reason to change */
     ram_pipe_get_stats(p, &stats);
     assert_int_equal(stats.level, 6);
+    ram_pipe_adapt(p, UINT64_C(60000) * 1000000, true, 3); /* others go on beside it */
+    ram_pipe_get_stats(p, &stats);
+    assert_int_equal(stats.level, 2);
     ram_pipe_free(p);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&loop), 0);
