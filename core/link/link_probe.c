@@ -179,7 +179,6 @@ static void on_watch(uv_timer_t *timer)
     }
     if (!p->sending)
         return;
-    p->result.begun |= stream_sent_acked_bytes(p->stream) > 0;
     measure(&p->out, p->seconds, stream_sent_acked_bytes(p->stream), now_ns);
     if (now_ns - p->out.start_ns >= p->seconds * NS_PER_S)
         end_sending(p);

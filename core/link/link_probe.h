@@ -27,7 +27,7 @@ enum link_probe_ways { LINK_PROBE_THERE, LINK_PROBE_THERE_AND_BACK };
 struct link_probes; /* all of a site: the latest one asked for from each peer, and those served */
 
 struct link_probe_result {
-    bool begun, done;          /* begun: the peer takes what is sent, so the link is there */
+    bool done;
     struct error err;          /* set when it failed */
     uint64_t sent_bytes_s;     /* 0: not known; known before the other */
     uint64_t received_bytes_s; /* once done; 0 if not asked for */

@@ -185,9 +185,11 @@ static void on_listed(void *user, const struct error *err, const char *names)
 static void plan_on(struct evacuation *e)
 {
     const struct link_probe_result *probe = link_probe_result(e->service->probes, e->plan.sites[0]);
+    const struct link_session *ls = peering_any(e->service->peering, e->plan.sites[0]);
     bool known = !probe || probe->done || probe->sent_bytes_s;
+    bool there = known || (!e->dry_run && ls && link_session_is_up(ls));
 
-    if (!e->listed || e->pending > 0 || (e->probing && !known && (e->dry_run || !probe->begun)))
+    if (!e->listed || e->pending > 0 || (e->probing && !there))
         return;
     if (e->probing && probe && probe->err.code && !e->dry_run && e->plan.site_count == 1) {
         give_up(e, &probe->err);
