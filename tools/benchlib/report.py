@@ -52,8 +52,32 @@ def commit():
     return done.stdout.strip() or None
 
 
-def document(scenario, rows, runs):
-    return {"scenario": scenario, "commit": commit(), "rows": rows, "runs": runs}
+STOLEN_MUCH_PERCENT = 2
+
+
+class Machine:
+    """How much of the processors' time the host under this machine gave to others, since this was made: when that is
+    much, times and rates of a run say little of what was measured."""
+
+    def __init__(self):
+        self.before = self._jiffies()
+
+    @staticmethod
+    def _jiffies():
+        fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        return sum(map(int, fields)), int(fields[7])
+
+    def stolen_percent(self):
+        now = self._jiffies()
+        return 100 * (now[1] - self.before[1]) / max(now[0] - self.before[0], 1)
+
+    def words(self):
+        return f"{self.stolen_percent():.0f} % of the processors' time went to other machines: run it again"
+
+
+def document(scenario, rows, runs, machine):
+    return {"scenario": scenario, "commit": commit(), "stolen_percent": machine.stolen_percent(), "rows": rows,
+            "runs": runs}
 
 
 def _figure(value, digits=3):
