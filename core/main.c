@@ -102,7 +102,7 @@ static int run(const char *config_path)
     signal(SIGPIPE, SIG_IGN);
     /* Payloads of up to 1 MiB come and go a hundred times a second, and the logs that hold them fill and drain: from the
      * heap, not from fresh pages of the kernel each time, which was a tenth of a busy ferryd's time. What is free is
-     * given back when no move runs: service_trim_memory(). */
+     * given back when no move sends: service_trim_memory(). */
     mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
     mallopt(M_TRIM_THRESHOLD, 1024 * 1024 * 1024);
     if (service_new(loop, config_path, &running.service, &err) < 0)

@@ -60,7 +60,7 @@ int service_defer(struct service *s, void (*fn)(void *arg), void *arg)
 
 void service_trim_memory(struct service *s)
 {
-    if (move_count_running(s) == 0)
+    if (move_count_sending(s) == 0)
         malloc_trim(0);
 }
 
@@ -210,7 +210,6 @@ static void on_disconnected(void *user)
 {
     struct service *s = user;
 
-    rpc_opening_presume(s->rpc_opening); /* another libvirtd may come */
     if (!s->stopping)
         log_warning("libvirt: the connection to libvirtd was lost");
 }

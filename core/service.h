@@ -70,7 +70,7 @@ int service_reload(struct service *s, struct error *err);
 void service_stop(struct service *s);
 void service_free(struct service *s);
 
-/* Gives memory that ended moves left free back to the host, once none runs. */
+/* Gives memory that moves left free back to the host, unless others are on their way. */
 void service_trim_memory(struct service *s);
 
 /* Runs @fn(arg) soon, outside of any callback of the loop's objects: where it is safe to free them. */

@@ -168,6 +168,17 @@ static void on_reset(void *user, struct stream *stream, uint64_t reason)
 static const struct stream_ops stream_ops = {
     .on_readable = on_readable, .on_writable = on_writable, .on_reset = on_reset};
 
+/* All of the session's; the side that serves has no session of its own to ask. */
+static uint64_t session_sent_bytes(const struct link_probe *p)
+{
+    struct link_session_info info;
+
+    if (!p->ls)
+        return stream_sent_acked_bytes(p->stream);
+    link_session_get_info(p->ls, &info);
+    return info.stats.goodput_sent_bytes;
+}
+
 static void on_watch(uv_timer_t *timer)
 {
     struct link_probe *p = timer->data;
@@ -179,7 +190,7 @@ static void on_watch(uv_timer_t *timer)
     }
     if (!p->sending)
         return;
-    measure(&p->out, p->seconds, stream_sent_acked_bytes(p->stream), now_ns);
+    measure(&p->out, p->seconds, session_sent_bytes(p), now_ns);
     if (now_ns - p->out.start_ns >= p->seconds * NS_PER_S)
         end_sending(p);
 }
@@ -291,6 +302,13 @@ void link_probes_session_closed(struct link_probes *all, const struct link_sessi
         error_set(&p->result.err, why->code, "probe the link", why->mend, "%s: %s: %s", p->peer,
                   why->what, why->why);
     }
+}
+
+bool link_probe_is_connected(const struct link_probes *all, const char *peer)
+{
+    const struct link_probe *p = asked(all, peer);
+
+    return p && p->ls && link_session_is_up(p->ls);
 }
 
 const struct link_probe_result *link_probe_result(const struct link_probes *all, const char *peer)

@@ -9,7 +9,8 @@
  *                                               with "back":false the end alone
  *
  * In the class of bulk, so that it takes nothing from a move's guest writes and memory. What counts is what
- * the other side acknowledged, from the second half of each direction's time: by then the rate has been found.
+ * the other side acknowledged, of moves beside it, too, from the second half of each direction's time: by then the rate
+ * has been found.
  *
  * Thread: the loop thread.
  */
@@ -41,6 +42,8 @@ void link_probes_free(struct link_probes *all);
 /* Starts one; the result of the last one with that peer is forgotten. -EBUSY: one is running. */
 int link_probe_start(struct link_probes *all, const char *peer, unsigned seconds,
                      enum link_probe_ways ways, struct error *err);
+/* Whether the last one's session stands; false: it does not yet, or the probe is over. */
+bool link_probe_is_connected(const struct link_probes *all, const char *peer);
 /* NULL: none was asked for. */
 const struct link_probe_result *link_probe_result(const struct link_probes *all, const char *peer);
 /* A session is over, its streams were reset before: a probe on it has failed, because of @why. */

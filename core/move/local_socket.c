@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+enum { CONNECT_WITHIN_S = 2 };
+
 struct local_socket {
     uv_poll_t poll;
     int fd;
@@ -82,6 +84,7 @@ int local_socket_new(uv_loop_t *loop, int fd, const struct local_socket_ops *ops
 
 int local_connect_fd(const char *path)
 {
+    static const struct timeval limit = {.tv_sec = CONNECT_WITHIN_S};
     struct sockaddr_un address;
     int r = fill_address(path, &address);
     int fd;
@@ -91,6 +94,8 @@ int local_connect_fd(const char *path)
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
+    /* A listener that hangs, its backlog full, holds up nobody for longer. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
     if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
         r = -errno;
         close(fd);

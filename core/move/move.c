@@ -172,6 +172,16 @@ unsigned move_count_running(struct service *s)
     return count;
 }
 
+unsigned move_count_sending(struct service *s)
+{
+    struct move *m;
+    unsigned count = 0;
+
+    TAILQ_FOREACH(m, &s->moves, entry)
+    count += !m->finished && m->phase < MOVE_PREPARED;
+    return count;
+}
+
 bool move_is_outstanding(const struct move *m)
 {
     return m->switched && m->phase >= MOVE_COMMITTED && m->phase < MOVE_RESUMED;

@@ -139,6 +139,8 @@ struct move *move_of_domain(struct service *s, const char *name, const char *uui
 int move_domain_is_free(struct service *s, const char *name, const char *uuid,
                         const struct move *except, struct error *err);
 unsigned move_count_running(struct service *s);
+/* Of those, the ones whose disks and memory are still on their way. */
+unsigned move_count_sending(struct service *s);
 
 /* It runs at the target, or is about to, and pages are at the source. */
 bool move_is_outstanding(const struct move *m);

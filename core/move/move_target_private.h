@@ -35,7 +35,7 @@ struct move_target {
     /* channels */
     struct move_paths paths;
     struct rpc_opening opening; /* that the source offered */
-    int rpc_fd;                 /* libvirtd's connection with that opening, until the channel takes it; -1: none */
+    int rpc_fd; /* libvirtd's connection with that opening, until the channel takes it; -1: none */
     struct rpc_relay *rpc;
     struct relay *memory;
     struct memory_codec codec;

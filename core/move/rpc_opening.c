@@ -129,7 +129,7 @@ json_t *rpc_opening_calls_to_json(const struct rpc_opening *o)
 
 json_t *rpc_opening_replies_to_json(const struct rpc_opening *o)
 {
-    json_t *list = o->count > 0 && o->calls[0].reply.len > 0 ? json_array() : NULL;
+    json_t *list = rpc_opening_is_made(o) ? json_array() : NULL;
 
     for (unsigned i = 0; list && i < o->count; i++)
         json_array_append_new(list, frame_to_json(&o->calls[i].reply));
@@ -164,6 +164,11 @@ void rpc_opening_take_replies(struct rpc_opening *o, const json_t *replies)
 }
 
 /* --- source -------------------------------------------------------------------------------- */
+
+bool rpc_opening_is_made(const struct rpc_opening *o)
+{
+    return o->count > 0 && o->calls[0].reply.len > 0;
+}
 
 static void put_word(struct rpc_opening_frame *f, uint32_t word)
 {
@@ -290,26 +295,47 @@ static int read_reply(int fd, struct rpc_opening_call *c)
     return r < 0 || is_reply_to(f, &c->call) ? r : -EPROTO;
 }
 
+/* What blocks on the socket, at most. */
+static int set_limit_ns(int fd, uint64_t limit_ns)
+{
+    struct timeval t = {.tv_sec = (time_t)(limit_ns / NS_PER_S),
+                        .tv_usec = (suseconds_t)(limit_ns % NS_PER_S / 1000)};
+
+    return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)) < 0 ||
+                   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t)) < 0
+               ? -errno
+               : 0;
+}
+
 /* One after the other: libvirtd works at the calls of a connection side by side. */
 static int make_calls(struct rpc_opening *o, int fd, uint64_t until_ns)
 {
-    struct timeval limit = {.tv_sec = MAKE_WITHIN_S}, none = {0};
     int r = 0;
 
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
-        return -errno;
     for (unsigned i = 0; i < o->count && r == 0; i++) {
         struct rpc_opening_call *c = &o->calls[i];
+        uint64_t now_ns = clock_now_ns();
 
-        r = clock_now_ns() > until_ns ? -ETIMEDOUT : write_all(fd, c->call.bytes, c->call.len);
+        r = now_ns + NS_PER_MS > until_ns ? -EAGAIN : set_limit_ns(fd, until_ns - now_ns);
+        if (r == 0)
+            r = write_all(fd, c->call.bytes, c->call.len);
         if (r == 0)
             r = read_reply(fd, c);
     }
-    if (r == 0 && (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof(none)) < 0 ||
-                   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none)) < 0))
-        r = -errno;
-    return r;
+    return r < 0 ? r : set_limit_ns(fd, 0);
+}
+
+void rpc_opening_keep_alive(int fd)
+{
+    uint8_t frame[RPC_KEEPALIVE_FRAME_BYTES], pong[RPC_KEEPALIVE_FRAME_BYTES];
+
+    rpc_put_keepalive_pong(pong);
+    while (recv(fd, frame, sizeof(frame), MSG_DONTWAIT | MSG_PEEK) == sizeof(frame) &&
+           rpc_kind_of(frame, sizeof(frame)) == RPC_KEEPALIVE_PING &&
+           recv(fd, frame, sizeof(frame), MSG_DONTWAIT) == sizeof(frame)) {
+        if (send(fd, pong, sizeof(pong), MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(pong))
+            return;
+    }
 }
 
 int rpc_opening_make(struct rpc_opening *o, const char *path)

@@ -8,7 +8,9 @@
  *
  * A call is known by its bytes, all but the serial, whatever the order. One that was not foreseen goes over the link, as
  * all would without this; one that was foreseen and does not come has only asked something. What will be called is what
- * was called last time, and the first time what libvirt 9 calls.
+ * was called last time, and the first time what libvirt 9 calls. CONNECT_OPEN alone must be foreseen: libvirtd takes it
+ * once a connection. A libvirt that puts it otherwise ends the move before anything was begun, and nothing is foreseen
+ * until one was heard.
  */
 #ifndef FERRY_CORE_RPC_OPENING_H
 #define FERRY_CORE_RPC_OPENING_H
@@ -35,6 +37,8 @@ struct rpc_opening {
 
 /* --- source -------------------------------------------------------------------------------- */
 
+/* Whether the target has made it. */
+bool rpc_opening_is_made(const struct rpc_opening *o);
 /* What libvirt 9 calls. */
 void rpc_opening_presume(struct rpc_opening *o);
 /* Takes note of a frame on its way to the link. True with the first that is not of the opening: it is known now. */
@@ -49,9 +53,12 @@ const struct rpc_opening_frame *rpc_opening_answer(struct rpc_opening *o,
 
 /* False: none came, or what came is no opening. */
 bool rpc_opening_from_json(struct rpc_opening *o, const json_t *calls);
-/* Connects to libvirtd at @path and makes the calls; blocks for two seconds at most. The connection, or a negative
- * errno, and then no reply is left. */
+/* Connects to libvirtd at @path and makes the calls; blocks for two seconds at most, and two to connect. The connection,
+ * or a negative errno, and then no reply is left. */
 int rpc_opening_make(struct rpc_opening *o, const char *path);
+/* Answers libvirtd's keepalives on a connection that waits to be used, or libvirtd closes it after 30 s; to be called every
+ * few seconds. */
+void rpc_opening_keep_alive(int fd);
 
 /* Calls, or replies; NULL when there are none. */
 json_t *rpc_opening_calls_to_json(const struct rpc_opening *o);

@@ -44,7 +44,7 @@ void rpc_tap_free(struct rpc_tap *tap)
     free(tap);
 }
 
-static enum rpc_kind kind_of(const uint8_t *frame, size_t len)
+enum rpc_kind rpc_kind_of(const uint8_t *frame, size_t len)
 {
     uint32_t program = get_be32(frame + 4);
     uint32_t procedure = get_be32(frame + 12);
@@ -80,7 +80,7 @@ int rpc_tap_feed(struct rpc_tap *tap, const void *data, size_t len)
             return -EPROTO;
         if (buffer_len(&tap->pending) < frame_len)
             break;
-        frame.kind = kind_of(at, frame_len);
+        frame.kind = rpc_kind_of(at, frame_len);
         frame.ok = get_be32(at + 24) == RPC_STATUS_OK;
         r = tap->on_frame(tap->user, &frame);
         buffer_consume(&tap->pending, frame_len);

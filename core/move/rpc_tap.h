@@ -56,6 +56,8 @@ int rpc_tap_feed(struct rpc_tap *tap, const void *data, size_t len);
  */
 void rpc_finish_set_paused(uint8_t *frame, size_t len);
 
+/* What a whole frame is. */
+enum rpc_kind rpc_kind_of(const uint8_t *frame, size_t len);
 /* The PONG that answers any PING. */
 void rpc_put_keepalive_pong(uint8_t out[RPC_KEEPALIVE_FRAME_BYTES]);
 

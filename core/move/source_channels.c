@@ -125,6 +125,8 @@ int source_channels_open_stream(struct move_source *ms, enum care care, const ch
         json_object_set_new(label, "post_copy", json_true());
     if (ms->sw.state == SOURCE_FEEDING)
         json_object_set_new(label, "again", json_true());
+    if (strcmp(channel, "rpc") == 0 && rpc_opening_is_made(&ms->opening))
+        json_object_set_new(label, "opened", json_true());
     r = peering_open(ms->ls, care, label, ret);
     if (r == 0)
         stream_set_shaper(*ret, &ms->move->shaper);
@@ -568,7 +570,7 @@ void source_channels_tick(struct move_source *ms, uint64_t now_ns)
     measure_memory(ms);
     if (ms->memory && relay_pipe(ms->memory))
         ram_pipe_adapt(relay_pipe(ms->memory), now_ns, relay_waits_for_link(ms->memory),
-                       move_count_running(ms->service));
+                       move_count_sending(ms->service));
     if (ms->disks)
         source_disks_tick(ms, now_ns);
     source_blocks_tick(ms);

@@ -284,7 +284,7 @@ void source_disks_tick(struct move_source *ms, uint64_t now_ns)
     struct move_progress *p = &ms->move->progress;
     struct disk_source_stats d;
 
-    disk_source_tick(ms->disks, move_count_running(ms->service));
+    disk_source_tick(ms->disks, move_count_sending(ms->service));
     disk_source_get_stats(ms->disks, &d);
     p->disk_payload = d.payload_bytes;
     p->disk_wire = d.sent_bytes;

@@ -288,6 +288,13 @@ int target_channels_open(struct move_target *mt, struct error *err)
     return 0;
 }
 
+static void close_opened(struct move_target *mt)
+{
+    if (mt->rpc_fd >= 0)
+        close(mt->rpc_fd);
+    mt->rpc_fd = -1;
+}
+
 int target_channels_connect_rpc(struct move_target *mt, struct stream *stream)
 {
     struct error why = {0};
@@ -319,6 +326,8 @@ int target_channels_add(struct move_target *mt, const json_t *label, struct stre
         return -EPROTO;
     mt->direct_memory = json_is_true(json_object_get(label, "direct_memory"));
     mt->move->may_postcopy = json_is_true(json_object_get(label, "post_copy"));
+    if (!json_is_true(json_object_get(label, "opened"))) /* the source cannot use what was opened */
+        close_opened(mt);
     if (mt->direct_memory && !target_files_may_be_direct(mt)) {
         error_set(&why, -EPERM, "receive the VM",
                   "add direct-memory to allow = in the source's [peer] section here",
@@ -334,6 +343,8 @@ void target_channels_tick(struct move_target *mt)
     struct move_progress *p = &mt->move->progress;
     struct ram_parser_stats ram;
 
+    if (mt->rpc_fd >= 0)
+        rpc_opening_keep_alive(mt->rpc_fd);
     if (mt->sw.state == TARGET_RECEIVING && ++mt->ticks % FLUSH_AHEAD_TICKS == 0) {
         for (unsigned i = 0; i < mt->disk_count; i++)
             disk_target_flush_ahead(mt->disks[i]);
@@ -367,9 +378,7 @@ void target_channels_tick(struct move_target *mt)
 void target_channels_close(struct move_target *mt)
 {
     rpc_relay_free(TAKE_PTR(mt->rpc));
-    if (mt->rpc_fd >= 0)
-        close(mt->rpc_fd);
-    mt->rpc_fd = -1;
+    close_opened(mt);
     relay_free(TAKE_PTR(mt->memory));
     ram_pipe_free(TAKE_PTR(mt->decoder));
     mt->blocks = NULL; /* went with it */

@@ -185,9 +185,9 @@ static void on_listed(void *user, const struct error *err, const char *names)
 static void plan_on(struct evacuation *e)
 {
     const struct link_probe_result *probe = link_probe_result(e->service->probes, e->plan.sites[0]);
-    const struct link_session *ls = peering_any(e->service->peering, e->plan.sites[0]);
     bool known = !probe || probe->done || probe->sent_bytes_s;
-    bool there = known || (!e->dry_run && ls && link_session_is_up(ls));
+    bool there =
+        known || (!e->dry_run && link_probe_is_connected(e->service->probes, e->plan.sites[0]));
 
     if (!e->listed || e->pending > 0 || (e->probing && !there))
         return;

@@ -5,7 +5,7 @@
 
 /* Measured on the reference system (docs/benchmarks.md, operations). */
 enum {
-    PREPARE_ROUND_TRIPS = 14, /* dialling, the move's words, libvirt's prepare */
+    PREPARE_ROUND_TRIPS = 5, /* dialling, the move's words, libvirt's prepare */
     PREPARE_WORK_MS = 700,
     RAMP_ROUND_TRIPS = 8,   /* until the copy has found the link's rate */
     ROUNDS_ROUND_TRIPS = 6, /* of memory: each round's end is waited for */

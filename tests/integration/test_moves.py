@@ -89,12 +89,12 @@ def longest_line(bed):
 
 def opened_ahead(bed):
     """What libvirt calls first of the other libvirtd costs no round trip: nine it would be"""
-    bed.line(rtt=500)
+    bed.line(rtt=1000)
     report = expect_committed(bed.move(bed.guest(files=0)).end())
     wait_finished(bed, report["id"])
     trips = report["phases_ms"]["copying"] / report["link"]["rtt_ms"]
-    # The link's handshake and the words PREPARE and READY are five, the new QEMU takes a second.
-    expect(trips < 11, f"preparing took {trips:.1f} round trips: {report['phases_ms']}")
+    # Five, and what the new QEMU takes, a second on a machine with nothing else to do; else they would be fourteen.
+    expect(trips < 12, f"preparing took {trips:.1f} round trips: {report['phases_ms']}")
 
 
 def two_disks(bed):

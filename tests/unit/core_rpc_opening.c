@@ -331,6 +331,32 @@ static void test_a_libvirtd_that_does_not_play(void **state)
     }
 }
 
+static void test_keeps_a_connection_alive(void **state)
+{
+    struct rpc_opening o = presumed();
+    uint8_t ping[RPC_KEEPALIVE_FRAME_BYTES], wanted[RPC_KEEPALIVE_FRAME_BYTES], got[256];
+    int ends[2];
+
+    (void)state;
+    rpc_put_keepalive_pong(wanted);
+    memcpy(ping, wanted, sizeof(ping));
+    put_be32(ping + 12, 1);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(send(ends[0], ping, sizeof(ping), 0), sizeof(ping));
+    assert_int_equal(send(ends[0], o.calls[0].call.bytes, HEADER, 0), HEADER);
+    rpc_opening_keep_alive(ends[1]);
+    assert_int_equal(recv(ends[0], got, sizeof(got), MSG_DONTWAIT), 2 * sizeof(wanted));
+    assert_memory_equal(got, wanted, sizeof(wanted));
+    assert_memory_equal(got + sizeof(wanted), wanted, sizeof(wanted));
+    rpc_opening_keep_alive(ends[1]);
+    assert_int_equal(recv(ends[0], got, sizeof(got), MSG_DONTWAIT), -1);
+    assert_int_equal(recv(ends[1], got, sizeof(got), MSG_DONTWAIT), HEADER); /* not ours to take */
+    close(ends[0]);
+    rpc_opening_keep_alive(ends[1]);
+    close(ends[1]);
+}
+
 static void test_no_libvirtd(void **state)
 {
     struct rpc_opening o = presumed();
@@ -351,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_calls_that_are_refused),
         cmocka_unit_test(test_makes_the_calls_one_by_one),
         cmocka_unit_test(test_a_libvirtd_that_does_not_play),
+        cmocka_unit_test(test_keeps_a_connection_alive),
         cmocka_unit_test(test_no_libvirtd),
     };
 

@@ -42,12 +42,14 @@ static void on_signal(int sig)
 enum { TURN_IDLE = 0, TURN_BUSY = 1, TURN_MORE = 2 };
 
 /* A fiftieth of the one-way delay, which no congestion control tells from a host's own jitter; a tenth where that is next
- * to nothing. */
+ * to nothing; and never so long that what is gathered would overflow the queue. */
 static uint64_t gather_ns(const struct wan *w)
 {
     uint64_t delay_ns = w->a_to_b.delay_ns;
+    uint64_t gather =
+        MAX(MIN(delay_ns / 10, UINT64_C(200000)), MIN(delay_ns / 50, UINT64_C(1000000)));
 
-    return MAX(MIN(delay_ns / 10, UINT64_C(200000)), MIN(delay_ns / 50, UINT64_C(1000000)));
+    return MIN(gather, w->a_to_b.queue_ns / 4);
 }
 
 static unsigned take_in(struct path *p, int tun)
