@@ -189,19 +189,18 @@ static void put_string(struct rpc_opening_frame *f, const char *text)
 void rpc_opening_presume(struct rpc_opening *o)
 {
     static const struct {
-        uint32_t procedure;
-        const char *uri;  /* CONNECT_OPEN's; flags follow, none */
-        uint32_t feature; /* CONNECT_SUPPORTS_FEATURE's: enum virDrvFeature */
+        uint32_t procedure, feature; /* CONNECT_SUPPORTS_FEATURE's: enum virDrvFeature */
+        const char *uri;             /* CONNECT_OPEN's; flags follow, none */
     } calls[] = {
-        {AUTH_LIST, NULL, 0},
-        {CONNECT_SUPPORTS_FEATURE, NULL, FEATURE_PROGRAM_KEEPALIVE},
-        {CONNECT_OPEN, "qemu:///system", 0},
-        {CONNECT_SUPPORTS_FEATURE, NULL, FEATURE_REMOTE_EVENT_CALLBACK},
-        {CONNECT_SUPPORTS_FEATURE, NULL, FEATURE_REMOTE_CLOSE_CALLBACK},
-        {CONNECT_REGISTER_CLOSE_CALLBACK, NULL, 0},
-        {CONNECT_SUPPORTS_FEATURE, NULL, FEATURE_MIGRATION_P2P},
-        {CONNECT_SUPPORTS_FEATURE, NULL, FEATURE_MIGRATION_V3},
-        {CONNECT_SUPPORTS_FEATURE, NULL, FEATURE_MIGRATION_PARAMS},
+        {AUTH_LIST, 0, NULL},
+        {CONNECT_SUPPORTS_FEATURE, FEATURE_PROGRAM_KEEPALIVE, NULL},
+        {CONNECT_OPEN, 0, "qemu:///system"},
+        {CONNECT_SUPPORTS_FEATURE, FEATURE_REMOTE_EVENT_CALLBACK, NULL},
+        {CONNECT_SUPPORTS_FEATURE, FEATURE_REMOTE_CLOSE_CALLBACK, NULL},
+        {CONNECT_REGISTER_CLOSE_CALLBACK, 0, NULL},
+        {CONNECT_SUPPORTS_FEATURE, FEATURE_MIGRATION_P2P, NULL},
+        {CONNECT_SUPPORTS_FEATURE, FEATURE_MIGRATION_V3, NULL},
+        {CONNECT_SUPPORTS_FEATURE, FEATURE_MIGRATION_PARAMS, NULL},
     };
 
     memset(o, 0, sizeof(*o));

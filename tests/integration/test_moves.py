@@ -315,6 +315,6 @@ def journals(bed):
 
 
 if __name__ == "__main__":
-    sys.exit(ferrylab.run("moves", [longest_line, opened_ahead, long_line, short_line, two_disks, qcow2_and_autostart,
+    sys.exit(ferrylab.run("moves", [opened_ahead, longest_line, long_line, short_line, two_disks, qcow2_and_autostart,
                                     after_stock, idle_vm, refused_disks, refused_permissions, refused_states, refused_medium,
                                     journals]))
