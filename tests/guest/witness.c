@@ -35,6 +35,7 @@
 #define TICKS_WHILE_NOBODY_ASKS 5u
 #define PORT_NAME "org.ferry.witness"
 #define PORT_FOLDER "/sys/class/virtio-ports/"
+#define PORT_WAIT_TICKS 1000u
 
 /* Runs before all other threads: if it waited for the dirtier, that would look like downtime. */
 static void *beat(void *work)
@@ -77,6 +78,18 @@ static int open_port(void)
             fd = open(path, O_RDWR | O_CLOEXEC);
     }
     globfree(&found);
+    return fd;
+}
+
+/* Its driver is there before the host has told of the port and its name. */
+static int wait_for_port(void)
+{
+    int fd = open_port();
+
+    for (unsigned i = 0; fd < 0 && i < PORT_WAIT_TICKS; i++) {
+        sleep_ticks(1);
+        fd = open_port();
+    }
     return fd;
 }
 
@@ -151,7 +164,9 @@ int main(int argc, char **argv)
     read_line("/proc/cmdline", cmdline, sizeof(cmdline));
     if (!work_open(&work, cmdline))
         return 1;
-    port = open_port();
+    port = wait_for_port();
+    if (port < 0)
+        printf("witness: no port %s in %s\n", PORT_NAME, PORT_FOLDER);
     if (port < 0 || !work_thread(beat, &work, true) || !work_start(&work)) {
         printf("witness: cannot start: %s\n", strerror(errno));
         return 1;

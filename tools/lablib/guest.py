@@ -16,6 +16,8 @@ BOOT = "/var/lib/libvirt/boot"
 
 # The witness writes to this much at the start of each disk.
 REGION_MIB = 16
+# Of a console, for an error message: a panic says its cause forty lines before its end.
+CONSOLE_LINES = 60
 
 CPU = {"tcg": ("qemu", "<cpu mode='custom' match='exact' check='none'>"
                        "<model fallback='forbid'>qemu64</model></cpu>"),
@@ -193,7 +195,7 @@ class Guest:
         def ready():
             if self.states().get(site.name) != "running":
                 raise LabError(f"guest {self.name} ended while it booted:\n"
-                               f"{tail(site.path(witness.console_path(self.name)))}")
+                               f"{tail(site.path(witness.console_path(self.name)), CONSOLE_LINES)}")
             try:
                 answer = witness.ask(site, self.name, "stats", timeout_s=1)
             except LabError:
@@ -204,7 +206,7 @@ class Guest:
         answer = wait_until(ready, 60, 0.1)
         if not answer:
             raise LabError(f"guest {self.name} does not come up:\n"
-                           f"{tail(site.path(witness.console_path(self.name)))}")
+                           f"{tail(site.path(witness.console_path(self.name)), CONSOLE_LINES)}")
         return answer
 
     # --- stop ---
