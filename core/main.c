@@ -11,6 +11,7 @@
 #include <uv.h>
 
 #include "core/base/log.h"
+#include "core/base/priority.h"
 #include "core/service.h"
 #include "core/service_manager.h"
 
@@ -100,6 +101,7 @@ static int run(const char *config_path)
     struct error err = {0};
 
     signal(SIGPIPE, SIG_IGN);
+    priority_first();
     /* Payloads of up to 1 MiB come and go a hundred times a second, and the logs that hold them fill and drain: from the
      * heap, not from fresh pages of the kernel each time, which was a tenth of a busy ferryd's time. What is free is
      * given back when no move sends: service_trim_memory(). */

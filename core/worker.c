@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/priority.h"
+
 struct queue {
     struct worker_job *first, **last;
 };
@@ -54,6 +56,7 @@ static void *worker_main(void *arg)
     struct worker_job *job;
 
     pthread_setname_np(pthread_self(), w->name);
+    priority_usual(0);
     pthread_mutex_lock(&w->lock);
     for (;;) {
         while (!(job = queue_take(&w->todo)) && !w->retired)

@@ -3,10 +3,10 @@
 
 #include <stdlib.h>
 
-#include "core/base/background.h"
 #include "core/base/clock.h"
 #include "core/base/limits.h"
 #include "core/base/macros.h"
+#include "core/base/priority.h"
 #include "netlink/pack.h"
 
 enum {
@@ -75,7 +75,7 @@ static void work(uv_work_t *request)
     struct place *place = container_of(request, struct place, work);
     uint64_t start_ns = clock_now_ns();
 
-    background_thread(WORKER_NICE);
+    priority_background(WORKER_NICE);
     place->packed_len = pack_write(place->writer, place->level, place->packing->data,
                                    place->packing->length, place->packed, sizeof(place->packed));
     place->took_ns = clock_now_ns() - start_ns;

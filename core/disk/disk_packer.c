@@ -5,9 +5,9 @@
 #include <errno.h>
 #include <time.h>
 
-#include "core/base/background.h"
 #include "core/base/clock.h"
 #include "core/base/macros.h"
+#include "core/base/priority.h"
 #include "core/move/codec_level.h"
 #include "core/worker.h"
 #include "storage/mirror_pack.h"
@@ -85,7 +85,7 @@ static void run_job(struct worker_job *job)
     struct pack_job *j = container_of(job, struct pack_job, job);
     uint64_t start_ns = clock_thread_cpu_ns(), began_ns = clock_now_ns();
 
-    background_thread(WORKER_NICE);
+    priority_background(WORKER_NICE);
     pack(j);
     j->cpu_ns = clock_thread_cpu_ns() - start_ns;
     j->work_ns = clock_now_ns() - began_ns;

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "core/base/macros.h"
+#include "core/base/priority.h"
 #include "core/operations/drill.h"
 
 struct drill_command {
@@ -152,7 +153,11 @@ static int spawn(uv_loop_t *loop, struct drill_command *c, const char *path,
         .cwd = "/",
     };
 
-    return uv_spawn(loop, &c->process, &options);
+    int r = uv_spawn(loop, &c->process, &options);
+
+    if (r == 0)
+        priority_usual(c->process.pid);
+    return r;
 }
 
 int drill_command_start(uv_loop_t *loop, const char *path, char *const *environment,
