@@ -3,8 +3,10 @@
 #include "netlink/connection.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "core/base/clock.h"
 #include "core/base/wire.h"
@@ -468,6 +470,15 @@ static void advance_connect(struct connection *c)
     advance_handshake(c);
 }
 
+/* Asked for while there is more to send than TCP took the last time. */
+static void note_dry(struct connection *c)
+{
+    int unsent_bytes = 0;
+
+    if (ioctl(c->fd, SIOCOUTQNSD, &unsent_bytes) == 0 && unsent_bytes == 0)
+        c->ran_dry = true;
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct connection *c = poll->data;
@@ -481,8 +492,10 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     } else if (c->state == CONNECTION_HANDSHAKE) {
         advance_handshake(c);
     } else {
-        if (events & UV_WRITABLE)
+        if (events & UV_WRITABLE) {
+            note_dry(c);
             connection_pump(c);
+        }
         if (events & UV_READABLE && c->state != CONNECTION_CLOSED)
             read_turn(c);
     }

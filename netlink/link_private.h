@@ -48,6 +48,7 @@ struct link_session {
     struct stripe_plan plan; /* when their number is left to the session */
     bool bulk;               /* more waits to be sent than the link takes */
     unsigned busy_ticks;
+    uint64_t unsent_ns; /* what a stripe may hold unsent, in time; grows while stripes run dry */
     uint64_t busy_ns, unclean_ns, retransmits_seen;
     uint64_t delivered_bytes, retransmits, segments_out; /* of all connections it ever had */
     uint64_t rtt_ns, rtt_min_ns;

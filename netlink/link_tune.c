@@ -6,10 +6,13 @@
 #include "netlink/link_private.h"
 
 #include "core/base/clock.h"
+#include "core/base/macros.h"
 #include "netlink/tcp_info.h"
 
-/* What a stripe may hold unsent, in time: an urgent frame waits for it. Longer than a busy loop's turn. */
+/* What a stripe may hold unsent, in time: an urgent frame waits for it. Longer than a busy loop's turn; and on a host
+ * whose processors are all busy, where the loop's turn comes late, as much longer as it takes. */
 #define UNSENT_NS (4 * NS_PER_MS)
+#define UNSENT_MOST_NS (40 * NS_PER_MS)
 #define FRAME_NS (5 * NS_PER_MS)
 #define UNSENT_LEAST_BYTES (16u * 1024u)
 /* What may wait on a stream before the rate is known. */
@@ -79,6 +82,28 @@ static bool sockets_are_full(const struct link_session *ls)
     return true;
 }
 
+/* Has a connection run dry since the last look, though there was more to send? */
+static bool take_dry(struct link_session *ls)
+{
+    struct connection *c;
+    bool dry = false;
+
+    TAILQ_FOREACH(c, &ls->connections, entry)
+    {
+        dry |= c->ran_dry;
+        c->ran_dry = false;
+    }
+    return dry;
+}
+
+/* More where it was too little; slowly back, for as long as nothing runs dry. */
+static void follow_lateness(struct link_session *ls, bool dry)
+{
+    uint64_t ns = dry ? ls->unsent_ns / 4 * 5 : ls->unsent_ns - ls->unsent_ns / 128;
+
+    ls->unsent_ns = MAX(MIN(ns, UNSENT_MOST_NS), UNSENT_NS);
+}
+
 static void measure_goodput(struct link_session *ls, uint64_t now_ns)
 {
     uint64_t elapsed_ns = now_ns - ls->goodput_since_ns;
@@ -128,6 +153,7 @@ static void size_for_rate(struct link_session *ls, uint64_t rate, struct connect
     uint64_t unsent = bytes_in(rate / ls->attached, UNSENT_NS), frame = bytes_in(rate, FRAME_NS);
 
     unsent = MAX(MIN(unsent, (uint64_t)CONNECTION_UNSENT_MAX_BYTES), (uint64_t)UNSENT_LEAST_BYTES);
+    unsent = unsent * ls->unsent_ns / UNSENT_NS;
     frame = MAX(MIN(frame, (uint64_t)LIMIT_FRAME_PAYLOAD_BYTES), (uint64_t)FRAME_LEAST_BYTES);
     session_set_unsent_bytes(ls->engine, (uint32_t)MIN(session_queue_bytes(rate), (uint64_t)most));
     ret->unsent_bytes = (uint32_t)unsent & ~0xfffu; /* coarse: not a system call every time */
@@ -152,6 +178,7 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
 {
     struct pacer_sample sample = {.now_ns = now_ns};
     struct connection_tuning tuning = {.unsent_bytes = CONNECTION_UNSENT_FIRST_BYTES};
+    bool full, dry = take_dry(ls);
     struct connection *c;
     uint64_t rate;
 
@@ -160,8 +187,10 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
         pacer_pause(&ls->pacer);
         return;
     }
-    sample.busy = session_wants_output(ls->engine, now_ns) && sockets_are_full(ls);
-    note_bulk(ls, sample.busy, now_ns);
+    full = session_wants_output(ls->engine, now_ns) && sockets_are_full(ls);
+    sample.busy = full && !dry;
+    note_bulk(ls, full, now_ns);
+    follow_lateness(ls, dry);
     pacer_take(&ls->pacer, &sample);
     plan_stripes(ls, &sample);
     if (ls->rtt_min_ns < LONG_RTT_NS) {

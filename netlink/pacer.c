@@ -24,7 +24,8 @@
 
 enum {
     DRAIN_EPOCHS_MAX = 4,
-    YIELD_AFTER_EPOCHS = 11,
+    DRAIN_PERCENT = 70,
+    DOUBT_AFTER_EPOCHS = 11,
     RISE_EPOCHS_FAST = 3,   /* after so many rises in a row the steps grow */
     RISE_EPOCHS_SEARCH = 6, /* and after so many the rate is searched for anew */
     SIGNS = 2,              /* samples in a row that show a queue: one is noise */
@@ -37,14 +38,20 @@ enum {
     SLOW_EPOCHS = 3,          /* a queue that is not of the cap's making must stay so long */
 };
 
-static uint64_t high_mark(const struct pacer_sample *s)
+/* The round trip where no queue stands. */
+static uint64_t way_ns(const struct pacer *p, const struct pacer_sample *s)
 {
-    return MAX(QUEUE_HIGH_NS, s->rtt_min_ns / 16);
+    return MAX(s->rtt_min_ns, p->way_ns);
 }
 
-static uint64_t low_mark(const struct pacer_sample *s)
+static uint64_t high_mark(const struct pacer *p, const struct pacer_sample *s)
 {
-    return MAX(QUEUE_LOW_NS, s->rtt_min_ns / 32);
+    return MAX(QUEUE_HIGH_NS, way_ns(p, s) / 16);
+}
+
+static uint64_t low_mark(const struct pacer *p, const struct pacer_sample *s)
+{
+    return MAX(QUEUE_LOW_NS, way_ns(p, s) / 32);
 }
 
 /* What was delivered lately, over a span just long enough to be a rate. */
@@ -70,45 +77,95 @@ static void remember(struct pacer *p, const struct pacer_sample *s)
     p->history_next = (p->history_next + 1) % PACER_HISTORY;
 }
 
-static void found(struct pacer *p, uint64_t rate)
+static void begin_epoch(struct pacer *p, const struct pacer_sample *s)
+{
+    p->since_ns = s->now_ns;
+    p->since_bytes = s->delivered_bytes;
+    p->least_queue_ns = UINT64_MAX;
+    p->busy = true;
+}
+
+static void begin_drain(struct pacer *p, uint64_t rate)
 {
     p->signs = p->sign_epochs = 0;
     p->capacity_bytes_s = p->ceiling_bytes_s = rate;
-    p->rate_bytes_s = rate / 100 * 70;
+    p->rate_bytes_s = rate / 100 * DRAIN_PERCENT;
     p->drain_epochs = 0;
+    p->doubted = false;
     p->state = PACER_DRAIN;
+}
+
+static void begin_confirm(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
+{
+    p->signs = p->sign_epochs = 0;
+    p->rate_bytes_s = rate;
+    p->state = PACER_CONFIRM;
+    begin_epoch(p, s);
 }
 
 /* A congestion control that starts doubles its rate every round trip, and what it overshoots by is under way
  * before the first sign of a queue is back. So the start is held to half as much growth, and its first signs
- * of a queue count, at once; but not those of its beginning, where the round trip as TCP smooths it is still that of
- * another time, or of a processor that was late: there an epoch must show them. */
+ * of a queue count, at once: no more is sent than arrives, and the next epoch must confirm them. But not those of its
+ * beginning, where the round trip as TCP smooths it is still that of another time, or of a processor that was late:
+ * there epochs must show them first. */
 static void search(struct pacer *p, const struct pacer_sample *s, uint64_t queue_ns)
 {
     uint64_t rate = recent_rate(p, s);
 
-    p->signs = queue_ns > low_mark(s) && rate > SEARCH_FREE_BYTES_S ? p->signs + 1 : 0;
+    p->signs = queue_ns > low_mark(p, s) && rate > SEARCH_FREE_BYTES_S ? p->signs + 1 : 0;
     if (!s->busy)
         p->rate_bytes_s = 0;
     else if (p->signs < SIGNS)
         p->rate_bytes_s = MAX(MAX(rate / 2 * 3, SEARCH_FREE_BYTES_S), p->rate_bytes_s);
     else
-        found(p, rate);
+        begin_confirm(p, s, rate);
 }
 
 static void search_epoch(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
-    bool queued = p->queue_ns > high_mark(s) && rate > SEARCH_LEAST_BYTES_S;
+    bool queued = p->queue_ns > high_mark(p, s) && rate > SEARCH_LEAST_BYTES_S;
 
     p->sign_epochs = queued && rate <= SEARCH_FREE_BYTES_S ? p->sign_epochs + 1 : 0;
     if (p->sign_epochs >= SIGN_EPOCHS)
-        found(p, rate);
+        begin_drain(p, rate);
+}
+
+/* A queue that the line made is there still; one that a late processor seemed to show is gone. */
+static void confirm(struct pacer *p, const struct pacer_sample *s)
+{
+    if (p->queue_ns > low_mark(p, s))
+        begin_drain(p, p->capacity_bytes_s);
+    else
+        p->state = PACER_SEARCH;
+}
+
+static void yield(struct pacer *p, const struct pacer_sample *s)
+{
+    p->state = PACER_YIELD;
+    p->until_ns = s->now_ns + YIELD_NS;
+    p->rate_bytes_s = 0;
+}
+
+/* A queue of our making shrinks by what is not sent, from the epoch on that shows the drain. */
+static bool queue_is_ours(const struct pacer *p, uint64_t epoch_ns)
+{
+    uint64_t less_ns = p->drained_from_ns > p->queue_ns ? p->drained_from_ns - p->queue_ns : 0;
+    uint64_t expected_ns = (p->drain_epochs - 1) * epoch_ns / 100 * (100 - DRAIN_PERCENT);
+
+    return less_ns >= MIN(expected_ns, p->drained_from_ns) / 4;
 }
 
 static void drain(struct pacer *p, const struct pacer_sample *s)
 {
-    if (p->queue_ns > low_mark(s) && ++p->drain_epochs < DRAIN_EPOCHS_MAX)
+    if (++p->drain_epochs == 1)
+        p->drained_from_ns = p->queue_ns;
+    if (p->queue_ns > low_mark(p, s) && p->drain_epochs < DRAIN_EPOCHS_MAX)
         return;
+    if (p->doubted && p->queue_ns > low_mark(p, s) && !queue_is_ours(p, s->now_ns - p->since_ns)) {
+        p->way_ns = way_ns(p, s) + p->queue_ns;
+        yield(p, s);
+        return;
+    }
     p->rate_bytes_s = p->capacity_bytes_s / 100 * 96;
     p->rises = p->high_epochs = 0;
     p->probe_pause_ns = PROBE_PAUSE_NS;
@@ -152,7 +209,7 @@ static void probe(struct pacer *p, uint64_t rate, unsigned percent)
 
 static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
-    if (p->queue_ns > high_mark(s)) {
+    if (p->queue_ns > high_mark(p, s)) {
         bool slow = rate < p->rate_bytes_s / 100 * 85;
 
         p->rises = 0;
@@ -166,15 +223,14 @@ static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
             p->rate_bytes_s =
                 MAX(MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 96, p->rate_bytes_s / 2);
         }
-        if (++p->high_epochs >= YIELD_AFTER_EPOCHS) {
-            p->state = PACER_YIELD;
-            p->until_ns = s->now_ns + YIELD_NS;
-            p->rate_bytes_s = 0;
+        if (++p->high_epochs >= DOUBT_AFTER_EPOCHS) {
+            begin_drain(p, p->capacity_bytes_s);
+            p->doubted = true;
         }
         return;
     }
     p->high_epochs = 0;
-    if (p->queue_ns > low_mark(s)) {
+    if (p->queue_ns > low_mark(p, s)) {
         p->rises = 0;
         return;
     }
@@ -215,8 +271,11 @@ static void end_epoch(struct pacer *p, const struct pacer_sample *s)
     if (s->delivered_bytes == p->since_bytes) /* an outage; the round trip is that of before */
         return;
     p->queue_ns = p->least_queue_ns;
-    if (!p->busy)
+    if (!p->busy) {
+        if (p->state == PACER_CONFIRM) /* who runs dry makes no queue */
+            p->state = PACER_SEARCH;
         return;
+    }
     memmove(p->recent_bytes_s + 1, p->recent_bytes_s,
             sizeof(p->recent_bytes_s) - sizeof(p->recent_bytes_s[0]));
     p->recent_bytes_s[0] = rate;
@@ -226,6 +285,9 @@ static void end_epoch(struct pacer *p, const struct pacer_sample *s)
     switch (p->state) {
     case PACER_SEARCH: /* looked at with every sample, too */
         search_epoch(p, s, rate);
+        break;
+    case PACER_CONFIRM:
+        confirm(p, s);
         break;
     case PACER_DRAIN:
         drain(p, s);
@@ -243,19 +305,12 @@ static void end_epoch(struct pacer *p, const struct pacer_sample *s)
     }
 }
 
-static void begin_epoch(struct pacer *p, const struct pacer_sample *s)
-{
-    p->since_ns = s->now_ns;
-    p->since_bytes = s->delivered_bytes;
-    p->least_queue_ns = UINT64_MAX;
-    p->busy = true;
-}
-
 bool pacer_take(struct pacer *p, const struct pacer_sample *s)
 {
-    uint64_t queue_ns = s->rtt_ns > s->rtt_min_ns ? s->rtt_ns - s->rtt_min_ns : 0;
-    uint64_t before = p->rate_bytes_s;
+    uint64_t before = p->rate_bytes_s, queue_ns;
 
+    p->way_ns = MIN(p->way_ns, s->rtt_ns);
+    queue_ns = s->rtt_ns > way_ns(p, s) ? s->rtt_ns - way_ns(p, s) : 0;
     if (!p->since_ns || s->delivered_bytes < p->since_bytes)
         begin_epoch(p, s);
     if (p->state == PACER_SEARCH)
@@ -263,7 +318,8 @@ bool pacer_take(struct pacer *p, const struct pacer_sample *s)
     remember(p, s);
     p->least_queue_ns = MIN(p->least_queue_ns, queue_ns);
     p->busy = p->busy && s->busy;
-    if (s->now_ns - p->since_ns >= MAX(EPOCH_LEAST_NS, s->rtt_min_ns + EPOCH_SLACK_NS)) {
+    if (s->now_ns - p->since_ns >=
+        MAX(EPOCH_LEAST_NS, MAX(s->rtt_ns, s->rtt_min_ns) + EPOCH_SLACK_NS)) {
         end_epoch(p, s);
         begin_epoch(p, s);
     }
@@ -285,7 +341,7 @@ void pacer_pause(struct pacer *p)
 
 const char *pacer_state_name(enum pacer_state state)
 {
-    static const char *const names[] = {"search", "drain", "cruise", "probe", "yield"};
+    static const char *const names[] = {"search", "confirm", "drain", "cruise", "probe", "yield"};
 
     return names[state];
 }

@@ -6,12 +6,18 @@
  * round trip's growth. The pacer sees the session as a whole, what all stripes deliver and by how much the
  * round trip exceeds its minimum, and caps their common sending rate just below what makes a queue stand.
  *
- *   SEARCH --queue stands--> DRAIN --queue gone--> CRUISE --now and then--> PROBE (more, for two epochs: what is
- *   (half again as fast                            | ^ |                      |    delivered tells whether the cap
- *    as what arrives)                              | | `-queue stands: down   |    is the line's or was late
- *      ^                                           | `------- no more --------'    processors' doing)
- *      `------ after a while ------- YIELD <-------' the queue stays though we send less: it is others'
- *                                    (no cap: the congestion control fights for its share)
+ *   SEARCH --a queue?--> CONFIRM --it stands--> DRAIN --it is gone--> CRUISE --now and then--> PROBE (more, for two
+ *   (half again as       (no more than          ^  |                  | | ^                      |  epochs: what is
+ *    fast as what         what arrives,         |  |                  | | `------ no more -------'  delivered tells whether
+ *    arrives)             for an epoch)         |  |                  | `-it stands: less           the cap is the line's or
+ *     ^ ^                   |                   |  |                  |                             was late processors' doing)
+ *     | `------ no ---------'                   |  |                  |
+ *     |                                         `--|-it stays long----'
+ *     `------- after a while ------ YIELD <--------' it stays though much less is sent: it is others', or the line has
+ *                                   (no cap)         become longer, and what the round trip is now is where a queue begins
+ *
+ * Processors that are late look like a queue, too: acknowledgements come late, and what is sent falls behind. An epoch
+ * in which connections had run dry says nothing of the line; a first sign of a queue is looked at again.
  *
  * An engine: samples go in, a rate comes out.
  */
@@ -23,7 +29,14 @@
 
 enum { PACER_HISTORY = 8 };
 
-enum pacer_state { PACER_SEARCH, PACER_DRAIN, PACER_CRUISE, PACER_PROBE, PACER_YIELD };
+enum pacer_state {
+    PACER_SEARCH,
+    PACER_CONFIRM,
+    PACER_DRAIN,
+    PACER_CRUISE,
+    PACER_PROBE,
+    PACER_YIELD,
+};
 
 struct pacer {
     enum pacer_state state;
@@ -31,6 +44,10 @@ struct pacer {
     uint64_t ceiling_bytes_s;  /* at which a queue stood the last time; 0: forgotten */
     uint64_t capacity_bytes_s; /* the best rate delivered lately; 0: not known */
     uint64_t queue_ns;         /* standing in the last epoch */
+    uint64_t
+        way_ns; /* what the round trip is without a queue, where that is more than TCP knows of; 0: it is not */
+    bool doubted;             /* DRAIN: of a queue that may not be of our making, */
+    uint64_t drained_from_ns; /* and so long was it after the first epoch of that */
     unsigned rises, high_epochs, drain_epochs, signs, sign_epochs;
     uint64_t until_ns; /* YIELD */
     uint64_t probe_from_bytes_s, probe_not_before_ns, probe_pause_ns;
@@ -49,7 +66,8 @@ struct pacer_sample {
     uint64_t now_ns;
     uint64_t delivered_bytes; /* acknowledged by TCP since the session began, all stripes */
     uint64_t rtt_ns, rtt_min_ns;
-    bool busy; /* more waited to be sent than the stripes took */
+    bool
+        busy; /* more waited to be sent than the line took, and no stripe ran dry for want of a processor */
 };
 
 /* Takes a sample, every 20 ms or so. True when the cap changed. */
