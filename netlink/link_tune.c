@@ -176,9 +176,8 @@ static void plan_stripes(struct link_session *ls, const struct pacer_sample *see
 
 void link_session_tune(struct link_session *ls, uint64_t now_ns)
 {
-    struct pacer_sample sample = {.now_ns = now_ns};
+    struct pacer_sample sample = {.now_ns = now_ns, .dry = take_dry(ls)};
     struct connection_tuning tuning = {.unsent_bytes = CONNECTION_UNSENT_FIRST_BYTES};
-    bool full, dry = take_dry(ls);
     struct connection *c;
     uint64_t rate;
 
@@ -187,10 +186,9 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
         pacer_pause(&ls->pacer);
         return;
     }
-    full = session_wants_output(ls->engine, now_ns) && sockets_are_full(ls);
-    sample.busy = full && !dry;
-    note_bulk(ls, full, now_ns);
-    follow_lateness(ls, dry);
+    sample.busy = session_wants_output(ls->engine, now_ns) && sockets_are_full(ls);
+    note_bulk(ls, sample.busy, now_ns);
+    follow_lateness(ls, sample.dry);
     pacer_take(&ls->pacer, &sample);
     plan_stripes(ls, &sample);
     if (ls->rtt_min_ns < LONG_RTT_NS) {

@@ -112,7 +112,8 @@ static void search(struct pacer *p, const struct pacer_sample *s, uint64_t queue
 {
     uint64_t rate = recent_rate(p, s);
 
-    p->signs = queue_ns > low_mark(p, s) && rate > SEARCH_FREE_BYTES_S ? p->signs + 1 : 0;
+    p->signs =
+        !s->dry && queue_ns > low_mark(p, s) && rate > SEARCH_FREE_BYTES_S ? p->signs + 1 : 0;
     if (!s->busy)
         p->rate_bytes_s = 0;
     else if (p->signs < SIGNS)
@@ -130,12 +131,11 @@ static void search_epoch(struct pacer *p, const struct pacer_sample *s, uint64_t
         begin_drain(p, rate);
 }
 
-/* A queue that the line made is there still; one that a late processor seemed to show is gone. */
-static void confirm(struct pacer *p, const struct pacer_sample *s)
+/* A queue that the line made stays, and grows by what is under way; one that a late processor seemed to show is gone with
+ * the next acknowledgements. And who runs dry makes none. */
+static void confirm(struct pacer *p, const struct pacer_sample *s, uint64_t queue_ns)
 {
-    if (p->queue_ns > low_mark(p, s))
-        begin_drain(p, p->capacity_bytes_s);
-    else
+    if (s->dry || !s->busy || queue_ns <= low_mark(p, s))
         p->state = PACER_SEARCH;
 }
 
@@ -271,11 +271,8 @@ static void end_epoch(struct pacer *p, const struct pacer_sample *s)
     if (s->delivered_bytes == p->since_bytes) /* an outage; the round trip is that of before */
         return;
     p->queue_ns = p->least_queue_ns;
-    if (!p->busy) {
-        if (p->state == PACER_CONFIRM) /* who runs dry makes no queue */
-            p->state = PACER_SEARCH;
+    if (!p->busy)
         return;
-    }
     memmove(p->recent_bytes_s + 1, p->recent_bytes_s,
             sizeof(p->recent_bytes_s) - sizeof(p->recent_bytes_s[0]));
     p->recent_bytes_s[0] = rate;
@@ -286,8 +283,8 @@ static void end_epoch(struct pacer *p, const struct pacer_sample *s)
     case PACER_SEARCH: /* looked at with every sample, too */
         search_epoch(p, s, rate);
         break;
-    case PACER_CONFIRM:
-        confirm(p, s);
+    case PACER_CONFIRM: /* it stood all the time */
+        begin_drain(p, p->capacity_bytes_s);
         break;
     case PACER_DRAIN:
         drain(p, s);
@@ -315,9 +312,11 @@ bool pacer_take(struct pacer *p, const struct pacer_sample *s)
         begin_epoch(p, s);
     if (p->state == PACER_SEARCH)
         search(p, s, queue_ns);
+    else if (p->state == PACER_CONFIRM)
+        confirm(p, s, queue_ns);
     remember(p, s);
     p->least_queue_ns = MIN(p->least_queue_ns, queue_ns);
-    p->busy = p->busy && s->busy;
+    p->busy = p->busy && s->busy && !s->dry;
     if (s->now_ns - p->since_ns >=
         MAX(EPOCH_LEAST_NS, MAX(s->rtt_ns, s->rtt_min_ns) + EPOCH_SLACK_NS)) {
         end_epoch(p, s);

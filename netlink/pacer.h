@@ -66,8 +66,9 @@ struct pacer_sample {
     uint64_t now_ns;
     uint64_t delivered_bytes; /* acknowledged by TCP since the session began, all stripes */
     uint64_t rtt_ns, rtt_min_ns;
+    bool busy; /* more waited to be sent than the stripes took */
     bool
-        busy; /* more waited to be sent than the line took, and no stripe ran dry for want of a processor */
+        dry; /* but one had sent all it held before it got more: a processor is late, not the line */
 };
 
 /* Takes a sample, every 20 ms or so. True when the cap changed. */

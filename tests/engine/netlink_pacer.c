@@ -90,7 +90,7 @@ static void step(struct sim *s)
     s->worst_queue_ns = MAX(s->worst_queue_ns, s->way[s->at].queue_ns);
     s->now_ns += STEP_MS * NS_PER_MS;
     sample = (struct pacer_sample){
-        .now_ns = s->now_ns, .rtt_min_ns = s->rtt_min_ns, .busy = s->busy && !s->dry};
+        .now_ns = s->now_ns, .rtt_min_ns = s->rtt_min_ns, .busy = s->busy, .dry = s->dry};
     s->delivered_bytes += s->way[(s->at + DELAY_STEPS_MAX - delay) % DELAY_STEPS_MAX].bytes;
     sample.delivered_bytes = (uint64_t)s->delivered_bytes;
     sample.rtt_ns =
@@ -305,7 +305,7 @@ static void test_late_processors_at_the_start(void **state)
         share += s.delivered_bytes / seconds / s.line_bytes_s;
         assert_true(run(&s, 3) > 0.8);
     }
-    assert_true(share / SEEDS > 0.65);
+    assert_true(share / SEEDS > 0.7);
 }
 
 static void test_late_processors_are_no_slow_line(void **state)
