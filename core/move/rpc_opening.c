@@ -3,28 +3,18 @@
 #include "core/move/rpc_opening.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "core/base/base64.h"
 #include "core/base/clock.h"
 #include "core/base/wire.h"
 #include "core/move/local_socket.h"
 
 enum {
     MAKE_WITHIN_S = 2,
-    BASE64_BYTES = (RPC_OPENING_FRAME_BYTES + 2) / 3 * 4 + 1,
-    /* Of a frame. */
-    AT_LEN = 0,
-    AT_PROGRAM = 4,
-    AT_VERSION = 8,
-    AT_PROCEDURE = 12,
-    AT_TYPE = 16,
-    AT_SERIAL = 20,
-    AT_STATUS = 24,
-    AT_BODY = 28,
     /* Procedures. */
     CONNECT_OPEN = 1,
     CONNECT_SUPPORTS_FEATURE = 60,
@@ -43,9 +33,9 @@ enum {
 
 static bool is_whole(const struct rpc_opening_frame *f, uint32_t type)
 {
-    return f->len >= AT_BODY && get_be32(f->bytes + AT_LEN) == f->len &&
-           get_be32(f->bytes + AT_PROGRAM) == RPC_PROGRAM_REMOTE &&
-           get_be32(f->bytes + AT_TYPE) == type;
+    return f->len >= RPC_AT_BODY && get_be32(f->bytes + RPC_AT_LEN) == f->len &&
+           get_be32(f->bytes + RPC_AT_PROGRAM) == RPC_PROGRAM_REMOTE &&
+           get_be32(f->bytes + RPC_AT_TYPE) == type;
 }
 
 /* What asks, and what begins a connection; nothing that touches a VM. */
@@ -57,7 +47,7 @@ static bool is_of_opening(const struct rpc_opening_frame *f)
     if (!is_whole(f, RPC_TYPE_CALL))
         return false;
     for (size_t i = 0; i < ARRAY_SIZE(procedures); i++) {
-        if (get_be32(f->bytes + AT_PROCEDURE) == procedures[i])
+        if (get_be32(f->bytes + RPC_AT_PROCEDURE) == procedures[i])
             return true;
     }
     return false;
@@ -65,14 +55,15 @@ static bool is_of_opening(const struct rpc_opening_frame *f)
 
 static bool is_same_call(const struct rpc_opening_frame *a, const struct rpc_opening_frame *b)
 {
-    return a->len == b->len && memcmp(a->bytes, b->bytes, AT_SERIAL) == 0 &&
-           memcmp(a->bytes + AT_STATUS, b->bytes + AT_STATUS, a->len - AT_STATUS) == 0;
+    return a->len == b->len && memcmp(a->bytes, b->bytes, RPC_AT_SERIAL) == 0 &&
+           memcmp(a->bytes + RPC_AT_STATUS, b->bytes + RPC_AT_STATUS, a->len - RPC_AT_STATUS) == 0;
 }
 
 static bool is_reply_to(const struct rpc_opening_frame *reply, const struct rpc_opening_frame *call)
 {
-    return is_whole(reply, RPC_TYPE_REPLY) && get_be32(reply->bytes + AT_STATUS) == RPC_STATUS_OK &&
-           memcmp(reply->bytes + AT_PROCEDURE, call->bytes + AT_PROCEDURE, 4) == 0;
+    return is_whole(reply, RPC_TYPE_REPLY) &&
+           get_be32(reply->bytes + RPC_AT_STATUS) == RPC_STATUS_OK &&
+           memcmp(reply->bytes + RPC_AT_PROCEDURE, call->bytes + RPC_AT_PROCEDURE, 4) == 0;
 }
 
 static void take(struct rpc_opening_frame *f, const struct rpc_frame *from)
@@ -88,28 +79,21 @@ static void take(struct rpc_opening_frame *f, const struct rpc_frame *from)
 
 static json_t *frame_to_json(const struct rpc_opening_frame *f)
 {
-    char text[BASE64_BYTES];
+    char text[BASE64_TEXT_BYTES(RPC_OPENING_FRAME_BYTES)];
 
-    EVP_EncodeBlock((unsigned char *)text, f->bytes, (int)f->len);
+    base64_encode(text, f->bytes, f->len);
     return json_string(text);
 }
 
 static bool frame_from_json(struct rpc_opening_frame *f, const json_t *from)
 {
-    const char *text = json_string_value(from);
-    size_t len = json_string_length(from);
-    uint8_t bytes[BASE64_BYTES];
-    int n;
+    ssize_t len = json_is_string(from)
+                      ? base64_decode(json_string_value(from), json_string_length(from), f->bytes,
+                                      sizeof(f->bytes))
+                      : -EPROTO;
 
-    if (len < 4 || len >= BASE64_BYTES)
-        return false;
-    n = EVP_DecodeBlock(bytes, (const unsigned char *)text, (int)len);
-    n -= (text[len - 1] == '=') + (text[len - 2] == '='); /* which it counts */
-    if (n < AT_BODY || n > RPC_OPENING_FRAME_BYTES)
-        return false;
-    f->len = (size_t)n;
-    memcpy(f->bytes, bytes, f->len);
-    return true;
+    f->len = len < RPC_AT_BODY ? 0 : (size_t)len;
+    return f->len > 0;
 }
 
 static void forget_replies(struct rpc_opening *o)
@@ -207,11 +191,11 @@ void rpc_opening_presume(struct rpc_opening *o)
     for (; o->count < ARRAY_SIZE(calls); o->count++) {
         struct rpc_opening_frame *f = &o->calls[o->count].call;
 
-        f->len = AT_BODY;
-        put_be32(f->bytes + AT_PROGRAM, RPC_PROGRAM_REMOTE);
-        put_be32(f->bytes + AT_VERSION, 1);
-        put_be32(f->bytes + AT_PROCEDURE, calls[o->count].procedure);
-        put_be32(f->bytes + AT_SERIAL, o->count);
+        f->len = RPC_AT_BODY;
+        put_be32(f->bytes + RPC_AT_PROGRAM, RPC_PROGRAM_REMOTE);
+        put_be32(f->bytes + RPC_AT_VERSION, 1);
+        put_be32(f->bytes + RPC_AT_PROCEDURE, calls[o->count].procedure);
+        put_be32(f->bytes + RPC_AT_SERIAL, o->count);
         if (calls[o->count].uri) {
             put_word(f, 1); /* there is a name */
             put_string(f, calls[o->count].uri);
@@ -219,7 +203,7 @@ void rpc_opening_presume(struct rpc_opening *o)
         }
         if (calls[o->count].feature)
             put_word(f, calls[o->count].feature);
-        put_be32(f->bytes + AT_LEN, (uint32_t)f->len);
+        put_be32(f->bytes + RPC_AT_LEN, (uint32_t)f->len);
     }
 }
 
@@ -248,7 +232,7 @@ const struct rpc_opening_frame *rpc_opening_answer(struct rpc_opening *o,
         if (c->answered || c->reply.len == 0 || !is_same_call(&c->call, &f))
             continue;
         c->answered = true;
-        memcpy(c->reply.bytes + AT_SERIAL, f.bytes + AT_SERIAL, 4);
+        memcpy(c->reply.bytes + RPC_AT_SERIAL, f.bytes + RPC_AT_SERIAL, 4);
         return &c->reply;
     }
     return NULL;
@@ -288,7 +272,7 @@ static int read_reply(int fd, struct rpc_opening_call *c)
     int r = read_all(fd, f->bytes, 4);
 
     f->len = r < 0 ? 0 : get_be32(f->bytes);
-    if (r < 0 || f->len < AT_BODY || f->len > sizeof(f->bytes))
+    if (r < 0 || f->len < RPC_AT_BODY || f->len > sizeof(f->bytes))
         return r < 0 ? r : -EPROTO;
     r = read_all(fd, f->bytes + 4, f->len - 4);
     return r < 0 || is_reply_to(f, &c->call) ? r : -EPROTO;

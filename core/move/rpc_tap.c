@@ -8,7 +8,6 @@
 #include "core/base/wire.h"
 
 enum {
-    HEADER_BYTES = 28,
     PROGRAM_KEEPALIVE = 0x6b656570,
     PROCEDURE_PREPARE3_PARAMS = 303,
     PROCEDURE_FINISH3_PARAMS = 306,
@@ -46,9 +45,9 @@ void rpc_tap_free(struct rpc_tap *tap)
 
 enum rpc_kind rpc_kind_of(const uint8_t *frame, size_t len)
 {
-    uint32_t program = get_be32(frame + 4);
-    uint32_t procedure = get_be32(frame + 12);
-    uint32_t type = get_be32(frame + 16);
+    uint32_t program = get_be32(frame + RPC_AT_PROGRAM);
+    uint32_t procedure = get_be32(frame + RPC_AT_PROCEDURE);
+    uint32_t type = get_be32(frame + RPC_AT_TYPE);
 
     if (program == PROGRAM_KEEPALIVE && type == TYPE_MESSAGE)
         return procedure == PROCEDURE_PING   ? RPC_KEEPALIVE_PING
@@ -63,8 +62,8 @@ enum rpc_kind rpc_kind_of(const uint8_t *frame, size_t len)
     if (type == RPC_TYPE_REPLY)
         return RPC_FINISH_REPLY;
     /* The call's last argument is `int cancelled`. */
-    return len >= HEADER_BYTES + 4 && get_be32(frame + len - 4) == 0 ? RPC_FINISH_CALL
-                                                                     : RPC_FINISH_CANCEL;
+    return len >= RPC_AT_BODY + 4 && get_be32(frame + len - 4) == 0 ? RPC_FINISH_CALL
+                                                                    : RPC_FINISH_CANCEL;
 }
 
 int rpc_tap_feed(struct rpc_tap *tap, const void *data, size_t len)
@@ -76,12 +75,12 @@ int rpc_tap_feed(struct rpc_tap *tap, const void *data, size_t len)
         uint32_t frame_len = get_be32(at);
         struct rpc_frame frame = {.data = at, .len = frame_len};
 
-        if (frame_len < HEADER_BYTES || frame_len > LIMIT_RPC_FRAME_BYTES)
+        if (frame_len < RPC_AT_BODY || frame_len > LIMIT_RPC_FRAME_BYTES)
             return -EPROTO;
         if (buffer_len(&tap->pending) < frame_len)
             break;
         frame.kind = rpc_kind_of(at, frame_len);
-        frame.ok = get_be32(at + 24) == RPC_STATUS_OK;
+        frame.ok = get_be32(at + RPC_AT_STATUS) == RPC_STATUS_OK;
         r = tap->on_frame(tap->user, &frame);
         buffer_consume(&tap->pending, frame_len);
     }
@@ -92,18 +91,18 @@ void rpc_finish_set_paused(uint8_t *frame, size_t len)
 {
     uint8_t *flags = frame + len - 8; /* the last but one argument; `int cancelled` follows */
 
-    if (len < HEADER_BYTES + 8)
+    if (len < RPC_AT_BODY + 8)
         return;
     put_be32(flags, get_be32(flags) | MIGRATE_PAUSED);
 }
 
 void rpc_put_keepalive_pong(uint8_t out[RPC_KEEPALIVE_FRAME_BYTES])
 {
-    put_be32(out, RPC_KEEPALIVE_FRAME_BYTES);
-    put_be32(out + 4, PROGRAM_KEEPALIVE);
-    put_be32(out + 8, 1); /* protocol version */
-    put_be32(out + 12, PROCEDURE_PONG);
-    put_be32(out + 16, TYPE_MESSAGE);
-    put_be32(out + 20, 0); /* serial */
-    put_be32(out + 24, RPC_STATUS_OK);
+    put_be32(out + RPC_AT_LEN, RPC_KEEPALIVE_FRAME_BYTES);
+    put_be32(out + RPC_AT_PROGRAM, PROGRAM_KEEPALIVE);
+    put_be32(out + RPC_AT_VERSION, 1); /* protocol version */
+    put_be32(out + RPC_AT_PROCEDURE, PROCEDURE_PONG);
+    put_be32(out + RPC_AT_TYPE, TYPE_MESSAGE);
+    put_be32(out + RPC_AT_SERIAL, 0); /* serial */
+    put_be32(out + RPC_AT_STATUS, RPC_STATUS_OK);
 }

@@ -3,7 +3,7 @@
  * Reads along in one direction of a libvirt RPC connection, frame by frame.
  *
  * A frame is big-endian: u32 length (itself included), then program, version, procedure, type, serial,
- * status (u32 each), then the body. The tap hands out whole frames; its owner passes them on, keeps
+ * status (u32 each), then the body (RPC_AT_). The tap hands out whole frames; its owner passes them on, keeps
  * them back (the FINISH3 gate), or answers them itself (keepalive: over a WAN outage libvirt would end
  * the connection after 30 s). It changes nothing and knows no sockets.
  */
@@ -34,10 +34,20 @@ struct rpc_frame {
     size_t len;
 };
 
-enum { RPC_KEEPALIVE_FRAME_BYTES = 28 };
-
-/* Of a frame's header. */
+/* Where the words of a frame's header are, and what they may be. */
+enum {
+    RPC_AT_LEN = 0,
+    RPC_AT_PROGRAM = 4,
+    RPC_AT_VERSION = 8,
+    RPC_AT_PROCEDURE = 12,
+    RPC_AT_TYPE = 16,
+    RPC_AT_SERIAL = 20,
+    RPC_AT_STATUS = 24,
+    RPC_AT_BODY = 28,
+};
 enum { RPC_PROGRAM_REMOTE = 0x20008086, RPC_TYPE_CALL = 0, RPC_TYPE_REPLY = 1, RPC_STATUS_OK = 0 };
+
+enum { RPC_KEEPALIVE_FRAME_BYTES = RPC_AT_BODY };
 
 struct rpc_tap;
 

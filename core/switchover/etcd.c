@@ -8,37 +8,29 @@
 #include <string.h>
 
 #include <jansson.h>
-#include <openssl/evp.h>
+
+#include "core/base/base64.h"
 
 enum { TEXT_MAX = 128 };
 
 static json_t *base64(const char *text)
 {
-    unsigned char out[TEXT_MAX * 4 / 3 + 8];
+    char out[BASE64_TEXT_BYTES(TEXT_MAX)];
     size_t len = strlen(text);
 
     if (len > TEXT_MAX)
         return NULL;
-    EVP_EncodeBlock(out, (const unsigned char *)text, (int)len);
-    return json_string((const char *)out);
+    base64_encode(out, text, len);
+    return json_string(out);
 }
 
 static int from_base64(const char *text, char value[ETCD_VALUE_BYTES])
 {
-    unsigned char out[ETCD_VALUE_BYTES * 2];
-    size_t len = strlen(text), padding = 0;
-    int bytes;
+    ssize_t len = base64_decode(text, strlen(text), value, ETCD_VALUE_BYTES - 1);
 
-    if (len > ETCD_VALUE_BYTES || len % 4 != 0)
-        return -EPROTO;
-    while (padding < 2 && padding < len && text[len - 1 - padding] == '=')
-        padding++;
-    bytes = EVP_DecodeBlock(out, (const unsigned char *)text, (int)len);
-    if (bytes < (int)padding || memchr(text, '=', len - padding))
-        return -EPROTO;
-    memcpy(value, out, (size_t)bytes - padding);
-    value[(size_t)bytes - padding] = '\0';
-    return 0;
+    if (len >= 0)
+        value[len] = '\0';
+    return len < 0 ? (int)len : 0;
 }
 
 static json_t *condition(const char *key, const char *before)

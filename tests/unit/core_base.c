@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "core/base/base64.h"
 #include "core/base/buffer.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
@@ -205,6 +206,29 @@ static void test_log_lines(void **state)
     unsetenv("JOURNAL_STREAM");
 }
 
+static void test_base64(void **state)
+{
+    static const char *const bad[] = {
+        "Zg", "Zg=", "Z===", "=g==", "Zg==Zg==", "Zm9vY!==", "Zm9v\n"};
+    uint8_t data[BASE64_DATA_MAX], back[BASE64_DATA_MAX + 1];
+    char text[BASE64_TEXT_BYTES(BASE64_DATA_MAX)];
+
+    (void)state;
+    base64_encode(text, "foob", 4);
+    assert_string_equal(text, "Zm9vYg==");
+    for (size_t len = 0; len <= sizeof(data); len++) {
+        memset(data, (int)len, len);
+        base64_encode(text, data, len);
+        assert_int_equal(strlen(text) + 1, BASE64_TEXT_BYTES(len));
+        assert_int_equal(base64_decode(text, strlen(text), back, sizeof(back)), len);
+        assert_memory_equal(back, data, len);
+        if (len > 0)
+            assert_int_equal(base64_decode(text, strlen(text), back, len - 1), -EPROTO);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_int_equal(base64_decode(bad[i], strlen(bad[i]), back, sizeof(back)), -EPROTO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +237,7 @@ int main(void)
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_reader_stops_at_its_end),
         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_base64),
         cmocka_unit_test(test_log_levels),
         cmocka_unit_test(test_log_lines),
     };
