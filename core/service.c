@@ -18,7 +18,6 @@
 #include "core/move/move.h"
 #include "core/move/move_source.h"
 #include "core/move/move_target.h"
-#include "core/move/rpc_opening.h"
 #include "core/policy/policy_query.h"
 #include "core/disk/spool_file.h"
 #include "core/api/status_page.h"
@@ -337,11 +336,7 @@ static int start_parts(struct service *s, struct error *err)
 {
     int r = open_state(s, err);
 
-    s->rpc_opening = calloc(1, sizeof(*s->rpc_opening));
-    if (r == 0 && !s->rpc_opening)
-        return error_set(err, -ENOMEM, "start", NULL, "out of memory");
-    if (r == 0)
-        rpc_opening_presume(s->rpc_opening);
+    rpc_opening_presume(&s->rpc_opening);
     if (r == 0 && ((r = mirror_budget_new(&s->budget, s->config->log_memory_bytes)) < 0 ||
                    (r = worker_new(s->loop, "ferry-files", &s->files)) < 0 ||
                    (r = virt_new(s->loop, s->config->libvirt_uri, &virt_ops, s, &s->virt)) < 0))
@@ -481,7 +476,6 @@ void service_free(struct service *s)
         json_decref(m->stun_undo);
         free(m);
     }
-    free(s->rpc_opening);
     peering_free(s->peering);
     mirror_budget_free(s->budget);
     spool_file_free(s->spool);

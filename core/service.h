@@ -15,8 +15,9 @@
 #include "core/journal.h"
 #include "core/link/link_probe.h"
 #include "core/link/peering.h"
-#include "core/virt/virt.h"
+#include "core/move/rpc_opening.h"
 #include "core/switchover/witness.h"
+#include "core/virt/virt.h"
 #include "core/worker.h"
 #include "storage/mirror_budget.h"
 
@@ -27,7 +28,6 @@ struct check;
 struct check_question;
 struct policy_query;
 struct evacuation;
-struct rpc_opening;
 
 TAILQ_HEAD(move_list, move);
 TAILQ_HEAD(check_list, check);
@@ -44,10 +44,10 @@ struct service {
     struct peering *peering;
     struct link_probes *probes;
     struct mirror_budget *budget;
-    struct witness *witness;         /* NULL: none is configured */
-    struct spool_file *spool;        /* NULL: none configured */
-    struct rpc_opening *rpc_opening; /* what libvirtd here calls first of another one */
-    struct worker *files;            /* disk files: blocking file system calls */
+    struct witness *witness;        /* NULL: none is configured */
+    struct spool_file *spool;       /* NULL: none configured */
+    struct rpc_opening rpc_opening; /* what libvirtd here calls first of another one */
+    struct worker *files;           /* disk files: blocking file system calls */
     struct api *api;
     struct status_page *status_page;      /* NULL: none is served */
     struct move_list moves;               /* newest last: running ones and the remembered past */

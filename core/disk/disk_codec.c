@@ -36,13 +36,19 @@ static bool from_json(const json_t *json, struct disk_codec *ret)
     return true;
 }
 
+/* A disk's share of the threads. */
+static unsigned lanes_most(unsigned disks, unsigned moves)
+{
+    return MAX(disk_codec_threads() / (disks * MAX(moves, 1u)), 1u);
+}
+
 json_t *disk_codec_offer(const struct config *c, unsigned disks, unsigned moves)
 {
     struct disk_codec offer = {.used = true};
 
     if (!c->link.compress || disks == 0)
         return NULL;
-    offer.lanes = MAX(disk_codec_threads() / (disks * MAX(moves, 1u)), 1u);
+    offer.lanes = lanes_most(disks, moves);
     offer.window_log = mirror_pack_window_log(disks * offer.lanes);
     return to_json(&offer);
 }
@@ -69,7 +75,7 @@ void disk_codec_agree(const struct config *c, unsigned disks, const json_t *answ
     *ret = (struct disk_codec){0};
     if (!c->link.compress || disks == 0 || !from_json(answer, &theirs))
         return;
-    if (theirs.lanes <= MAX(disk_codec_threads() / disks, 1u) &&
+    if (theirs.lanes <= lanes_most(disks, 1) &&
         theirs.window_log <= mirror_pack_window_log(disks * theirs.lanes))
         *ret = theirs;
 }

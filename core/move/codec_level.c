@@ -13,12 +13,12 @@ enum {
 };
 
 void codec_level_look(struct codec_level *l, uint64_t now_ns, uint64_t cpu_ns, uint64_t work_ns,
-                      bool link_full)
+                      bool link_full, unsigned moves)
 {
     uint64_t span_ns = now_ns - l->since_ns, busy, occupied;
-    int level = l->level;
+    int level = l->level, most = MAX(l->most / (int)MAX(moves, 1u), 1);
 
-    l->level = MIN(l->level, l->most);
+    l->level = MIN(level, most);
     l->looks++;
     l->waits += link_full;
     if (span_ns < ADAPT_EVERY_MS * NS_PER_MS)
@@ -32,7 +32,7 @@ void codec_level_look(struct codec_level *l, uint64_t now_ns, uint64_t cpu_ns, u
         level++;
     if (level == 0)
         level = l->level > 0 ? -1 : 1;
-    l->level = MIN(MAX(level, l->least), l->most);
+    l->level = MIN(MAX(level, l->least), most);
     l->since_ns = now_ns;
     l->since_cpu_ns = cpu_ns;
     l->since_work_ns = work_ns;

@@ -5,8 +5,8 @@
  * If they were busy nearly all the time and the link was mostly not full, they are what everything waits for: less. If the
  * link was full and they were idle for half of the time: more. Busy is the threads' CPU time, so that a host whose
  * processors are taken by others is not mistaken for a slow compressor; but the levels above `modest`, which cost much for
- * little, are left when the threads are merely occupied, be it with waiting for a processor. @most may change while it
- * runs.
+ * little, are left when the threads are merely occupied, be it with waiting for a processor. And compressors side by side
+ * share the processors: `most` is that of one alone.
  */
 #ifndef FERRY_CORE_CODEC_LEVEL_H
 #define FERRY_CORE_CODEC_LEVEL_H
@@ -21,9 +21,9 @@ struct codec_level {
     unsigned looks, waits; /* since then */
 };
 
-/* To be called often: with what a thread has spent until now, of CPU time and by the clock, and whether the link was full
- * just then. */
+/* To be called often: with what a thread has spent until now, of CPU time and by the clock, whether the link was full
+ * just then, and how many moves go on side by side. */
 void codec_level_look(struct codec_level *l, uint64_t now_ns, uint64_t cpu_ns, uint64_t work_ns,
-                      bool link_full);
+                      bool link_full, unsigned moves);
 
 #endif

@@ -449,8 +449,7 @@ void ram_pipe_go_on(struct ram_pipe *p)
 
 void ram_pipe_adapt(struct ram_pipe *p, uint64_t now_ns, bool waited, unsigned moves)
 {
-    p->level.most = MAX(LEVEL_MOST / (int)MAX(moves, 1u), RAM_LEVEL_DEFAULT);
-    codec_level_look(&p->level, now_ns, p->stats.cpu_ns, p->stats.cpu_ns, waited);
+    codec_level_look(&p->level, now_ns, p->stats.cpu_ns, p->stats.cpu_ns, waited, moves);
     p->stats.level = p->level.level;
 }
 

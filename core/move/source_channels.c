@@ -28,7 +28,7 @@ static enum rpc_verdict on_rpc_outbound(void *user, const struct rpc_frame *fram
     const struct rpc_opening_frame *reply = rpc_opening_answer(&ms->opening, frame);
 
     if (rpc_opening_learn(&ms->learnt, frame))
-        *ms->service->rpc_opening = ms->learnt;
+        ms->service->rpc_opening = ms->learnt;
     if (reply && rpc_relay_answer(ms->rpc, reply->bytes, reply->len) == 0)
         return RPC_DROP;
     return RPC_PASS;
@@ -483,7 +483,7 @@ void source_channels_close(struct move_source *ms)
     if (!ms->channels_open)
         return;
     if (ms->learnt.count > 0 && !ms->learnt.over) /* libvirt did not get on: perhaps by our fault */
-        ms->service->rpc_opening->count = 0;
+        ms->service->rpc_opening.count = 0;
     stop_reply_timer(ms);
     source_stun_free(ms);
     local_listener_free(TAKE_PTR(ms->rpc_listener));

@@ -21,7 +21,7 @@ void move_source_prepare(struct move_source *ms, const struct error *err)
         return;
     }
     ms->prepare_sent = true;
-    ms->opening = *ms->service->rpc_opening;
+    ms->opening = ms->service->rpc_opening;
     peering_send(ms->ls,
                  json_pack("{s:s, s:s, s:o, s:o*, s:o*, s:b, s:b, s:b, s:o*, s:o*, s:o, s:o*}",
                            "type", "prepare", "move", m->id, "info", domain_info_to_json(&m->info),
@@ -35,7 +35,7 @@ void move_source_prepare(struct move_source *ms, const struct error *err)
                                : NULL,
                            "disk_codec",
                            disk_codec_offer(ms->service->config, m->info.disk_count,
-                                            move_count_running(ms->service)),
+                                            move_count_sending(ms->service)),
                            "seeds", disk_seeds_offer(), "rpc_opening",
                            rpc_opening_calls_to_json(&ms->opening)));
 }

@@ -180,12 +180,17 @@ static void on_listed(void *user, const struct error *err, const char *names)
     describe_next(e);
 }
 
+static bool is_measured(const struct link_probe_result *probe)
+{
+    return !probe || probe->done || probe->sent_bytes_s;
+}
+
 /* Planned once the VMs are described, and the link has been measured; but a move spends its first seconds with words, so
  * those that are to run begin as soon as the link is there, and what they will take is said when it is known. */
 static void plan_on(struct evacuation *e)
 {
     const struct link_probe_result *probe = link_probe_result(e->service->probes, e->plan.sites[0]);
-    bool known = !probe || probe->done || probe->sent_bytes_s;
+    bool known = is_measured(probe);
     bool there =
         known || (!e->dry_run && link_probe_is_connected(e->service->probes, e->plan.sites[0]));
 
@@ -205,7 +210,7 @@ static void follow_probe(struct evacuation *e)
 {
     const struct link_probe_result *probe = link_probe_result(e->service->probes, e->plan.sites[0]);
 
-    if (!e->probing || (probe && !probe->done && !probe->sent_bytes_s))
+    if (!e->probing || !is_measured(probe))
         return;
     e->probing = false;
     predict_all(e);
