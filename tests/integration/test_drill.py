@@ -5,6 +5,7 @@ marked, without a network, while the VM runs on at the source; afterwards it is 
 Whichever ferryd dies at whatever point, the VM runs on at the source, whole, and no clone is left."""
 
 import contextlib
+import os
 import pathlib
 import sys
 
@@ -21,6 +22,7 @@ WAIT = """#!/bin/sh
 env | grep ^FERRY_DRILL
 touch /run/ferry/here
 while [ ! -e /run/ferry/go ]; do sleep 0.1; done
+echo "nice $(nice)"
 exit $(cat /run/ferry/go)
 """
 
@@ -58,6 +60,13 @@ def expect_drilled(bed, guest, result, status=0, verdict="passed", old=()):
     return report
 
 
+def nice_of_threads(pid):
+    """By thread's name; the loop's is the process's own."""
+    stats = [path.read_text() for path in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")]
+    return {stat[stat.index("(") + 1:stat.rindex(")")] if int(stat.split()[0]) != pid else "loop":
+            int(stat.rpartition(")")[2].split()[16]) for stat in stats}
+
+
 def whole(bed):
     """A drill under load: the clone is complete and isolated, the VM untouched, and nothing is left"""
     guest = bed.guest(**LIKE)
@@ -83,8 +92,11 @@ def whole(bed):
     expect_equal(bad, {}, "what is wrong with the clone")
     expect_equal(found["boot_id"], guest.record()["boot_id"], "the clone's boot: memory and all")
     until(lambda: guest.ask("stats")["acknowledged"] > acknowledged, "the VM does not go on beside its clone")
+    nice = nice_of_threads(bed.ferryd_pid("site-b"))
+    expect_equal((nice["loop"], nice["ferry-files"]), (-10, os.nice(0)), f"who comes first ({nice})")
     run_at(bed, "go").write_text("0")
     report = expect_drilled(bed, guest, drill.end())
+    expect_words(report["drill"]["output"], [f"nice {os.nice(0)}"], "the command's priority")
     expect(report["downtime_ms"] >= 0, f"how long the VM stood still is not said: {report['downtime_ms']}")
     expect_words(report["drill"]["output"], [f"FERRY_DRILL_CLONE={clone}", f"FERRY_DRILL_ID={drill.id}"], "the output")
     expect_equal(bed.virsh("site-a", "dumpxml", guest.name, "--inactive"), before, "the VM's definition")
