@@ -49,6 +49,7 @@ struct link_session {
     bool bulk;               /* more waits to be sent than the link takes */
     unsigned busy_ticks;
     uint64_t unsent_ns; /* what a stripe may hold unsent, in time; grows while stripes run dry */
+    int dry_permille;   /* of the latest ticks */
     uint64_t busy_ns, unclean_ns, retransmits_seen;
     uint64_t delivered_bytes, retransmits, segments_out; /* of all connections it ever had */
     uint64_t rtt_ns, rtt_min_ns;

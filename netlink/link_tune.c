@@ -13,6 +13,8 @@
  * whose processors are all busy, where the loop's turn comes late, as much longer as it takes. */
 #define UNSENT_NS (4 * NS_PER_MS)
 #define UNSENT_MOST_NS (40 * NS_PER_MS)
+/* Over so many ticks. */
+enum { DRY_TICKS = 32, DRY_OFTEN_PERMILLE = 150, DRY_SELDOM_PERMILLE = 50 };
 #define FRAME_NS (5 * NS_PER_MS)
 #define UNSENT_LEAST_BYTES (16u * 1024u)
 /* What may wait on a stream before the rate is known. */
@@ -32,14 +34,15 @@ static uint64_t bytes_in(uint64_t rate_bytes_s, uint64_t ns)
     return (uint64_t)((double)rate_bytes_s * (double)ns / (double)NS_PER_S);
 }
 
-/* Adds up the connections. False: none is open. */
-static bool look(struct link_session *ls, struct pacer_sample *sample)
+/* Adds up the connections. False: none is open. @ret_held: each has something to send. */
+static bool look(struct link_session *ls, struct pacer_sample *sample, bool *ret_held)
 {
     uint64_t rtt_us = 0, rtt_min_us = UINT64_MAX;
     struct stripe_tcp_info info;
     struct connection *c;
     unsigned n = 0;
 
+    *ret_held = true;
     TAILQ_FOREACH(c, &ls->connections, entry)
     {
         if (c->state != CONNECTION_OPEN)
@@ -53,6 +56,7 @@ static bool look(struct link_session *ls, struct pacer_sample *sample)
         c->delivered_segments = info.delivered_segments;
         c->retransmits = info.retransmits;
         c->segments_out = info.segments_out;
+        *ret_held = *ret_held && info.unsent_bytes > 0;
         if (info.min_rtt_us == 0)
             continue;
         rtt_us += info.rtt_us;
@@ -96,11 +100,16 @@ static bool take_dry(struct link_session *ls)
     return dry;
 }
 
-/* More where it was too little; slowly back, for as long as nothing runs dry. */
+/* More where stripes run dry again and again; an urgent frame should not wait longer for what was a moment's. */
 static void follow_lateness(struct link_session *ls, bool dry)
 {
-    uint64_t ns = dry ? ls->unsent_ns / 4 * 5 : ls->unsent_ns - ls->unsent_ns / 128;
+    uint64_t ns = ls->unsent_ns;
 
+    ls->dry_permille += ((dry ? 1000 : 0) - ls->dry_permille) / DRY_TICKS;
+    if (dry && ls->dry_permille > DRY_OFTEN_PERMILLE)
+        ns = ns / 4 * 5;
+    else if (ls->dry_permille < DRY_SELDOM_PERMILLE)
+        ns -= ns / DRY_TICKS;
     ls->unsent_ns = MAX(MIN(ns, UNSENT_MOST_NS), UNSENT_NS);
 }
 
@@ -178,17 +187,20 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
 {
     struct pacer_sample sample = {.now_ns = now_ns, .dry = take_dry(ls)};
     struct connection_tuning tuning = {.unsent_bytes = CONNECTION_UNSENT_FIRST_BYTES};
+    bool held, full = sockets_are_full(ls);
     struct connection *c;
     uint64_t rate;
 
     measure_goodput(ls, now_ns);
-    if (!look(ls, &sample)) {
+    if (!look(ls, &sample, &held)) {
         pacer_pause(&ls->pacer);
         return;
     }
-    sample.busy = session_wants_output(ls->engine, now_ns) && sockets_are_full(ls);
-    note_bulk(ls, sample.busy, now_ns);
-    follow_lateness(ls, sample.dry);
+    sample.busy = session_wants_output(ls->engine, now_ns);
+    if (sample.busy)
+        follow_lateness(ls, sample.dry);
+    note_bulk(ls, sample.busy && (full || sample.dry), now_ns);
+    sample.dry = sample.dry || (!full && !held);
     pacer_take(&ls->pacer, &sample);
     plan_stripes(ls, &sample);
     if (ls->rtt_min_ns < LONG_RTT_NS) {

@@ -24,6 +24,7 @@
 
 enum {
     DRAIN_EPOCHS_MAX = 4,
+    CONFIRM_PERCENT = 85,
     DRAIN_PERCENT = 70,
     DOUBT_AFTER_EPOCHS = 11,
     RISE_EPOCHS_FAST = 3,   /* after so many rises in a row the steps grow */
@@ -33,9 +34,13 @@ enum {
     PROBE_EPOCHS = 2,
     PROBE_FIRST_PERCENT = 115,
     PROBE_NEXT_PERCENT = 150,
-    PROBE_GAIN_PERCENT = 107, /* so much more was delivered: the line carries more */
-    PROBE_LOSS_PERCENT = 92,  /* less than this says nothing of the line */
-    SLOW_EPOCHS = 3,          /* a queue that is not of the cap's making must stay so long */
+    PROBE_LEAST_PERCENT = 113, /* of what to go back to, where the cap is not quite reached */
+    PROBE_GAIN_PERCENT = 107,  /* so much more was delivered: the line carries more */
+    PROBE_LOSS_PERCENT = 92,   /* less than this says nothing of the line */
+    DRY_SHARE = 4,     /* of an epoch's samples; above one in so many the host is the limit */
+    SLOW_PERCENT = 85, /* of the cap; who sends less makes no queue */
+    REACHED_PERCENT = 70,
+    SLOW_EPOCHS = 3, /* a queue that is not of the cap's making must stay so long */
 };
 
 /* The round trip where no queue stands. */
@@ -83,6 +88,7 @@ static void begin_epoch(struct pacer *p, const struct pacer_sample *s)
     p->since_bytes = s->delivered_bytes;
     p->least_queue_ns = UINT64_MAX;
     p->busy = true;
+    p->samples = p->dry_samples = 0;
 }
 
 static void begin_drain(struct pacer *p, uint64_t rate)
@@ -98,14 +104,14 @@ static void begin_drain(struct pacer *p, uint64_t rate)
 static void begin_confirm(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
     p->signs = p->sign_epochs = 0;
-    p->rate_bytes_s = rate;
+    p->rate_bytes_s = rate / 100 * CONFIRM_PERCENT;
     p->state = PACER_CONFIRM;
     begin_epoch(p, s);
 }
 
 /* A congestion control that starts doubles its rate every round trip, and what it overshoots by is under way
  * before the first sign of a queue is back. So the start is held to half as much growth, and its first signs
- * of a queue count, at once: no more is sent than arrives, and the next epoch must confirm them. But not those of its
+ * of a queue count, at once: less is sent than arrives, and the next epoch must confirm them. But not those of its
  * beginning, where the round trip as TCP smooths it is still that of another time, or of a processor that was late:
  * there epochs must show them first. */
 static void search(struct pacer *p, const struct pacer_sample *s, uint64_t queue_ns)
@@ -199,10 +205,11 @@ static void rise(struct pacer *p)
 
 /* Is it the line that carries no more? Sent more, it delivers what it did, and the rest stands. What looked like a queue
  * and was late processors, or others, answers with more delivered. */
-static void probe(struct pacer *p, uint64_t rate, unsigned percent)
+static void probe(struct pacer *p, uint64_t rate, uint64_t back, unsigned percent)
 {
     p->probe_from_bytes_s = rate;
-    p->rate_bytes_s = rate / 100 * percent;
+    p->probe_back_bytes_s = back;
+    p->rate_bytes_s = MAX(rate / 100 * percent, back / 100 * PROBE_LEAST_PERCENT);
     p->probe_epochs = 0;
     p->state = PACER_PROBE;
 }
@@ -210,7 +217,7 @@ static void probe(struct pacer *p, uint64_t rate, unsigned percent)
 static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
     if (p->queue_ns > high_mark(p, s)) {
-        bool slow = rate < p->rate_bytes_s / 100 * 85;
+        bool slow = rate < p->rate_bytes_s / 100 * SLOW_PERCENT;
 
         p->rises = 0;
         /* What is seen now left before the last cut: every other epoch shows its effect. And who sends far less
@@ -234,13 +241,21 @@ static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
         p->rises = 0;
         return;
     }
-    /* Only a cap that is reached is worth raising. */
-    if (rate <= p->rate_bytes_s / 100 * 85)
+    /* Only a cap that is reached, or nearly, as a congestion control does that repairs losses, is worth raising. */
+    if (rate <= p->rate_bytes_s / 100 * REACHED_PERCENT)
         return;
     if (s->now_ns >= p->probe_not_before_ns)
-        probe(p, rate, PROBE_FIRST_PERCENT);
+        probe(p, rate, MAX(rate / 100 * 98, p->rate_bytes_s / 100 * 96), PROBE_FIRST_PERCENT);
     else
         rise(p);
+}
+
+static void end_probe(struct pacer *p, const struct pacer_sample *s)
+{
+    p->probe_not_before_ns = s->now_ns + p->probe_pause_ns;
+    p->rate_bytes_s = p->probe_back_bytes_s;
+    p->rises = p->high_epochs = 0;
+    p->state = PACER_CRUISE;
 }
 
 /* The second epoch shows what the larger cap gave. */
@@ -251,15 +266,12 @@ static void probe_epoch(struct pacer *p, const struct pacer_sample *s, uint64_t 
     if (rate > p->probe_from_bytes_s / 100 * PROBE_GAIN_PERCENT) {
         p->ceiling_bytes_s = 0;
         p->probe_pause_ns = PROBE_PAUSE_NS;
-        probe(p, rate, PROBE_NEXT_PERCENT);
+        probe(p, rate, rate / 100 * 98, PROBE_NEXT_PERCENT);
         return;
     }
     if (rate > p->probe_from_bytes_s / 100 * PROBE_LOSS_PERCENT)
         p->probe_pause_ns = MIN(p->probe_pause_ns * 4, PROBE_PAUSE_MOST_NS);
-    p->probe_not_before_ns = s->now_ns + p->probe_pause_ns;
-    p->rate_bytes_s = p->probe_from_bytes_s / 100 * 98;
-    p->rises = p->high_epochs = 0;
-    p->state = PACER_CRUISE;
+    end_probe(p, s);
 }
 
 static void end_epoch(struct pacer *p, const struct pacer_sample *s)
@@ -271,8 +283,11 @@ static void end_epoch(struct pacer *p, const struct pacer_sample *s)
     if (s->delivered_bytes == p->since_bytes) /* an outage; the round trip is that of before */
         return;
     p->queue_ns = p->least_queue_ns;
-    if (!p->busy)
+    if (!p->busy || p->dry_samples * DRY_SHARE > p->samples) {
+        if (p->state == PACER_PROBE) /* it would say nothing, but a queue stands meanwhile */
+            end_probe(p, s);
         return;
+    }
     memmove(p->recent_bytes_s + 1, p->recent_bytes_s,
             sizeof(p->recent_bytes_s) - sizeof(p->recent_bytes_s[0]));
     p->recent_bytes_s[0] = rate;
@@ -302,6 +317,14 @@ static void end_epoch(struct pacer *p, const struct pacer_sample *s)
     }
 }
 
+/* A doubted queue may be the way itself, which is longer than it is known to be. */
+static uint64_t epoch_ns(const struct pacer *p, const struct pacer_sample *s)
+{
+    uint64_t rtt_ns = p->state == PACER_DRAIN && p->doubted ? s->rtt_ns : way_ns(p, s);
+
+    return MAX(EPOCH_LEAST_NS, rtt_ns + EPOCH_SLACK_NS);
+}
+
 bool pacer_take(struct pacer *p, const struct pacer_sample *s)
 {
     uint64_t before = p->rate_bytes_s, queue_ns;
@@ -316,9 +339,10 @@ bool pacer_take(struct pacer *p, const struct pacer_sample *s)
         confirm(p, s, queue_ns);
     remember(p, s);
     p->least_queue_ns = MIN(p->least_queue_ns, queue_ns);
-    p->busy = p->busy && s->busy && !s->dry;
-    if (s->now_ns - p->since_ns >=
-        MAX(EPOCH_LEAST_NS, MAX(s->rtt_ns, s->rtt_min_ns) + EPOCH_SLACK_NS)) {
+    p->busy = p->busy && s->busy;
+    p->samples++;
+    p->dry_samples += s->dry;
+    if (s->now_ns - p->since_ns >= epoch_ns(p, s)) {
         end_epoch(p, s);
         begin_epoch(p, s);
     }

@@ -7,7 +7,7 @@
  * round trip exceeds its minimum, and caps their common sending rate just below what makes a queue stand.
  *
  *   SEARCH --a queue?--> CONFIRM --it stands--> DRAIN --it is gone--> CRUISE --now and then--> PROBE (more, for two
- *   (half again as       (no more than          ^  |                  | | ^                      |  epochs: what is
+ *   (half again as       (less than             ^  |                  | | ^                      |  epochs: what is
  *    fast as what         what arrives,         |  |                  | | `------ no more -------'  delivered tells whether
  *    arrives)             for an epoch)         |  |                  | `-it stands: less           the cap is the line's or
  *     ^ ^                   |                   |  |                  |                             was late processors' doing)
@@ -17,7 +17,7 @@
  *                                   (no cap)         become longer, and what the round trip is now is where a queue begins
  *
  * Processors that are late look like a queue, too: acknowledgements come late, and what is sent falls behind. An epoch
- * in which connections had run dry says nothing of the line; a first sign of a queue is looked at again.
+ * in which connections ran dry again and again says nothing of the line; a first sign of a queue is looked at again.
  *
  * An engine: samples go in, a rate comes out.
  */
@@ -50,11 +50,14 @@ struct pacer {
     uint64_t drained_from_ns; /* and so long was it after the first epoch of that */
     unsigned rises, high_epochs, drain_epochs, signs, sign_epochs;
     uint64_t until_ns; /* YIELD */
-    uint64_t probe_from_bytes_s, probe_not_before_ns, probe_pause_ns;
+    uint64_t probe_from_bytes_s,
+        probe_back_bytes_s; /* delivered before it; the cap if it was in vain */
+    uint64_t probe_not_before_ns, probe_pause_ns;
     unsigned probe_epochs; /* PROBE; a look that was in vain makes the next pause longer */
     /* The running epoch. */
     uint64_t since_ns, since_bytes, least_queue_ns;
-    bool busy;
+    unsigned samples, dry_samples;
+    bool busy;                  /* in all of them */
     uint64_t recent_bytes_s[3]; /* of the latest epochs */
     struct pacer_point {
         uint64_t now_ns, delivered_bytes;
@@ -66,9 +69,9 @@ struct pacer_sample {
     uint64_t now_ns;
     uint64_t delivered_bytes; /* acknowledged by TCP since the session began, all stripes */
     uint64_t rtt_ns, rtt_min_ns;
-    bool busy; /* more waited to be sent than the stripes took */
+    bool busy; /* more waits to be sent */
     bool
-        dry; /* but one had sent all it held before it got more: a processor is late, not the line */
+        dry; /* but TCP has nothing, or had nothing since the last sample: a processor is late, not the line */
 };
 
 /* Takes a sample, every 20 ms or so. True when the cap changed. */

@@ -22,6 +22,7 @@ void tcp_info_read(int fd, struct stripe_tcp_info *ret)
     ret->segments_out = info.tcpi_segs_out;
     ret->delivered_segments = info.tcpi_delivered;
     ret->segment_bytes = info.tcpi_snd_mss;
+    ret->unsent_bytes = info.tcpi_notsent_bytes;
     len = sizeof(ret->congestion_control);
     getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, ret->congestion_control, &len);
 }

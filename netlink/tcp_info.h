@@ -11,6 +11,7 @@ struct stripe_tcp_info {
     uint32_t
         delivered_segments; /* to the peer's TCP since the connection began, also beyond a loss */
     uint32_t segment_bytes;
+    uint32_t unsent_bytes; /* given to TCP, and not sent for the first time yet */
     char congestion_control[16];
 };
 
