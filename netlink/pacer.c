@@ -153,10 +153,10 @@ static void yield(struct pacer *p, const struct pacer_sample *s)
 }
 
 /* A queue of our making shrinks by what is not sent, from the epoch on that shows the drain. */
-static bool queue_is_ours(const struct pacer *p, uint64_t epoch_ns)
+static bool queue_is_ours(const struct pacer *p, uint64_t span_ns)
 {
     uint64_t less_ns = p->drained_from_ns > p->queue_ns ? p->drained_from_ns - p->queue_ns : 0;
-    uint64_t expected_ns = (p->drain_epochs - 1) * epoch_ns / 100 * (100 - DRAIN_PERCENT);
+    uint64_t expected_ns = (p->drain_epochs - 1) * span_ns / 100 * (100 - DRAIN_PERCENT);
 
     return less_ns >= MIN(expected_ns, p->drained_from_ns) / 4;
 }
