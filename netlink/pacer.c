@@ -37,9 +37,9 @@ enum {
     PROBE_LEAST_PERCENT = 113, /* of what to go back to, where the cap is not quite reached */
     PROBE_GAIN_PERCENT = 107,  /* so much more was delivered: the line carries more */
     PROBE_LOSS_PERCENT = 92,   /* less than this says nothing of the line */
-    DRY_SHARE = 4,     /* of an epoch's samples; above one in so many the host is the limit */
-    SLOW_PERCENT = 85, /* of the cap; who sends less makes no queue */
-    REACHED_PERCENT = 70,
+    DRY_SHARE = 4,        /* of an epoch's samples; above one in so many the host is the limit */
+    REACHED_PERCENT = 85, /* of the cap; who sends less makes no queue */
+    NEAR_PERCENT = 70,
     SLOW_EPOCHS = 3, /* a queue that is not of the cap's making must stay so long */
 };
 
@@ -173,7 +173,7 @@ static void drain(struct pacer *p, const struct pacer_sample *s)
         return;
     }
     p->rate_bytes_s = p->capacity_bytes_s / 100 * 96;
-    p->rises = p->high_epochs = 0;
+    p->rises = p->high_epochs = p->near_epochs = 0;
     p->probe_pause_ns = PROBE_PAUSE_NS;
     p->probe_not_before_ns = s->now_ns + PROBE_PAUSE_NS / 4;
     p->state = PACER_CRUISE;
@@ -216,10 +216,12 @@ static void probe(struct pacer *p, uint64_t rate, uint64_t back, unsigned percen
 
 static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
-    if (p->queue_ns > high_mark(p, s)) {
-        bool slow = rate < p->rate_bytes_s / 100 * SLOW_PERCENT;
+    bool reached;
 
-        p->rises = 0;
+    if (p->queue_ns > high_mark(p, s)) {
+        bool slow = rate < p->rate_bytes_s / 100 * REACHED_PERCENT;
+
+        p->rises = p->near_epochs = 0;
         /* What is seen now left before the last cut: every other epoch shows its effect. And who sends far less
          * than the cap allows makes no queue: the line has become slower, or processors that are late look like it.
          * A queue that stays tells. */
@@ -238,15 +240,20 @@ static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
     }
     p->high_epochs = 0;
     if (p->queue_ns > low_mark(p, s)) {
-        p->rises = 0;
+        p->rises = p->near_epochs = 0;
         return;
     }
-    /* Only a cap that is reached, or nearly, as a congestion control does that repairs losses, is worth raising. */
-    if (rate <= p->rate_bytes_s / 100 * REACHED_PERCENT)
+    /* Only a cap that is reached is worth raising. One that is nearly reached may be all that a congestion control
+     * makes of it that repairs losses, or of an epoch that an outage cut short: a second one tells. */
+    reached = rate > p->rate_bytes_s / 100 * REACHED_PERCENT;
+    if (!reached && rate <= p->rate_bytes_s / 100 * NEAR_PERCENT) {
+        p->near_epochs = 0;
         return;
+    }
+    p->near_epochs = reached ? 0 : p->near_epochs + 1;
     if (s->now_ns >= p->probe_not_before_ns)
         probe(p, rate, MAX(rate / 100 * 98, p->rate_bytes_s / 100 * 96), PROBE_FIRST_PERCENT);
-    else
+    else if (p->near_epochs != 1)
         rise(p);
 }
 
@@ -254,7 +261,7 @@ static void end_probe(struct pacer *p, const struct pacer_sample *s)
 {
     p->probe_not_before_ns = s->now_ns + p->probe_pause_ns;
     p->rate_bytes_s = p->probe_back_bytes_s;
-    p->rises = p->high_epochs = 0;
+    p->rises = p->high_epochs = p->near_epochs = 0;
     p->state = PACER_CRUISE;
 }
 

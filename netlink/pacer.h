@@ -44,16 +44,16 @@ struct pacer {
     uint64_t ceiling_bytes_s;  /* at which a queue stood the last time; 0: forgotten */
     uint64_t capacity_bytes_s; /* the best rate delivered lately; 0: not known */
     uint64_t queue_ns;         /* standing in the last epoch */
-    uint64_t
-        way_ns; /* what the round trip is without a queue, where that is more than TCP knows of; 0: it is not */
+    /* The round trip without a queue, where that is more than TCP knows of; 0: it is not. */
+    uint64_t way_ns;
     bool doubted;             /* DRAIN: of a queue that may not be of our making, */
     uint64_t drained_from_ns; /* and so long was it after the first epoch of that */
-    unsigned rises, high_epochs, drain_epochs, signs, sign_epochs;
+    unsigned rises, near_epochs, high_epochs, drain_epochs, signs, sign_epochs;
     uint64_t until_ns; /* YIELD */
-    uint64_t probe_from_bytes_s,
-        probe_back_bytes_s; /* delivered before it; the cap if it was in vain */
+    /* PROBE: what was delivered before it; the cap if it was in vain, which makes the next pause longer. */
+    uint64_t probe_from_bytes_s, probe_back_bytes_s;
     uint64_t probe_not_before_ns, probe_pause_ns;
-    unsigned probe_epochs; /* PROBE; a look that was in vain makes the next pause longer */
+    unsigned probe_epochs;
     /* The running epoch. */
     uint64_t since_ns, since_bytes, least_queue_ns;
     unsigned samples, dry_samples;
@@ -70,8 +70,7 @@ struct pacer_sample {
     uint64_t delivered_bytes; /* acknowledged by TCP since the session began, all stripes */
     uint64_t rtt_ns, rtt_min_ns;
     bool busy; /* more waits to be sent */
-    bool
-        dry; /* but TCP has nothing, or had nothing since the last sample: a processor is late, not the line */
+    bool dry;  /* but TCP has, or had since the last sample, nothing: a late processor */
 };
 
 /* Takes a sample, every 20 ms or so. True when the cap changed. */
