@@ -1,23 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Who comes first where processors are short: see priority.h. */
+/* Who comes first where processors are short: see priority.h. A nice value is a thread's on Linux, and 0 the calling one. */
 #include "core/base/priority.h"
 
 #include <stdbool.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "core/base/macros.h"
 
 enum { FIRST_NICE = -10 };
 
 static int usual_nice; /* what the process was started with */
-
-/* A nice value is a thread's on Linux. */
-static void set_nice(pid_t id, int nice)
-{
-    setpriority(PRIO_PROCESS, id ? (id_t)id : (id_t)syscall(SYS_gettid), nice);
-}
 
 void priority_background(int nice)
 {
@@ -26,19 +18,19 @@ void priority_background(int nice)
     if (done)
         return;
     done = true;
-    set_nice(0, nice);
+    setpriority(PRIO_PROCESS, 0, nice);
 }
 
 void priority_first(void)
 {
-    int nice = getpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid));
+    int nice = getpriority(PRIO_PROCESS, 0);
 
     usual_nice = MAX(nice, 0);
     if (nice > FIRST_NICE)
-        set_nice(0, FIRST_NICE);
+        setpriority(PRIO_PROCESS, 0, FIRST_NICE);
 }
 
 void priority_usual(pid_t id)
 {
-    set_nice(id, usual_nice);
+    setpriority(PRIO_PROCESS, (id_t)id, usual_nice);
 }
