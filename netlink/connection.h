@@ -72,8 +72,7 @@ struct connection {
     int open_handles; /* freed when the last uv handle is closed */
     int poll_events;
     struct connection_tuning tuned;
-    bool
-        ran_dry; /* since the owner last looked: TCP had sent all it held before we came to give it more */
+    bool ran_dry; /* since the owner last looked: TCP had nothing left when it was to get more */
     uint32_t delivered_segments, retransmits, segments_out; /* what the owner last saw of TCP's */
     struct session *session;                                /* when attached */
     struct stripe *stripe;

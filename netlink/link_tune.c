@@ -13,8 +13,6 @@
  * whose processors are all busy, where the loop's turn comes late, as much longer as it takes. */
 #define UNSENT_NS (4 * NS_PER_MS)
 #define UNSENT_MOST_NS (40 * NS_PER_MS)
-/* Over so many ticks. */
-enum { DRY_TICKS = 32, DRY_OFTEN_PERMILLE = 150, DRY_SELDOM_PERMILLE = 50 };
 #define FRAME_NS (5 * NS_PER_MS)
 #define UNSENT_LEAST_BYTES (16u * 1024u)
 /* What may wait on a stream before the rate is known. */
@@ -28,6 +26,9 @@ enum { DRY_TICKS = 32, DRY_OFTEN_PERMILLE = 150, DRY_SELDOM_PERMILLE = 50 };
 /* On a shorter way every congestion control fills the link, and pacing by timers costs. */
 #define LONG_RTT_NS (2 * NS_PER_MS)
 #define GOODPUT_SPAN_NS (1 * NS_PER_S)
+
+/* How many ticks' memory there is of stripes that ran dry, and from which share on they hold more, or less again. */
+enum { DRY_TICKS = 32, DRY_OFTEN_PERMILLE = 150, DRY_SELDOM_PERMILLE = 50 };
 
 static uint64_t bytes_in(uint64_t rate_bytes_s, uint64_t ns)
 {

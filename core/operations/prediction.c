@@ -6,8 +6,8 @@
 /* Measured on the reference system (docs/benchmarks.md, operations). */
 enum {
     PREPARE_ROUND_TRIPS = 5, /* dialling, the move's words, libvirt's prepare */
-    PREPARE_WORK_MS =
-        1500, /* the new QEMU above all: half a second on an idle host, two on a busy one */
+    /* The new QEMU above all: half a second on an idle host, two on a busy one. */
+    PREPARE_WORK_MS = 1500,
     RAMP_ROUND_TRIPS = 8,   /* until the copy has found the link's rate */
     ROUNDS_ROUND_TRIPS = 6, /* of memory: each round's end is waited for */
     DOWNTIME_ROUND_TRIPS_HALVES = 3,
