@@ -192,10 +192,12 @@ class Guest:
             connection.close()
 
     def _wait_ready(self, site):
+        def console():
+            return tail(site.path(witness.console_path(self.name)), CONSOLE_LINES)
+
         def ready():
             if self.states().get(site.name) != "running":
-                raise LabError(f"guest {self.name} ended while it booted:\n"
-                               f"{tail(site.path(witness.console_path(self.name)), CONSOLE_LINES)}")
+                raise LabError(f"guest {self.name} ended while it booted:\n{console()}")
             try:
                 answer = witness.ask(site, self.name, "stats", timeout_s=1)
             except LabError:
@@ -205,8 +207,7 @@ class Guest:
 
         answer = wait_until(ready, 60, 0.1)
         if not answer:
-            raise LabError(f"guest {self.name} does not come up:\n"
-                           f"{tail(site.path(witness.console_path(self.name)), CONSOLE_LINES)}")
+            raise LabError(f"guest {self.name} does not come up:\n{console()}")
         return answer
 
     # --- stop ---
