@@ -161,8 +161,7 @@ void disk_packing_look(struct disk_packing *p, uint64_t now_ns, bool link_full, 
 
     if (!p->adapts)
         return;
-    codec_level_look(&p->level, now_ns, p->cpu_ns / threads, p->work_ns / threads, link_full,
-                     moves);
+    codec_level_look(&p->level, now_ns, p->work_ns / threads, link_full, moves);
 }
 
 int disk_packing_level(const struct disk_packing *p)

@@ -53,7 +53,7 @@ struct codec_job {
     unsigned may_refer;
     struct buffer out;
     struct ram_codec_stats stats;
-    uint64_t cpu_ns;
+    uint64_t cpu_ns, work_ns;
 };
 
 struct ram_pipe {
@@ -78,6 +78,7 @@ struct ram_pipe {
     void *user;
     struct ram_pipe_stats stats;
     struct codec_level level;
+    uint64_t work_ns; /* of the thread, by the clock */
 };
 
 /* --- on the worker ------------------------------------------------------------------------- */
@@ -161,7 +162,7 @@ static int decode(struct codec_job *c)
 static void run_job(struct worker_job *job)
 {
     struct codec_job *c = container_of(job, struct codec_job, job);
-    uint64_t start_ns = clock_thread_cpu_ns();
+    uint64_t start_ns = clock_thread_cpu_ns(), began_ns = clock_now_ns();
     int r = 0;
 
     if (c->retires) {
@@ -177,6 +178,7 @@ static void run_job(struct worker_job *job)
     if (c->result == 0)
         c->result = r;
     c->cpu_ns = clock_thread_cpu_ns() - start_ns;
+    c->work_ns = clock_now_ns() - began_ns;
 }
 
 /* --- on the loop --------------------------------------------------------------------------- */
@@ -303,6 +305,7 @@ static void done_job(struct worker_job *job)
         return;
     }
     p->stats.cpu_ns += p->opening ? 0 : c->cpu_ns;
+    p->work_ns += p->opening ? 0 : c->work_ns;
     p->stats.codec = c->stats;
     if (c->result < 0) {
         p->fault = c->result;
@@ -351,8 +354,10 @@ int ram_pipe_new(uv_loop_t *loop, enum ram_pipe_kind kind, const struct ram_code
         p->blocks = *blocks;
     p->filling = &p->jobs[0];
     p->ready = &p->jobs[1];
-    p->level = (struct codec_level){
-        .level = RAM_LEVEL_DEFAULT, .least = RAM_LEVEL_LEAST, .most = LEVEL_MOST};
+    p->level = (struct codec_level){.level = RAM_LEVEL_DEFAULT,
+                                    .least = RAM_LEVEL_LEAST,
+                                    .modest = RAM_LEVEL_LEAST,
+                                    .most = LEVEL_MOST};
     p->stats.level = RAM_LEVEL_DEFAULT;
     p->opening = true;
     post(p, &p->jobs[2]);
@@ -449,7 +454,7 @@ void ram_pipe_go_on(struct ram_pipe *p)
 
 void ram_pipe_adapt(struct ram_pipe *p, uint64_t now_ns, bool waited, unsigned moves)
 {
-    codec_level_look(&p->level, now_ns, p->stats.cpu_ns, p->stats.cpu_ns, waited, moves);
+    codec_level_look(&p->level, now_ns, p->work_ns, waited, moves);
     p->stats.level = p->level.level;
 }
 
