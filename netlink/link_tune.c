@@ -29,6 +29,8 @@
 
 /* How many ticks' memory there is of stripes that ran dry, and from which share on they hold more, or less again. */
 enum { DRY_TICKS = 32, DRY_OFTEN_PERMILLE = 150, DRY_SELDOM_PERMILLE = 50 };
+/* So much longer than TCP knows the way to be misleads BBR; but it is kept where more packets than this are lost. */
+enum { LONGER_PERCENT = 125, LOSSY_PERMILLE = 2 };
 
 static uint64_t bytes_in(uint64_t rate_bytes_s, uint64_t ns)
 {
@@ -155,6 +157,15 @@ static bool runs_clean(struct link_session *ls, uint64_t now_ns)
     return now_ns - ls->unclean_ns > CLEAN_NS;
 }
 
+/* A way that has become longer is known to the pacer at once, to TCP after minutes: until then BBR keeps less under way
+ * than the way holds, takes what comes of that for the link's rate, and so on down. On a line that loses packets it is
+ * still the better one: it looks at the round trip anew after ten seconds. */
+static bool bbr_is_misled(const struct link_session *ls)
+{
+    return ls->pacer.way_ns > ls->rtt_min_ns / 100 * LONGER_PERCENT &&
+           ls->retransmits * 1000 < ls->segments_out * LOSSY_PERMILLE;
+}
+
 /* Urgent bytes wait for what a socket holds unsent, and for one frame; a guest that has stopped, for what its
  * streams have queued. */
 static void size_for_rate(struct link_session *ls, uint64_t rate, struct connection_tuning *ret)
@@ -214,7 +225,7 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
         else
             session_set_unsent_bytes(ls->engine,
                                      MIN(ls->link->config.unsent_bytes, QUEUE_FIRST_BYTES));
-        tuning.bulk = ls->bulk && !runs_clean(ls, now_ns);
+        tuning.bulk = ls->bulk && !runs_clean(ls, now_ns) && !bbr_is_misled(ls);
         tuning.pacing_bytes_s = ls->pacer.rate_bytes_s / ls->attached;
     }
     TAILQ_FOREACH(c, &ls->connections, entry)

@@ -12,12 +12,14 @@ import tempfile
 import time
 
 import ferrylab
-from benchlib.linkload import Load, rate_mbit
+from benchlib.linkload import Load, rate_mbit, windows_mbit
 from ferrylab import (CONFIG, CONTROL_SOCKET, PHASES, Failed, expect, expect_equal, expect_moved, expect_words, until,
                       wait_finished)
 
 SMALL = ferrylab.SMALL_GUEST
 LOAD_LIMIT_S = 120
+SETTLED_S = 5
+ADAPT_S = 3
 
 
 def probe_and_figures(bed):
@@ -125,6 +127,27 @@ def cuts_and_losses(bed):
     _survives(bed, (3, 7), ("--pattern", "random"))
 
 
+def another_way(bed):
+    """The way becomes four times as long under a load, and shorter than it was: no collapse, and it is filled again"""
+    rate, spans = 100, ((100, 10), (400, 25), (60, 15))
+    bed.line(rtt=spans[0][0], rate=rate)
+    with Load(bed.site("site-a"), bed.site("site-b")) as load:
+        load.start(["--seconds", sum(seconds for _, seconds in spans), "--pattern", "random"], ("--pattern", "random"))
+        until(lambda: load.lines("receive"), "nothing arrives")
+        ends = []
+        for rtt, seconds in spans:
+            bed.line(rtt=rtt)
+            time.sleep(seconds)
+            ends.append(time.monotonic())
+        _, received = load.finish(LOAD_LIMIT_S)
+    expect(received[-1]["correct"], "bytes arrived wrong")
+    for (rtt, seconds), end in zip(spans, ends):
+        slowest = min(windows_mbit(received, end - seconds + ADAPT_S, end - ADAPT_S, ADAPT_S))
+        settled = rate_mbit(received, end - SETTLED_S, end)
+        expect(slowest > rate * 0.15, f"only {slowest:.0f} Mbit/s for {ADAPT_S} s at {rtt} ms, on a line of {rate}")
+        expect(settled > rate * 0.5, f"{settled:.0f} Mbit/s at {rtt} ms, on a line of {rate}")
+
+
 def wrong_certificate(bed):
     """A peer whose certificate is another's is refused before anything is sent"""
     with Load(bed.site("site-a"), bed.site("site-b")) as load:
@@ -205,4 +228,4 @@ def authority(bed):
 
 if __name__ == "__main__":
     sys.exit(ferrylab.run("link", [probe_and_figures, probe_of_nobody, unknown_names_and_rates, limits, cuts,
-                                   cuts_and_losses, wrong_certificate, authority]))
+                                   cuts_and_losses, another_way, wrong_certificate, authority]))
