@@ -242,14 +242,21 @@ static void put_operations(FILE *f, const struct service *s, const char *name, c
 static void put_moves(FILE *f, const struct service *s)
 {
     unsigned counts[MOVE_OUTCOME_DRILLED + 1] = {0};
+    unsigned troubled = 0;
     const struct move *m;
 
     TAILQ_FOREACH(m, &s->moves, entry)
-    counts[m->outcome]++;
+    {
+        counts[m->outcome]++;
+        troubled += move_is_troubled(m);
+    }
     metrics_put_head(f, "ferry_moves", "gauge", "Moves that this ferryd remembers, by their end.");
     for (int o = MOVE_RUNNING; o <= MOVE_OUTCOME_DRILLED; o++)
         fprintf(f, "ferry_moves{outcome=\"%s\"} %u\n", move_outcome_name((enum move_outcome)o),
                 counts[o]);
+    metrics_put_head(f, "ferry_moves_troubled", "gauge",
+                     "Moves whose end waits for something that failed and is tried again.");
+    fprintf(f, "ferry_moves_troubled %u\n", troubled);
 }
 
 static void put_witness(FILE *f, const struct witness *w)

@@ -220,6 +220,11 @@ void move_set_trouble(struct move *m, const struct error *why)
     m->trouble = *why;
 }
 
+bool move_is_troubled(const struct move *m)
+{
+    return error_is_set(&m->trouble) && !m->finished;
+}
+
 void move_set_limit(struct move *m, uint64_t rate_bytes_s)
 {
     shaper_set_rate(&m->shaper, rate_bytes_s, clock_now_ns());

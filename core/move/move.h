@@ -154,6 +154,8 @@ enum move_outcome move_outcome_without_commit(const struct move *m);
 void move_set_reason(struct move *m, const struct error *why);
 /* Notes, and says, what could not be done and is tried again; an error that is not set: it could, after all. */
 void move_set_trouble(struct move *m, const struct error *why);
+/* Whether something could not be done, and is tried again. */
+bool move_is_troubled(const struct move *m);
 /* A limit of its own, from now on, by the operator's word. 0: none. */
 void move_set_limit(struct move *m, uint64_t rate_bytes_s);
 /* Writes the move's record; see journal_put(). Stops the daemon when there is no memory for it. */

@@ -289,7 +289,7 @@ json_t *move_to_json(struct move *m)
     } else {
         json_object_set_new(view, "reason", json_string(""));
     }
-    if (error_is_set(&m->trouble) && !m->finished) {
+    if (move_is_troubled(m)) {
         char line[1024];
 
         json_object_set_new(view, "trouble",

@@ -233,6 +233,11 @@ class Bed:
     def site(self, name):
         return self.lab.site(name)
 
+    def metrics(self, site):
+        """What Prometheus would read."""
+        return self.site(site).run(["curl", "-s", "--max-time", "20", "--unix-socket", CONTROL_SOCKET,
+                                    "http://ferryd/metrics"], "read the metrics")
+
     def line(self, **settings):
         self.lab.line.set(**settings)
 

@@ -13,7 +13,7 @@ import time
 
 import ferrylab
 from benchlib.linkload import Load, rate_mbit, windows_mbit
-from ferrylab import (CONFIG, CONTROL_SOCKET, PHASES, Failed, expect, expect_equal, expect_moved, expect_words, until,
+from ferrylab import (CONFIG, PHASES, Failed, expect, expect_equal, expect_moved, expect_words, until,
                       wait_finished)
 
 SMALL = ferrylab.SMALL_GUEST
@@ -39,8 +39,7 @@ def probe_and_figures(bed):
            f"the session's figures are {session}")
     expect_words(bed.ferry("site-a", "link", "site-b", as_json=False).out,
                  ["round trip", "goodput", "stripes", "probe", "limit"], "ferry link")
-    text = bed.site("site-a").run(["curl", "-s", "--unix-socket", CONTROL_SOCKET, "http://ferryd/metrics"],
-                                  "read the metrics")
+    text = bed.metrics("site-a")
     for name in ("ferry_link_rtt_seconds", "ferry_link_stripes", "ferry_link_sent_bytes_total", "ferry_link_up"):
         expect(f'{name}{{peer="site-b"}}' in text, f"the metrics have no {name}")
 

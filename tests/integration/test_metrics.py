@@ -15,11 +15,6 @@ LIKE = {"memory": 256, "disk": 64, "files": 30, "iops": 20}
 METRIC = re.compile(r"\bferry_[a-z_]+")
 
 
-def text_of(bed):
-    return bed.site("site-a").run(["curl", "-s", "--max-time", "20", "--unix-socket", "/run/ferry/ferry.sock",
-                                   "http://ferryd/metrics"], "ask for the metrics")
-
-
 def promtool(*words, text=None):
     done = subprocess.run(["promtool", *words], input=text, capture_output=True, text=True, check=False)
     expect(done.returncode == 0, f"promtool {' '.join(map(str, words))}: {done.stdout}{done.stderr}")
@@ -34,12 +29,12 @@ def asked_for():
 
 def tidy(bed):
     """promtool checks the metrics while nothing moves and while something does; the latter has all that is asked for"""
-    promtool("check", "metrics", text=text_of(bed))
+    promtool("check", "metrics", text=bed.metrics("site-a"))
     guest = bed.guest(**LIKE)
     bed.line(rtt=20, rate=100)
     move_id = bed.ferry("site-a", "move", guest.name, "--to", "site-b", "--hold", "--detach").document()["id"]
     ferrylab.until(lambda: next(m for m in bed.moves("site-a") if m["id"] == move_id)["held"], "it is never held")
-    text = text_of(bed)
+    text = bed.metrics("site-a")
     promtool("check", "metrics", text=text)
     expect(f'ferry_move_info{{move="{move_id}",role="source",kind="move",phase="mirroring",domain="{guest.name}"' in text,
            "the move is not described")

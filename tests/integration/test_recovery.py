@@ -166,10 +166,12 @@ def trouble(bed):
 
     until(said, "the target does not say what it waits for")
     expect_words(bed.ferry(target, "show", move.id, as_json=False).out, ["trying again", "libvirt"], "the words for it")
+    expect_words(bed.metrics(target), ["ferry_moves_troubled 1"], "the target's metrics")
     bed.start_libvirtd_again(target)
     expect(move.end().status in (0, 4), "exit status of the move")
     wait_finished(bed, move.id)
     expect_equal(said(), "", "what it waits for in the end")
+    expect_words(bed.metrics(target), ["ferry_moves_troubled 0"], "the target's metrics in the end")
     bed.restart(source)
     expect_recovered(bed, guest, move, target, "committed", old)
 

@@ -4,11 +4,10 @@
 `ferry resolve ID --run-at source|target`, given at the site that is left while the other one is gone. When that
 one comes back it follows: at no time do two copies run, exactly one does in the end, and nothing is left over."""
 
-import subprocess
 import sys
 
 import ferrylab
-from ferrylab import (CONTROL_SOCKET, NeverTwo, expect, expect_disks_only, expect_equal, expect_moved,
+from ferrylab import (NeverTwo, expect, expect_disks_only, expect_equal, expect_moved,
                       expect_nothing_at, expect_stayed, expect_well, expect_words, until, wait_finished)
 from lablib.verify import beating  # found through ferrylab
 
@@ -27,10 +26,7 @@ def in_doubt(bed, site, move_id):
     expect_words(bed.ferry(site, "list", as_json=False).out, [move_id, "in-doubt"], f"list at {site}")
     shown = bed.ferry(site, "show", move_id, as_json=False).out
     expect_words(shown, [move_id, "in-doubt", "do not start the VM by hand"], f"show at {site}")
-    metrics = subprocess.run(bed.site(site).enter(["curl", "--silent", "--unix-socket", CONTROL_SOCKET,
-                                                   "http://ferryd/metrics"]),
-                             stdout=subprocess.PIPE, text=True, check=True).stdout
-    expect_words(metrics, ['ferry_moves{outcome="in-doubt"} 1'], f"the metrics of {site}")
+    expect_words(bed.metrics(site), ['ferry_moves{outcome="in-doubt"} 1'], f"the metrics of {site}")
     expect_words(bed.ferryd_log(site), [move_id, "in-doubt" if site == "site-a" else "in doubt"], f"the log of {site}")
 
 

@@ -11,18 +11,13 @@ import socket
 import sys
 
 import ferrylab
-from ferrylab import (CONTROL_SOCKET, PATIENCE_S, expect, expect_committed, expect_equal, expect_failed, expect_moved,
+from ferrylab import (PATIENCE_S, expect, expect_committed, expect_equal, expect_failed, expect_moved,
                       expect_stayed, until, wait_finished, wait_written)
 
 MIB = 1 << 20
 CONF = {"storage.log_memory": "16M", "storage.stall_limit_s": "4"}
 # It writes all it can, a slow line is what holds it back.
 BUSY = {"files": 24, "disk": 128, "dirty": 1, "dirty_set": 4, "iops": 4000}
-
-
-def metrics(bed, site):
-    return bed.site(site).run(["curl", "-s", "--unix-socket", CONTROL_SOCKET, "http://ferryd/metrics"],
-                              "read the metrics")
 
 
 def overload(bed):
@@ -35,7 +30,7 @@ def overload(bed):
                  v["disk"]["guest_slowed_ms"].get("link", 0) > 0 and v,
                  lambda: f"the guest is not slowed: {move.view()['disk']}")
     expect_equal(view["disk"]["guest_limit_reason"], "link", "why the guest is slowed")
-    text = metrics(bed, "site-a")
+    text = bed.metrics("site-a")
     for name in ("ferry_move_guest_limit_bytes_per_second", "ferry_move_guest_slowed_seconds_total"):
         expect(f'{name}{{move="{move.id}"' in text, f"the metrics have no {name}")
     expect(f'ferry_move_guest_limit_bytes_per_second{{move="{move.id}"}} 0\n' not in text, "no limit in the metrics")

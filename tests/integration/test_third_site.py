@@ -6,12 +6,11 @@ runs at the target. Where it is not, and where nobody sees the witness, it stays
 soon as a way is mended. A lost answer, a dead member, a cluster without a majority never make a second copy, and
 never take the only one; and the key is gone in the end. A move that switches to post-copy is decided the same way."""
 
-import subprocess
 import sys
 import time
 
 import ferrylab
-from ferrylab import (CONTROL_SOCKET, NeverTwo, expect, expect_committed, expect_equal, expect_failed, expect_moved,
+from ferrylab import (NeverTwo, expect, expect_committed, expect_equal, expect_failed, expect_moved,
                       expect_nothing_at, expect_stayed, expect_well, expect_words, until, wait_finished)
 from lablib.third_site import MEMBERS, ThirdSite  # found through ferrylab
 from postcopycases import LINE, SLOW_MBIT, Switching
@@ -129,11 +128,8 @@ def a_move_with_a_witness(bed):
         expect_committed(move.end())
         wait_finished(bed, move.id)
         expect_moved(bed, guest)
-        metrics = subprocess.run(bed.site("site-a").enter(["curl", "--silent", "--unix-socket", CONTROL_SOCKET,
-                                                           "http://ferryd/metrics"]),
-                                 stdout=subprocess.PIPE, text=True, check=True).stdout
-        expect_words(metrics, ["ferry_witness_reachable 1", 'ferry_witness_questions_total{answered="yes"}'],
-                     "the metrics")
+        expect_words(bed.metrics("site-a"),
+                     ["ferry_witness_reachable 1", 'ferry_witness_questions_total{answered="yes"}'], "the metrics")
         expect_forgotten(third, move)
         bed.alter(guest)
         guest.stop()
