@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/clock.h"
 #include "core/base/priority.h"
 
 struct queue {
@@ -50,6 +51,15 @@ static struct worker_job *queue_take(struct queue *q)
     return job;
 }
 
+static void run_measured(struct worker_job *job)
+{
+    uint64_t cpu_ns = clock_thread_cpu_ns(), began_ns = clock_now_ns();
+
+    job->run(job);
+    job->cpu_ns = clock_thread_cpu_ns() - cpu_ns;
+    job->work_ns = clock_now_ns() - began_ns;
+}
+
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
@@ -64,7 +74,7 @@ static void *worker_main(void *arg)
         if (!job)
             break;
         pthread_mutex_unlock(&w->lock);
-        job->run(job);
+        run_measured(job);
         pthread_mutex_lock(&w->lock);
         queue_put(&w->finished, job);
         uv_async_send(&w->wake);

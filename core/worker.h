@@ -9,6 +9,8 @@
 #ifndef FERRY_CORE_WORKER_H
 #define FERRY_CORE_WORKER_H
 
+#include <stdint.h>
+
 #include <uv.h>
 
 struct worker;
@@ -17,6 +19,7 @@ struct worker_job {
     void (*run)(struct worker_job *job);  /* worker thread */
     void (*done)(struct worker_job *job); /* loop thread; owns the job again */
     struct worker_job *next;              /* the worker's */
+    uint64_t cpu_ns, work_ns;             /* what run() took: of a processor, and by the clock */
 };
 
 /* @name: at most 15 characters, shown by ps and gdb. */

@@ -41,7 +41,6 @@ struct pack_job {
     enum job_state state;
     bool plain;
     int level, result;
-    uint64_t cpu_ns, work_ns;
     struct buffer in, out;
 };
 
@@ -83,12 +82,9 @@ static void pack(struct pack_job *j)
 static void run_job(struct worker_job *job)
 {
     struct pack_job *j = container_of(job, struct pack_job, job);
-    uint64_t start_ns = clock_thread_cpu_ns(), began_ns = clock_now_ns();
 
     priority_background(WORKER_NICE);
     pack(j);
-    j->cpu_ns = clock_thread_cpu_ns() - start_ns;
-    j->work_ns = clock_now_ns() - began_ns;
 }
 
 /* --- on the loop --------------------------------------------------------------------------- */
@@ -122,8 +118,8 @@ static void done_job(struct worker_job *job)
             free_all(p);
         return;
     }
-    p->packing->cpu_ns += j->cpu_ns;
-    p->packing->work_ns += j->work_ns;
+    p->packing->cpu_ns += job->cpu_ns;
+    p->packing->work_ns += job->work_ns;
     came_back(j);
     p->on_progress(p->user);
 }

@@ -53,7 +53,6 @@ struct codec_job {
     unsigned may_refer;
     struct buffer out;
     struct ram_codec_stats stats;
-    uint64_t cpu_ns, work_ns;
 };
 
 struct ram_pipe {
@@ -162,7 +161,6 @@ static int decode(struct codec_job *c)
 static void run_job(struct worker_job *job)
 {
     struct codec_job *c = container_of(job, struct codec_job, job);
-    uint64_t start_ns = clock_thread_cpu_ns(), began_ns = clock_now_ns();
     int r = 0;
 
     if (c->retires) {
@@ -177,8 +175,6 @@ static void run_job(struct worker_job *job)
         r = c->kind == RAM_PIPE_ENCODER ? encode(c) : decode(c);
     if (c->result == 0)
         c->result = r;
-    c->cpu_ns = clock_thread_cpu_ns() - start_ns;
-    c->work_ns = clock_now_ns() - began_ns;
 }
 
 /* --- on the loop --------------------------------------------------------------------------- */
@@ -304,8 +300,8 @@ static void done_job(struct worker_job *job)
         retire(p);
         return;
     }
-    p->stats.cpu_ns += p->opening ? 0 : c->cpu_ns;
-    p->work_ns += p->opening ? 0 : c->work_ns;
+    p->stats.cpu_ns += p->opening ? 0 : job->cpu_ns;
+    p->work_ns += p->opening ? 0 : job->work_ns;
     p->stats.codec = c->stats;
     if (c->result < 0) {
         p->fault = c->result;

@@ -7,9 +7,11 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "core/base/clock.h"
 #include "core/base/macros.h"
 #include "core/worker.h"
 
@@ -122,10 +124,39 @@ static void test_retired_from_a_job(void **state)
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
+static void sleep_a_while(struct worker_job *job)
+{
+    (void)job;
+    usleep(10000);
+}
+
+static void look_what_it_took(struct worker_job *job)
+{
+    assert_true(job->work_ns >= 10 * NS_PER_MS);
+    assert_true(job->cpu_ns < job->work_ns);
+}
+
+static void test_what_a_job_took_is_known(void **state)
+{
+    struct worker_job job = {.run = sleep_a_while, .done = look_what_it_took};
+    struct worker *w;
+    uv_loop_t loop;
+
+    (void)state;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    assert_int_equal(worker_new(&loop, "ferry-test", &w), 0);
+    worker_post(w, &job);
+    worker_retire(w);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_true(job.work_ns > 0);
+    assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_jobs_come_back_in_order),
+        cmocka_unit_test(test_what_a_job_took_is_known),
         cmocka_unit_test(test_retired_unused),
         cmocka_unit_test(test_retired_from_a_job),
     };
