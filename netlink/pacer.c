@@ -101,6 +101,12 @@ static void begin_drain(struct pacer *p, uint64_t rate)
     p->state = PACER_DRAIN;
 }
 
+static void begin_cruise(struct pacer *p)
+{
+    p->rises = p->high_epochs = p->near_epochs = 0;
+    p->state = PACER_CRUISE;
+}
+
 static void begin_confirm(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
     p->signs = p->sign_epochs = 0;
@@ -173,10 +179,9 @@ static void drain(struct pacer *p, const struct pacer_sample *s)
         return;
     }
     p->rate_bytes_s = p->capacity_bytes_s / 100 * 96;
-    p->rises = p->high_epochs = p->near_epochs = 0;
     p->probe_pause_ns = PROBE_PAUSE_NS;
     p->probe_not_before_ns = s->now_ns + PROBE_PAUSE_NS / 4;
-    p->state = PACER_CRUISE;
+    begin_cruise(p);
 }
 
 /* Small steps first, larger ones while nothing answers; and small ones again near the rate at which a queue
@@ -216,18 +221,19 @@ static void probe(struct pacer *p, uint64_t rate, uint64_t back, unsigned percen
 
 static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
 {
-    bool reached;
+    bool reached = rate >= p->rate_bytes_s / 100 * REACHED_PERCENT;
+    bool near =
+        p->queue_ns <= low_mark(p, s) && !reached && rate > p->rate_bytes_s / 100 * NEAR_PERCENT;
 
+    p->near_epochs = near ? p->near_epochs + 1 : 0;
     if (p->queue_ns > high_mark(p, s)) {
-        bool slow = rate < p->rate_bytes_s / 100 * REACHED_PERCENT;
-
-        p->rises = p->near_epochs = 0;
+        p->rises = 0;
         /* What is seen now left before the last cut: every other epoch shows its effect. And who sends far less
          * than the cap allows makes no queue: the line has become slower, or processors that are late look like it.
          * A queue that stays tells. */
-        if (slow ? p->high_epochs >= SLOW_EPOCHS && p->high_epochs % 2 == SLOW_EPOCHS % 2
-                 : p->high_epochs % 2 == 0) {
-            p->ceiling_bytes_s = slow ? 0 : p->capacity_bytes_s;
+        if (reached ? p->high_epochs % 2 == 0
+                    : p->high_epochs >= SLOW_EPOCHS && p->high_epochs % 2 == SLOW_EPOCHS % 2) {
+            p->ceiling_bytes_s = reached ? p->capacity_bytes_s : 0;
             /* What was delivered may have been all there was to send: by no more than half at a time. */
             p->rate_bytes_s =
                 MAX(MIN(p->rate_bytes_s, p->capacity_bytes_s) / 100 * 96, p->rate_bytes_s / 2);
@@ -240,17 +246,13 @@ static void cruise(struct pacer *p, const struct pacer_sample *s, uint64_t rate)
     }
     p->high_epochs = 0;
     if (p->queue_ns > low_mark(p, s)) {
-        p->rises = p->near_epochs = 0;
+        p->rises = 0;
         return;
     }
     /* Only a cap that is reached is worth raising. One that is nearly reached may be all that a congestion control
      * makes of it that repairs losses, or of an epoch that an outage cut short: a second one tells. */
-    reached = rate > p->rate_bytes_s / 100 * REACHED_PERCENT;
-    if (!reached && rate <= p->rate_bytes_s / 100 * NEAR_PERCENT) {
-        p->near_epochs = 0;
+    if (!reached && !near)
         return;
-    }
-    p->near_epochs = reached ? 0 : p->near_epochs + 1;
     if (s->now_ns >= p->probe_not_before_ns)
         probe(p, rate, MAX(rate / 100 * 98, p->rate_bytes_s / 100 * 96), PROBE_FIRST_PERCENT);
     else if (p->near_epochs != 1)
@@ -261,8 +263,7 @@ static void end_probe(struct pacer *p, const struct pacer_sample *s)
 {
     p->probe_not_before_ns = s->now_ns + p->probe_pause_ns;
     p->rate_bytes_s = p->probe_back_bytes_s;
-    p->rises = p->high_epochs = p->near_epochs = 0;
-    p->state = PACER_CRUISE;
+    begin_cruise(p);
 }
 
 /* The second epoch shows what the larger cap gave. */
