@@ -13,8 +13,7 @@ import time
 
 import ferrylab
 from benchlib.linkload import Load, rate_mbit, windows_mbit
-from ferrylab import (CONFIG, PHASES, Failed, expect, expect_equal, expect_moved, expect_words, until,
-                      wait_finished)
+from ferrylab import CONFIG, PHASES, Failed, expect, expect_equal, expect_moved, expect_words, until, wait_finished
 
 SMALL = ferrylab.SMALL_GUEST
 LOAD_LIMIT_S = 120
