@@ -47,13 +47,16 @@ struct link_session {
     struct pacer pacer;
     struct stripe_plan plan; /* when their number is left to the session */
     bool bulk;               /* more waits to be sent than the link takes */
+    uint8_t lossy_seconds;   /* of the latest eight, a bit each */
     unsigned busy_ticks;
     uint64_t unsent_ns; /* what a stripe may hold unsent, in time; grows while stripes run dry */
     int dry_permille;   /* of the latest ticks */
     uint64_t busy_ns, unclean_ns, retransmits_seen;
     uint64_t delivered_bytes, retransmits, segments_out; /* of all connections it ever had */
     uint64_t rtt_ns, rtt_min_ns;
-    uint64_t goodput_since_ns, goodput_sent_bytes, goodput_received_bytes;
+    /* What stood at the begin of the running second, and what the last one showed. */
+    uint64_t second_since_ns, goodput_sent_bytes, goodput_received_bytes;
+    uint64_t second_retransmits, second_segments_out;
     uint64_t sent_bytes_s, received_bytes_s;
 };
 

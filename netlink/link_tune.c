@@ -25,12 +25,12 @@
 #define CLEAN_NS (2 * NS_PER_S)
 /* On a shorter way every congestion control fills the link, and pacing by timers costs. */
 #define LONG_RTT_NS (2 * NS_PER_MS)
-#define GOODPUT_SPAN_NS (1 * NS_PER_S)
 
 /* How many ticks' memory there is of stripes that ran dry, and from which share on they hold more, or less again. */
 enum { DRY_TICKS = 32, DRY_OFTEN_PERMILLE = 150, DRY_SELDOM_PERMILLE = 50 };
-/* So much longer than TCP knows the way to be misleads BBR; but it is kept where more packets than this are lost. */
-enum { LONGER_PERCENT = 125, LOSSY_PERMILLE = 2 };
+/* So much longer than TCP knows the way to be misleads BBR; but it is kept where more packets than this are lost, in so
+ * many of the latest eight seconds: a start, a cut or a burst of others' lose many, too, but once. */
+enum { LONGER_PERCENT = 125, LOSSY_PERMILLE = 2, LOSSY_SECONDS = 4 };
 
 static uint64_t bytes_in(uint64_t rate_bytes_s, uint64_t ns)
 {
@@ -116,20 +116,39 @@ static void follow_lateness(struct link_session *ls, bool dry)
     ls->unsent_ns = MAX(MIN(ns, UNSENT_MOST_NS), UNSENT_NS);
 }
 
-static void measure_goodput(struct link_session *ls, uint64_t now_ns)
+static void measure_goodput(struct link_session *ls, uint64_t elapsed_ns)
 {
-    uint64_t elapsed_ns = now_ns - ls->goodput_since_ns;
     struct session_stats stats;
 
-    if (elapsed_ns < GOODPUT_SPAN_NS)
-        return;
     session_get_stats(ls->engine, &stats);
     ls->sent_bytes_s = (stats.goodput_sent_bytes - ls->goodput_sent_bytes) * NS_PER_S / elapsed_ns;
     ls->received_bytes_s =
         (stats.goodput_received_bytes - ls->goodput_received_bytes) * NS_PER_S / elapsed_ns;
     ls->goodput_sent_bytes = stats.goodput_sent_bytes;
     ls->goodput_received_bytes = stats.goodput_received_bytes;
-    ls->goodput_since_ns = now_ns;
+}
+
+static void measure_losses(struct link_session *ls)
+{
+    uint64_t lost = ls->retransmits - ls->second_retransmits,
+             sent = ls->segments_out - ls->second_segments_out;
+
+    if (sent > 0)
+        ls->lossy_seconds =
+            (uint8_t)(ls->lossy_seconds << 1 | (lost * 1000 > sent * LOSSY_PERMILLE));
+    ls->second_retransmits = ls->retransmits;
+    ls->second_segments_out = ls->segments_out;
+}
+
+static void measure_second(struct link_session *ls, uint64_t now_ns)
+{
+    uint64_t elapsed_ns = now_ns - ls->second_since_ns;
+
+    if (elapsed_ns < NS_PER_S)
+        return;
+    measure_goodput(ls, elapsed_ns);
+    measure_losses(ls);
+    ls->second_since_ns = now_ns;
 }
 
 /* Each time bulk begins, BBR begins anew, with its quick search for the link's rate. */
@@ -163,7 +182,7 @@ static bool runs_clean(struct link_session *ls, uint64_t now_ns)
 static bool bbr_is_misled(const struct link_session *ls)
 {
     return ls->pacer.way_ns > ls->rtt_min_ns / 100 * LONGER_PERCENT &&
-           ls->retransmits * 1000 < ls->segments_out * LOSSY_PERMILLE;
+           __builtin_popcount(ls->lossy_seconds) < LOSSY_SECONDS;
 }
 
 /* Urgent bytes wait for what a socket holds unsent, and for one frame; a guest that has stopped, for what its
@@ -203,7 +222,7 @@ void link_session_tune(struct link_session *ls, uint64_t now_ns)
     struct connection *c;
     uint64_t rate;
 
-    measure_goodput(ls, now_ns);
+    measure_second(ls, now_ns);
     if (!look(ls, &sample, &held)) {
         pacer_pause(&ls->pacer);
         return;

@@ -126,14 +126,22 @@ def cuts_and_losses(bed):
 
 
 def another_way(bed):
-    """The way becomes four times as long under a load, and shorter than it was: no collapse, and it is filled again"""
-    rate, spans = 100, ((100, 10), (400, 25), (60, 15))
+    """The way becomes four times as long under a load, and shorter after a cut: no collapse, and it is filled again"""
+    rate, spans = 100, ((100, 12), (400, 25), (60, 15))
     bed.line(rtt=spans[0][0], rate=rate)
     with Load(bed.site("site-a"), bed.site("site-b")) as load:
         load.start(["--seconds", sum(seconds for _, seconds in spans), "--pattern", "random"], ("--pattern", "random"))
         until(lambda: load.lines("receive"), "nothing arrives")
+        time.sleep(2)
+        bed.line(loss=10)  # a burst, long before: it does not make the line a lossy one
+        time.sleep(0.5)
+        bed.line(loss=0)
         ends = []
         for rtt, seconds in spans:
+            if rtt < spans[0][0]:
+                bed.cut()
+                time.sleep(0.5)
+                bed.mend()
             bed.line(rtt=rtt)
             time.sleep(seconds)
             ends.append(time.monotonic())
