@@ -3,6 +3,7 @@
 """Goal: the link by itself: what `ferry link` and `ferry bwlimit` say and do, what they refuse, and that a load
 survives cuts of the line with every byte in its place, on a clean line and on one that loses packets."""
 
+import os
 import pathlib
 import re
 import shutil
@@ -14,6 +15,7 @@ import time
 import ferrylab
 from benchlib.linkload import Load, rate_mbit, windows_mbit
 from ferrylab import CONFIG, PHASES, Failed, expect, expect_equal, expect_moved, expect_words, until, wait_finished
+from lablib.line import DEVICE, Line
 
 SMALL = ferrylab.SMALL_GUEST
 LOAD_LIMIT_S = 120
@@ -232,6 +234,50 @@ def authority(bed):
                 bed.restart(site)
 
 
+# --- the line itself ---
+
+
+DATAGRAMS = "import socket; [socket.socket(type=socket.SOCK_DGRAM).sendto(b'-', ('10.98.0.2', 9)) for _ in range(3)]"
+
+
+class Namespace:
+    """An end for a line, without a site."""
+    def __init__(self):
+        self.holder = subprocess.Popen(["unshare", "--net", "sleep", "100"])
+        until(lambda: os.readlink(self.netns()) != os.readlink("/proc/self/ns/net"), "no new namespace")
+
+    def netns(self):
+        return f"/proc/{self.holder.pid}/ns/net"
+
+    def run(self, *words):
+        return subprocess.run(["nsenter", f"--net={self.netns()}", *words], capture_output=True, check=False).returncode
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self.holder.kill()
+        self.holder.wait()
+
+
+def the_line_alone(_bed):
+    """The emulated line counts what a device at its end refuses, and ends when a device is gone"""
+    with tempfile.TemporaryDirectory(prefix="ferry-line-") as folder, Namespace() as a, Namespace() as b:
+        line = Line(folder)
+        line.start(a, b, {"rtt": 2})
+        try:
+            expect_equal(a.run("ip", "address", "add", "10.98.0.1/24", "dev", DEVICE), 0, "status of ip address")
+            expect_equal(a.run("ip", "link", "set", DEVICE, "up"), 0, "status of ip link")
+            expect_equal(a.run("/usr/bin/python3", "-c", DATAGRAMS), 0, "status of the sender")
+            until(lambda: line.stats()["a_to_b"]["dropped_device"] >= 3, "the datagrams are not counted")
+            expect_equal(a.run("ip", "link", "delete", DEVICE), 0, "status of ip link delete")
+            until(lambda: not line.daemon.pid(), "the line goes on without a device")
+            expect_words(line.daemon.log.read_text(), ["device is gone"], "the line's last words")
+        finally:
+            line.stop()
+
+
 if __name__ == "__main__":
     sys.exit(ferrylab.run("link", [probe_and_figures, probe_of_nobody, unknown_names_and_rates, limits, cuts,
-                                   cuts_and_losses, another_way, wrong_certificate, authority]))
+                                   cuts_and_losses, another_way, wrong_certificate, authority,
+                                   the_line_alone]))

@@ -84,12 +84,13 @@ static int print_path(char *out, size_t cap, const char *name, const struct path
     return snprintf(out, cap,
                     ", \"%s\": {\"cut\": %s, \"packets\": %lu, \"segments\": %lu, \"bytes\": %lu, "
                     "\"dropped_queue\": %lu, \"dropped_loss\": %lu, \"dropped_cut\": %lu, "
-                    "\"dropped_memory\": %lu}",
+                    "\"dropped_memory\": %lu, \"dropped_device\": %lu}",
                     name, p->cut ? "true" : "false", s->packets, s->segments, s->bytes,
-                    s->dropped_queue, s->dropped_loss, s->dropped_cut, s->dropped_memory);
+                    s->dropped_queue, s->dropped_loss, s->dropped_cut, s->dropped_memory,
+                    s->dropped_device);
 }
 
-/* The answer has a fixed shape: 12 numbers of at most 20 digits fit ANSWER_BYTES with their names. */
+/* The answer has a fixed shape: 20 numbers of at most 20 digits fit ANSWER_BYTES with their names. */
 static void print_stats(char *out, const struct wan *w)
 {
     int n = snprintf(out, ANSWER_BYTES,

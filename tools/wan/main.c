@@ -39,7 +39,7 @@ static void on_signal(int sig)
 }
 
 /* What a turn found to do; parts of a turn are put together with |. */
-enum { TURN_IDLE = 0, TURN_BUSY = 1, TURN_MORE = 2 };
+enum { TURN_IDLE = 0, TURN_BUSY = 1, TURN_MORE = 2, TURN_OVER = 4 };
 
 /* A fiftieth of the one-way delay, which no congestion control tells from a host's own jitter; a tenth where that is next
  * to nothing; and never so long that what is gathered would overflow the queue. */
@@ -52,11 +52,19 @@ static uint64_t gather_ns(const struct wan *w)
     return MIN(gather, w->a_to_b.queue_ns / 4);
 }
 
+/* A device is gone with its namespace, and does not come back. */
+static bool is_gone(ssize_t n)
+{
+    return n < 0 && (errno == EBADFD || errno == EBADF);
+}
+
 static unsigned take_in(struct path *p, int tun)
 {
     for (int i = 0; i < INTAKE_PACKETS; i++) {
         ssize_t n = read(tun, path_reserve(p), WAN_PACKET_BYTES);
 
+        if (is_gone(n))
+            return TURN_OVER;
         if (n <= 0)
             return i > 0 ? TURN_BUSY : TURN_IDLE;
         path_commit(p, clock_now_ns(), (size_t)n);
@@ -64,7 +72,7 @@ static unsigned take_in(struct path *p, int tun)
     return TURN_MORE;
 }
 
-/* A packet that the far device refuses (it is down, out of memory) is lost, as on any network. */
+/* A packet that the far device refuses (it is down, out of memory) is lost, as on any network; and counted. */
 static unsigned deliver(struct path *p, int tun)
 {
     uint64_t now = clock_now_ns();
@@ -75,7 +83,9 @@ static unsigned deliver(struct path *p, int tun)
     while ((packet = path_due(p, now, &len))) {
         ssize_t n = write(tun, packet, len);
 
-        (void)n;
+        if (is_gone(n))
+            return TURN_OVER;
+        p->stats.dropped_device += n < 0;
         path_pop(p);
         turn = TURN_BUSY;
     }
@@ -102,7 +112,8 @@ static void sleep_until_work(const struct wan *w, unsigned last, struct pollfd *
     ppoll(fds, POLL_COUNT, &t, signals);
 }
 
-static void run(struct wan *w, struct control *c)
+/* Until it is asked to end: 0; or a device is gone: -ENODEV. */
+static int run(struct wan *w, struct control *c)
 {
     struct pollfd fds[POLL_COUNT];
     unsigned turn = TURN_IDLE;
@@ -121,8 +132,11 @@ static void run(struct wan *w, struct control *c)
         turn |= deliver(&w->b_to_a, w->tun_a);
         turn |= take_in(&w->a_to_b, w->tun_a);
         turn |= take_in(&w->b_to_a, w->tun_b);
+        if (turn & TURN_OVER)
+            return -ENODEV;
         control_serve(c, fds + POLL_CONTROL, w);
     }
+    return 0;
 }
 
 static void usage(FILE *out)
@@ -246,9 +260,9 @@ int main(int argc, char **argv)
         return fail("apply the settings", NULL, r);
     if ((r = control_listen(&c, o.control)) < 0)
         return fail("listen at", o.control, r);
-    run(&w, &c);
+    r = run(&w, &c);
     unlink(o.control);
     path_done(&w.a_to_b);
     path_done(&w.b_to_a);
-    return 0;
+    return r < 0 ? fail("go on: one end's TUN device is gone", NULL, r) : 0;
 }

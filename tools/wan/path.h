@@ -45,6 +45,7 @@ struct path_stats {
     uint64_t dropped_loss;
     uint64_t dropped_cut;
     uint64_t dropped_memory; /* the ring was full: never with settings that were accepted */
+    uint64_t dropped_device; /* at the end: the device there took it not (down, out of memory) */
 };
 
 struct path {
