@@ -84,6 +84,12 @@ static void dispose(void *arg)
     service_trim_memory(m->service);
 }
 
+void move_source_note_qmp(const struct move_source *ms, const struct error *err)
+{
+    if (err->code)
+        log_debug("move %s: QMP: %s", ms->move->id, err->why);
+}
+
 /* One call of ours came back. */
 void move_source_call_returned(struct move_source *ms)
 {

@@ -115,6 +115,8 @@ struct move_source {
 void move_source_step(struct move_source *ms, enum switchover_source_event event);
 void move_source_fail(struct move_source *ms, const struct error *why);
 void move_source_call_returned(struct move_source *ms);
+/* What QEMU refuses is no reason to end a move: for the log. */
+void move_source_note_qmp(const struct move_source *ms, const struct error *err);
 int move_source_new(struct move *m, struct error *err);
 /* Ends a move that has begun nothing yet. */
 void move_source_refuse(struct move_source *ms, const struct error *why);

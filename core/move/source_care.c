@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "core/base/clock.h"
-#include "core/base/log.h"
 #include "core/move/move_source_private.h"
 
 #define ASK_EVERY_NS NS_PER_S
@@ -30,8 +29,7 @@ static void on_set(void *user, const struct error *err, const char *reply)
     struct move_source *ms = user;
 
     (void)reply;
-    if (err->code)
-        log_debug("move %s: QMP: %s", ms->move->id, err->why);
+    move_source_note_qmp(ms, err);
     move_source_call_returned(ms);
 }
 
@@ -114,9 +112,8 @@ static void on_stats(void *user, const struct error *err, const char *reply)
     ms->care.asking = false;
     count(ms, json_object_get(json, "return"), &n);
     json_decref(json);
-    if (err->code)
-        log_debug("move %s: QMP: %s", ms->move->id, err->why);
-    else if (ms->move->phase < MOVE_COPYING || ms->care.bytes_per_s == 0)
+    move_source_note_qmp(ms, err);
+    if (!err->code && (ms->move->phase < MOVE_COPYING || ms->care.bytes_per_s == 0))
         guest_care_begin(&ms->care.law, &n, slack_us(ms), now_ns);
     if (!err->code && ms->move->phase == MOVE_COPYING)
         ms->care.bytes_per_s =

@@ -32,8 +32,8 @@ static void on_qmp(void *user, const struct error *err, const char *reply)
 
     (void)reply;
     ms->qmp_running = false;
-    if (err->code && ms->migrating)
-        log_debug("move %s: QMP: %s", ms->move->id, err->why);
+    if (ms->migrating)
+        move_source_note_qmp(ms, err);
     move_source_call_returned(ms);
 }
 

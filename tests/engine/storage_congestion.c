@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,7 +101,7 @@ static void model_run(struct model *m, struct congestion *c, double seconds)
     m->sent = m->bulk_in = m->speed_most = m->fill_most = 0;
     m->speed_least = 1e18;
     m->reports = 0;
-    for (double t = 0; t < seconds; t += STEP_S)
+    for (long step = 0; step < lround(seconds / STEP_S); step++)
         model_step(m, c);
 }
 

@@ -116,7 +116,9 @@ def commands(bed):
     wait_finished(bed, move_id)
     expect_moved(bed, guest)
     for site in ("site-a", "site-b"):
-        expect_words(bed.ferry(site, "show", move_id, as_json=False).out, [guest.name, "committed"], "show for eyes")
+        shown = bed.ferry(site, "show", move_id, as_json=False).out
+        expect_words(shown, [guest.name, "committed", "writes acknowledged"], "show for eyes")
+        expect(" 0 us" not in shown, f"no write takes no time at all: {shown}")
     expect(move_id not in bed.ferry("site-a", "list", as_json=False).out, "list shows a past move without --all")
     expect_words(bed.ferry("site-a", "list", "--all", as_json=False).out, [move_id], "list --all")
     result = bed.ferry("site-b", "cancel", move_id)

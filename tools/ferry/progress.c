@@ -43,6 +43,17 @@ static const char *size(double bytes, char buf[16])
     return buf;
 }
 
+/* Of the writes' latencies, in whole microseconds: most are acknowledged in less. */
+static const char *latency(const json_t *move, const char *which, char buf[16])
+{
+    double us = number(move, "guest_write_latency_us", which);
+
+    if (us < 1)
+        return "under 1 us";
+    snprintf(buf, 16, "%.0f us", us);
+    return buf;
+}
+
 static void eta_text(double seconds, char buf[32])
 {
     if (seconds < 0)
@@ -245,6 +256,18 @@ static void print_policy(const json_t *policy)
                text(item, "wanted"), text(item, "why"));
 }
 
+static void print_guest_writes(const json_t *move)
+{
+    double count = number(move, "guest_write_latency_us", "count");
+    char p50[16], p99[16], max[16];
+
+    printf("  guest:  %.0f writes acknowledged", count);
+    if (count > 0)
+        printf(", p50 %s, p99 %s, max %s", latency(move, "p50", p50), latency(move, "p99", p99),
+               latency(move, "max", max));
+    printf("\n");
+}
+
 void progress_report(const json_t *move)
 {
     const char *outcome = text(move, "outcome");
@@ -298,11 +321,7 @@ void progress_report(const json_t *move)
     print_downtime(json_object_get(move, "downtime_parts_ms"));
     print_slowed(move, "copy", "copy_slowed_ms");
     print_slowed(move, "guest", "guest_slowed_ms");
-    printf("  guest:  %.0f writes acknowledged, p50 %.0f us, p99 %.0f us, max %.0f us\n",
-           number(move, "guest_write_latency_us", "count"),
-           number(move, "guest_write_latency_us", "p50"),
-           number(move, "guest_write_latency_us", "p99"),
-           number(move, "guest_write_latency_us", "max"));
+    print_guest_writes(move);
 }
 
 void progress_table(const json_t *moves, bool all)
