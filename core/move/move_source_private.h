@@ -62,27 +62,36 @@ struct move_source {
     struct disk_codec disk_codec;
     struct page_keeper *keeper; /* of references; NULL: there are none */
     bool may_refer;
-    bool direct_memory; /* it goes from QEMU to QEMU, past ferryd */
-    bool direct_speed_set;
-    uint64_t direct_speed_mib_s;                /* of it, as last set */
-    const char *no_zero_copy;                   /* why this host cannot; NULL: it can */
-    bool limit_reached;                         /* the policy's time limit has been acted upon */
-    char no_postcopy_text[160];                 /* why the target cannot take it so */
     uint64_t memory_before, memory_wire_before; /* what earlier channels carried */
-    struct return_path answers;                 /* what the target's QEMU says back */
-    uint64_t recover_at_ns;                     /* the channels are gone: not before */
-    uint64_t free_at_ns;                        /* QEMU could not be told: not before */
-    uint64_t drain_until_ns;                    /* it sends the rest for nobody */
-    bool postcopy_asked;                        /* QEMU has been told to switch */
-    bool freed;                                 /* it may send pages as fast as it can */
-    bool taken_back;          /* QEMU has been asked to let the copy here go on after all */
-    bool taking_back;         /* it is being asked: its connections must stay */
-    bool cannot_go_back;      /* QEMU could not */
-    bool domain_switched;     /* the copy here is stopped in post-copy, as libvirt said last */
-    bool broken;              /* they are of no use, and kept for that alone */
-    bool suspended;           /* by it: the guest stands still until its memory is over there */
-    struct ram_pipe *encoder; /* until the memory channel takes it */
+    struct ram_pipe *encoder;                   /* until the memory channel takes it */
     struct ram_parser *parser;
+
+    /* what the policy comes to on these hosts */
+    const char *no_zero_copy;   /* why this host cannot; NULL: it can */
+    char no_postcopy_text[160]; /* why the target cannot take it so */
+    bool limit_reached;         /* the time limit has been acted upon */
+    bool suspended;             /* by it: the guest stands still until its memory is over there */
+    struct source_stun stun;
+    struct {
+        uint64_t speed_mib_s; /* of it, as last set */
+        bool speed_set;
+        bool memory; /* it goes from QEMU to QEMU, past ferryd */
+    } direct;        /* source_direct.c */
+    struct {
+        struct return_path answers; /* what the target's QEMU says back */
+        uint64_t recover_at_ns;     /* the channels are gone: not before */
+        uint64_t free_at_ns;        /* QEMU could not be told: not before */
+        uint64_t drain_until_ns;    /* it sends the rest for nobody */
+        bool asked;                 /* QEMU has been told to switch */
+        bool freed;                 /* it may send pages as fast as it can */
+        bool taken_back;            /* QEMU has been asked to let the copy here go on after all */
+        bool taking_back;           /* it is being asked: its connections must stay */
+        bool cannot_go_back;        /* QEMU could not */
+        bool domain_switched; /* the copy here is stopped in post-copy, as libvirt said last */
+        bool broken;          /* the channels are of no use, and kept for that alone */
+    } postcopy;               /* source_postcopy.c */
+
+    /* disks */
     struct disk_source *disks;
     bool seeded[LIMIT_DISKS_PER_MOVE]; /* the target has an older copy of that disk */
     struct congestion *congestion;
@@ -92,19 +101,22 @@ struct move_source {
         uint64_t ask_at_ns;
         bool watches, asking; /* QEMU counts; it is being asked */
     } care;                   /* source_care.c */
+    uint64_t bulk_speed;      /* as last set */
+    unsigned bulk_sharing;    /* among so many disks */
+    uint64_t held_count;      /* acknowledgements held, as of the last tick */
+    uint64_t drained_bytes;   /* what the log may hold when the memory is sent */
+
+    /* the end */
     struct downtime_marks marks;
     uv_timer_t *reply_timer;
     bool reply_released; /* waits to be read */
-    bool qmp_running, stats_running;
-    struct source_stun stun;
     bool finish_waits;   /* the FINISH3 reply is here, the disks' word not yet */
     bool prepared_waits; /* in post-copy: the target's promise is here, the same */
     bool memory_waits;   /* for the log to drain, and the disks to be compared */
+
+    /* every tick */
     unsigned ticks;
-    uint64_t bulk_speed;        /* as last set */
-    unsigned bulk_sharing;      /* among so many disks */
-    uint64_t held_count;        /* acknowledgements held, as of the last tick */
-    uint64_t drained_bytes;     /* what the log may hold when the memory is sent */
+    bool qmp_running, stats_running;
     uint64_t downtime_limit_ms; /* QEMU's, as last set */
     uint64_t wire_base;         /* the session's bytes when this move began */
     /* ring of samples for `rate` and `payload_rate` */

@@ -119,7 +119,7 @@ int source_channels_open_stream(struct move_source *ms, enum care care, const ch
 
     if (disk)
         json_object_set_new(label, "disk", json_string(disk));
-    if (ms->direct_memory)
+    if (ms->direct.memory)
         json_object_set_new(label, "direct_memory", json_true());
     if (ms->move->may_postcopy)
         json_object_set_new(label, "post_copy", json_true());
@@ -216,7 +216,7 @@ static void on_memory_sent(void *user, const uint8_t *data, size_t len)
         return;
     before = ram_parser_tail_offset(ms->parser) != UINT64_MAX;
     ram_parser_feed(ms->parser, data, len);
-    if (!ms->move->switched && !ms->taken_back &&
+    if (!ms->move->switched && !ms->postcopy.taken_back &&
         ram_parser_package_offset(ms->parser) != UINT64_MAX)
         source_postcopy_switched(ms);
     if (!before && !ms->move->switched && ram_parser_tail_offset(ms->parser) != UINT64_MAX) {
@@ -244,7 +244,7 @@ static void on_memory_failed(void *user, const struct error *err)
 static size_t memory_may_deliver(void *user, uint64_t offset, const uint8_t *data, size_t len)
 {
     struct move_source *ms = user;
-    size_t before = return_path_before_shut(&ms->answers, offset, data, len);
+    size_t before = return_path_before_shut(&ms->postcopy.answers, offset, data, len);
 
     return ms->move->switched && !ms->sw.pulls ? before : len;
 }
@@ -393,7 +393,7 @@ static void start_migration(struct move_source *ms, const char *memory_uri)
         drill_clone_name(ms->move->info.name, ms->move->id, m.target_name);
     m.rewritten = ms->rewritten;
     m.rewrite = ms->rewrite;
-    if (ms->direct_memory) {
+    if (ms->direct.memory) {
         m.parallel_connections = (int)policy_get(policy, POLICY_PARALLEL);
         m.zero_copy = policy_get(policy, POLICY_ZERO_COPY);
     }
@@ -410,7 +410,7 @@ int source_channels_open(struct move_source *ms, struct error *err)
     char memory_uri[256];
     int r = move_paths_make(s, &ms->paths, err);
 
-    if (r == 0 && ms->direct_memory)
+    if (r == 0 && ms->direct.memory)
         r = source_direct_uri(ms, memory_uri, sizeof(memory_uri), err);
     else
         snprintf(memory_uri, sizeof(memory_uri), "unix://%s", ms->paths.memory);
@@ -515,7 +515,7 @@ static void on_job_stats(void *user, const struct error *err, const struct virt_
         p->memory_processed = stats->memory_processed;
         p->iterations = MAX(p->iterations, stats->memory_iteration);
         p->dirty_rate = stats->memory_dirty_rate * stats->memory_page_size;
-        if (ms->direct_memory && stats->memory_iteration > 0) {
+        if (ms->direct.memory && stats->memory_iteration > 0) {
             p->memory_stream = p->memory_wire = stats->memory_processed;
             source_direct_begin(ms);
         }

@@ -70,11 +70,11 @@ void source_direct_tick(struct move_source *ms)
 {
     uint64_t wanted = speed_mib_s(ms);
 
-    if (!ms->direct_memory || ms->move->phase != MOVE_MEMORY || !ms->migrating ||
-        (ms->direct_speed_set && wanted == ms->direct_speed_mib_s))
+    if (!ms->direct.memory || ms->move->phase != MOVE_MEMORY || !ms->migrating ||
+        (ms->direct.speed_set && wanted == ms->direct.speed_mib_s))
         return;
-    ms->direct_speed_set = true;
-    ms->direct_speed_mib_s = wanted;
+    ms->direct.speed_set = true;
+    ms->direct.speed_mib_s = wanted;
     ms->move->pending++;
     virt_set_speed(ms->service->virt, ms->move->info.uuid, (unsigned)wanted,
                    source_channels_limit_set, ms);

@@ -93,7 +93,7 @@ static void on_disks_closing(void *user)
 
     /* QEMU ends its mirrors when the guest has stopped, and also when it gives up; then libvirt's call
      * returns with an error. */
-    if ((ms->move->phase >= MOVE_MEMORY || ms->direct_memory) && ms->sw.state == SOURCE_MOVING) {
+    if ((ms->move->phase >= MOVE_MEMORY || ms->direct.memory) && ms->sw.state == SOURCE_MOVING) {
         move_set_phase(ms->move, MOVE_STOPPED);
         disk_source_set_urgent(ms->disks);
     }

@@ -185,7 +185,7 @@ static void note_restart(struct move_source *ms)
 
 static void report(struct move_source *ms, enum virt_domain_state state)
 {
-    ms->domain_switched = state == VIRT_DOMAIN_SWITCHED;
+    ms->postcopy.domain_switched = state == VIRT_DOMAIN_SWITCHED;
     switch (state) {
     case VIRT_DOMAIN_BUSY:
         break;
@@ -196,8 +196,8 @@ static void report(struct move_source *ms, enum virt_domain_state state)
         move_source_step(ms, SOURCE_ON_DOMAIN_PAUSED);
         break;
     case VIRT_DOMAIN_SWITCHED: /* what cannot go back is left to the operator as it is */
-        move_source_step(ms,
-                         ms->cannot_go_back ? SOURCE_ON_DOMAIN_SUSPENDED : SOURCE_ON_DOMAIN_PAUSED);
+        move_source_step(ms, ms->postcopy.cannot_go_back ? SOURCE_ON_DOMAIN_SUSPENDED
+                                                         : SOURCE_ON_DOMAIN_PAUSED);
         break;
     case VIRT_DOMAIN_SUSPENDED:
         move_source_step(ms, SOURCE_ON_DOMAIN_SUSPENDED);
@@ -254,7 +254,7 @@ static void on_going(void *user, const struct error *err)
 
     if (err->code == -ENOTRECOVERABLE) { /* nothing is tried again */
         error_clear(&ms->move->trouble);
-        ms->cannot_go_back = true;
+        ms->postcopy.cannot_go_back = true;
         error_clear(&ms->move->reason);
         move_set_reason(ms->move, err);
     } else {
@@ -271,7 +271,7 @@ void source_domain_resume(struct move_source *ms)
 {
     ms->resuming = true;
     ms->move->pending++;
-    if (ms->domain_switched)
+    if (ms->postcopy.domain_switched)
         virt_take_back(ms->service->virt, ms->move->info.uuid, false, on_going, ms);
     else
         virt_resume(ms->service->virt, ms->move->info.uuid, on_going, ms);
@@ -293,7 +293,7 @@ static void on_job_aborted(void *user, const struct error *err)
     struct move_source *ms = user;
 
     /* No job any more is as good; but in post-copy libvirt calls nothing off. */
-    if (err->code && ms->postcopy_asked && ms->migrating)
+    if (err->code && ms->postcopy.asked && ms->migrating)
         source_postcopy_take_back(ms);
     else
         ms->job_aborted = true;
@@ -321,7 +321,7 @@ void source_domain_stop_migration(struct move_source *ms)
 
 static bool may_close(const struct move_source *ms, uint64_t now_ns)
 {
-    if (now_ns >= ms->close_at_ns || (!ms->migrating && !ms->taking_back))
+    if (now_ns >= ms->close_at_ns || (!ms->migrating && !ms->postcopy.taking_back))
         return true;
     return ms->job_aborted && !(ms->disks && disk_source_has_clients(ms->disks));
 }

@@ -143,7 +143,7 @@ void source_policy_settle(struct move_source *ms, const json_t *ready)
 
     policy_settle(p, &facts);
     ms->move->may_postcopy = policy_may_post_copy(p);
-    ms->direct_memory = policy_get(p, POLICY_MEMORY_PATH) == MEMORY_DIRECT;
+    ms->direct.memory = policy_get(p, POLICY_MEMORY_PATH) == MEMORY_DIRECT;
     if (policy_get(p, POLICY_COMPRESSION) != COMPRESSION_FERRY)
         ms->codec.used = false;
     for (unsigned i = 0; i < p->substitution_count; i++) {

@@ -51,7 +51,7 @@ static void on_asked(void *user, const struct error *err)
     if (err->code && ms->migrating && ms->sw.state == SOURCE_MOVING) {
         log_warning("move %s (%s): %s", ms->move->id, ms->move->info.name,
                     error_line(err, line, sizeof(line)));
-        ms->postcopy_asked = false; /* again with the next tick */
+        ms->postcopy.asked = false; /* again with the next tick */
     }
     move_source_call_returned(ms);
 }
@@ -60,7 +60,7 @@ static void ask_for_switch(struct move_source *ms, uint64_t now_ns)
 {
     struct move *m = ms->move;
 
-    if (ms->sw.state != SOURCE_MOVING || !m->may_postcopy || ms->postcopy_asked || !ms->migrating ||
+    if (ms->sw.state != SOURCE_MOVING || !m->may_postcopy || ms->postcopy.asked || !ms->migrating ||
         m->phase != MOVE_MEMORY || !is_wanted(m, now_ns))
         return;
     if (!ms->ls || !link_session_is_up(ms->ls) || source_disks_must_wait(ms))
@@ -68,7 +68,7 @@ static void ask_for_switch(struct move_source *ms, uint64_t now_ns)
     log_info("move %s (%s): switches to post-copy", m->id, m->info.name);
     failpoint("before-postcopy");
     source_stun_end(ms);
-    ms->postcopy_asked = true;
+    ms->postcopy.asked = true;
     m->pending++;
     virt_start_postcopy(ms->service->virt, m->info.uuid, on_asked, ms);
 }
@@ -108,16 +108,16 @@ static void on_freed(void *user, const struct error *err)
 {
     struct move_source *ms = user;
 
-    ms->freed = !err->code || !ms->migrating;
-    ms->free_at_ns = clock_now_ns() + FREE_PAUSE_S * NS_PER_S;
+    ms->postcopy.freed = !err->code || !ms->migrating;
+    ms->postcopy.free_at_ns = clock_now_ns() + FREE_PAUSE_S * NS_PER_S;
     source_channels_limit_set(user, err);
 }
 
 static void free_postcopy(struct move_source *ms)
 {
-    if (ms->freed || clock_now_ns() < ms->free_at_ns)
+    if (ms->postcopy.freed || clock_now_ns() < ms->postcopy.free_at_ns)
         return;
-    ms->freed = true;
+    ms->postcopy.freed = true;
     ms->move->pending++;
     virt_free_postcopy(ms->service->virt, ms->move->info.uuid, on_freed, ms);
 }
@@ -145,7 +145,7 @@ void source_postcopy_pulls(struct move_source *ms, const json_t *msg)
     free_postcopy(ms);
     if (ms->memory)
         relay_kick(ms->memory); /* the target's last word may have waited */
-    if (ms->broken)
+    if (ms->postcopy.broken)
         source_postcopy_broken(ms);
 }
 
@@ -166,10 +166,10 @@ bool source_postcopy_keeps(const struct move_source *ms)
 
 void source_postcopy_broken(struct move_source *ms)
 {
-    ms->broken = source_postcopy_keeps(ms);
-    if (ms->sw.state != SOURCE_FEEDING || ms->broken)
+    ms->postcopy.broken = source_postcopy_keeps(ms);
+    if (ms->sw.state != SOURCE_FEEDING || ms->postcopy.broken)
         return;
-    ms->recover_at_ns = clock_now_ns() + RECOVER_PAUSE_S * NS_PER_S;
+    ms->postcopy.recover_at_ns = clock_now_ns() + RECOVER_PAUSE_S * NS_PER_S;
     ms->move->pending++;
     service_defer(ms->service, close_broken, ms->move);
 }
@@ -193,12 +193,12 @@ static void recover(struct move_source *ms, uint64_t now_ns)
     struct error err = {0};
 
     if (ms->sw.state != SOURCE_FEEDING || ms->migrating || ms->channels_open || !ms->sw.pulls ||
-        !ms->ls || !link_session_is_up(ms->ls) || now_ns < ms->recover_at_ns)
+        !ms->ls || !link_session_is_up(ms->ls) || now_ns < ms->postcopy.recover_at_ns)
         return;
     log_info("move %s (%s): makes the channels of post-copy again", ms->move->id,
              ms->move->info.name);
     ms->move->recoveries++;
-    ms->recover_at_ns = now_ns + RECOVER_PAUSE_S * NS_PER_S;
+    ms->postcopy.recover_at_ns = now_ns + RECOVER_PAUSE_S * NS_PER_S;
     if (source_channels_reopen(ms, &err) < 0) {
         log_warning("move %s: %s", ms->move->id, err.why);
         source_channels_close(ms);
@@ -238,7 +238,7 @@ static void on_taken_back(void *user, const struct error *err)
     struct move_source *ms = user;
 
     move_set_trouble(ms->move, err);
-    ms->taking_back = ms->resuming = false;
+    ms->postcopy.taking_back = ms->resuming = false;
     if (ms->channels_open)
         ms->close_at_ns = clock_now_ns(); /* libvirt's call ends with its connection */
     move_source_call_returned(ms);
@@ -246,7 +246,7 @@ static void on_taken_back(void *user, const struct error *err)
 
 static void take_back(struct move_source *ms, bool connected)
 {
-    ms->drain_until_ns = 0;
+    ms->postcopy.drain_until_ns = 0;
     ms->move->pending++;
     virt_take_back(ms->service->virt, ms->move->info.uuid, connected, on_taken_back, ms);
 }
@@ -256,16 +256,16 @@ static void take_back(struct move_source *ms, bool connected)
  * nobody. */
 void source_postcopy_take_back(struct move_source *ms)
 {
-    if (ms->taken_back)
+    if (ms->postcopy.taken_back)
         return;
-    ms->taken_back = ms->taking_back = true;
+    ms->postcopy.taken_back = ms->postcopy.taking_back = true;
     ms->resuming = true; /* libvirt's word of the domain waits for the outcome */
     ms->close_at_ns = clock_now_ns() + TAKE_BACK_PATIENCE_S * NS_PER_S;
     if (!ms->memory) {
         take_back(ms, false);
         return;
     }
-    ms->drain_until_ns = clock_now_ns() + DRAIN_LIMIT_S * NS_PER_S;
+    ms->postcopy.drain_until_ns = clock_now_ns() + DRAIN_LIMIT_S * NS_PER_S;
     relay_discard(ms->memory);
     free_postcopy(ms);
 }
@@ -274,14 +274,14 @@ static void drain(struct move_source *ms, uint64_t now_ns)
 {
     bool all_sent = ms->parser && ram_parser_tail_offset(ms->parser) != UINT64_MAX;
 
-    if (!ms->drain_until_ns)
+    if (!ms->postcopy.drain_until_ns)
         return;
     if (!ms->memory || relay_is_at_end(ms->memory)) {
         take_back(ms, false);
     } else if (all_sent) {
         relay_say_last(ms->memory, return_path_end(), RETURN_PATH_END_BYTES);
         take_back(ms, true);
-    } else if (now_ns >= ms->drain_until_ns) {
+    } else if (now_ns >= ms->postcopy.drain_until_ns) {
         take_back(ms, true);
     } else {
         free_postcopy(ms);

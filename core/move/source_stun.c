@@ -472,7 +472,7 @@ void source_stun_tick(struct move_source *ms, uint64_t now_ns)
     struct source_stun *st = &ms->stun;
 
     if (ms->move->phase != MOVE_MEMORY || ms->sw.state != SOURCE_MOVING || !ms->migrating ||
-        ms->postcopy_asked) {
+        ms->postcopy.asked) {
         if (ms->memory)
             relay_set_allowance(ms->memory, UINT64_MAX);
         source_stun_end(ms);
