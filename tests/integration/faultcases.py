@@ -9,13 +9,12 @@ import contextlib
 import os
 import pathlib
 import signal
-import threading
 import time
 
 import ferrylab
-from ferrylab import (Failed, booted_anew, expect, expect_disks_only, expect_nothing_at, expect_well, old_disks, until,
+from ferrylab import (Failed, booted_anew, expect, expect_disks_only, expect_nothing_at, expect_well, old_disks,
                       wait_finished)
-from lablib import witness
+from watchers import NeverTwoWhateverDies
 
 LIKE = ferrylab.QUIET_GUEST
 SLOW_MBIT = 60
@@ -38,54 +37,6 @@ GATES = {
 }
 VICTIMS = tuple(f"{role} {what}" for what in ("ferryd", "QEMU", "libvirtd") for role in ("source", "target"))
 LINKS = ("cut", "cut one way", "reset")
-
-
-class Watch:
-    """Looks all the time whether two copies run: by the heartbeats that reach the two sites' files, which no
-    libvirtd can keep from being seen, and by what the libvirtds say."""
-
-    def __init__(self, bed, name):
-        self.bed, self.name = bed, name
-        self.files = [site.path(witness.heartbeat_path(name)) for site in bed.lab.sites.values()]
-        self.found = []
-        self.looks = 0
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.look, daemon=True)
-
-    def sizes(self):
-        found = []
-        for path in self.files:
-            try:
-                found.append(path.stat().st_size)
-            except OSError:
-                found.append(0)
-        return found
-
-    def look(self):
-        before, both = self.sizes(), 0
-        while not self.ended.wait(0.05):
-            self.looks += 1
-            after = self.sizes()
-            # A handover grows one file and then the other; two copies grow both, again and again.
-            both = both + 1 if all(a > b for a, b in zip(after, before)) else 0
-            if both >= 3:
-                self.found.append("heartbeats come from both sites")
-            before = after
-            if len(ferrylab.running_by_libvirt(self.bed, self.name)) == 2 \
-                    and len(ferrylab.running_by_libvirt(self.bed, self.name)) == 2:
-                self.found.append("both libvirtds say that it runs")
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, kind, *_):
-        watched = self.thread.is_alive()
-        self.ended.set()
-        self.thread.join(60)
-        if kind is None:
-            expect(watched and self.looks > 5, f"nobody watched to the end: {self.looks} looks")
-            expect(not self.found, f"two copies ran: {sorted(set(self.found))}, {len(self.found)} looks")
 
 
 class Case:
@@ -224,7 +175,7 @@ class Case:
 def run(bed, phase, fault):
     """fault(case) does it, behind the gate. Returns the end in words."""
     case = Case(bed, phase)
-    with Watch(bed, case.guest.name):
+    with NeverTwoWhateverDies(bed, case.guest.name):
         case.begin()
         fault(case)
         return case.finish()

@@ -20,7 +20,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 import uuid
@@ -547,57 +546,6 @@ def expect_failed(result, words, status=1):
     expect_equal(report["outcome"], "aborted", "outcome")
     expect_words(report["reason"], words, "the reason")
     return report
-
-
-def running_by_libvirt(bed, name):
-    """The sites whose libvirtd says that it runs; one that cannot be asked says nothing."""
-    import libvirt  # as in lablib
-    found = []
-    for site in bed.lab.sites.values():
-        with contextlib.suppress(LabError, libvirt.libvirtError):  # it is down, or the domain went just then
-            if site.domains().get(name) == "running":
-                found.append(site.name)
-    return found
-
-
-class NeverTwo:
-    """Looks all the time whether two copies run, by the word of the two libvirtds."""
-
-    def __init__(self, bed, name):
-        self.connections = [site.connect() for site in bed.lab.sites.values()]
-        self.name = name
-        self.seen = 0
-        self.looks = 0
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self.look, daemon=True)
-
-    def runs(self, connection):
-        import libvirt
-        try:
-            return connection.lookupByName(self.name).state()[0] == libvirt.VIR_DOMAIN_RUNNING
-        except libvirt.libvirtError:
-            return False
-
-    def look(self):
-        first, second = self.connections
-        while not self.ended.wait(0.01):
-            self.looks += 1
-            # Asked one after the other: the first once more, so that a handover in between is none.
-            if self.runs(first) and self.runs(second) and self.runs(first):
-                self.seen += 1
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, kind, *_):
-        self.ended.set()
-        self.thread.join(30)
-        for connection in self.connections:
-            connection.close()
-        if kind is None:
-            expect(self.looks > 10, f"only {self.looks} looks at the two sites")
-            expect_equal(self.seen, 0, "looks that found two running copies")
 
 
 # --- file systems that are too small, or break ---

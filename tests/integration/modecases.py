@@ -4,7 +4,8 @@
 import json
 
 import ferrylab
-from ferrylab import NeverTwo, expect, expect_equal, expect_moved, wait_finished
+from ferrylab import expect, expect_equal, expect_moved, wait_finished
+from watchers import NeverTwo
 
 # Rounds for a few seconds.
 BUSY = {"memory": 256, "files": 8, "disk": 64, "dirty_set": 64, "iops": 20, "dirty": 20}

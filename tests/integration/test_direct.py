@@ -7,9 +7,9 @@ import pathlib
 import sys
 
 import ferrylab
-from ferrylab import (NeverTwo, expect, expect_equal, expect_moved, expect_rehearsed, expect_stayed, until,
-                      wait_finished)
+from ferrylab import expect, expect_equal, expect_moved, expect_rehearsed, expect_stayed, until, wait_finished
 from modecases import BUSY, distrusting, moved, settings, substituted, trusting
+from watchers import NeverTwo
 
 LIKE = ferrylab.SMALL_GUEST
 

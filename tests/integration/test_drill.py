@@ -144,7 +144,7 @@ def drilling(bed):
     yield guest, drill
     wait_finished(bed, drill.id)
     expect_rehearsed(bed, guest)
-    left = bed.site("site-b").run(["sh", "-c", f"pgrep -f /etc/ferry/[d]rill.d/ || true"], "look for commands").split()
+    left = bed.site("site-b").run(["sh", "-c", "pgrep -f /etc/ferry/[d]rill.d/ || true"], "look for commands").split()
     expect_equal(left, [], "commands that go on")
 
 

@@ -18,8 +18,9 @@ import sys
 
 import faultcases
 import ferrylab
-from faultcases import GATES, LINKS, VICTIMS, Case, Watch
+from faultcases import GATES, LINKS, VICTIMS, Case
 from ferrylab import expect, expect_equal, expect_nothing_at, until, wait_finished
+from watchers import NeverTwoWhateverDies
 
 CONF = {"link.outage_limit_s": 5, "link.stripe_timeout_s": 2}
 SAMPLE, SAMPLE_STALLS = 17, 3  # about four minutes
@@ -33,7 +34,7 @@ def disk_full(bed, _):
     bed.guest(**faultcases.LIKE)  # an earlier case may have left it where the images are about to be hidden
     with ferrylab.small_images(bed, "site-b", 120):
         case = Case(bed, "copying")
-        with Watch(bed, case.guest.name):
+        with NeverTwoWhateverDies(bed, case.guest.name):
             case.begin()
             filler = bed.site("site-b").path(f"{ferrylab.IMAGES}/filler")
             with open(filler, "wb") as file, contextlib.suppress(OSError):
@@ -50,7 +51,7 @@ def disk_fails(bed, _):
     bed.guest(**faultcases.LIKE)
     with ferrylab.brittle_images(bed, "site-b", 300) as break_it:
         case = Case(bed, "copying")
-        with Watch(bed, case.guest.name):
+        with NeverTwoWhateverDies(bed, case.guest.name):
             case.begin()
             break_it()
             until(lambda: case.move.view()["outcome"] == "aborted", "the broken disk does not end the move")
@@ -64,7 +65,7 @@ def journal_full(role, bed, _):
     with ferrylab.small_folder(bed, site, JOURNAL, 1):
         bed.start(site)
         case = Case(bed, "mirroring")
-        with Watch(bed, case.guest.name):
+        with NeverTwoWhateverDies(bed, case.guest.name):
             case.begin()
             filler = bed.site(site).path(f"{JOURNAL}/filler")
             with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -81,7 +82,7 @@ def journal_full(role, bed, _):
 def guest_ends(phase, bed, _):
     """The guest is off by somebody else's doing."""
     case = Case(bed, phase)
-    with Watch(bed, case.guest.name):
+    with NeverTwoWhateverDies(bed, case.guest.name):
         case.begin()
         bed.alter(case.guest)
         bed.virsh(case.source, "destroy", case.guest.name)
@@ -97,7 +98,7 @@ def guest_ends(phase, bed, _):
 def two_moves(bed, _):
     """A second move of the same VM is refused, from either end, and does not disturb the first."""
     case = Case(bed, "mirroring")
-    with Watch(bed, case.guest.name):
+    with NeverTwoWhateverDies(bed, case.guest.name):
         case.begin()
         second = bed.ferry(case.source, "move", case.guest.name, "--to", case.target)
         expect_equal(second.status, 3, f"exit status of the second move ({second})")

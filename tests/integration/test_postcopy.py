@@ -8,10 +8,10 @@ import sys
 import time
 
 import ferrylab
-from ferrylab import (NeverTwo, expect, expect_equal, expect_moved, expect_rehearsed, expect_words, until,
-                      wait_finished)
+from ferrylab import expect, expect_equal, expect_moved, expect_rehearsed, expect_words, until, wait_finished
 from modecases import substituted
 from postcopycases import CONF, LINE, SLOW_MBIT, Switching, allow
+from watchers import NeverTwo
 
 CUT_S = 30
 

@@ -8,8 +8,9 @@ copies run."""
 import sys
 
 import ferrylab
-from ferrylab import NeverTwo, expect, expect_equal, expect_stayed, expect_words, until, wait_finished
+from ferrylab import expect, expect_equal, expect_stayed, expect_words, until, wait_finished
 from postcopycases import CONF, LIKE, LINE, SLOW_MBIT, Switching
+from watchers import NeverTwo
 
 
 def killed(bed, role):

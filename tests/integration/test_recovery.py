@@ -9,8 +9,9 @@ import sys
 import time
 
 import ferrylab
-from ferrylab import (NeverTwo, booted_anew, expect, expect_equal, expect_moved, expect_nothing_at, expect_stayed,
-                      expect_words, old_disks, until, wait_finished)
+from ferrylab import (booted_anew, expect, expect_equal, expect_moved, expect_nothing_at, expect_stayed, expect_words,
+                      old_disks, until, wait_finished)
+from watchers import NeverTwo
 
 CONF = ferrylab.SHORT_LOG
 LIKE = ferrylab.QUIET_GUEST

@@ -7,9 +7,10 @@ one comes back it follows: at no time do two copies run, exactly one does in the
 import sys
 
 import ferrylab
-from ferrylab import (NeverTwo, expect, expect_disks_only, expect_equal, expect_moved,
-                      expect_nothing_at, expect_stayed, expect_well, expect_words, until, wait_finished)
+from ferrylab import (expect, expect_disks_only, expect_equal, expect_moved, expect_nothing_at, expect_stayed,
+                      expect_well, expect_words, until, wait_finished)
 from lablib.verify import beating  # found through ferrylab
+from watchers import NeverTwo
 
 CONF = {"link.outage_limit_s": 1, "link.stripe_timeout_s": 2}
 LIKE = ferrylab.QUIET_GUEST

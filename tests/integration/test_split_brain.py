@@ -14,7 +14,8 @@ import threading
 import time
 
 import ferrylab
-from ferrylab import (NeverTwo, expect, expect_equal, expect_moved, expect_stayed, until, wait_finished)
+from ferrylab import expect, expect_equal, expect_moved, expect_stayed, until, wait_finished
+from watchers import NeverTwo
 
 CONF = {"link.outage_limit_s": 1, "link.stripe_timeout_s": 2}
 LIKE = ferrylab.SMALL_GUEST

@@ -10,7 +10,8 @@ import os
 import sys
 
 import ferrylab
-from ferrylab import (NeverTwo, expect, expect_equal, expect_moved, expect_stayed, until, wait_finished)
+from ferrylab import expect, expect_equal, expect_moved, expect_stayed, until, wait_finished
+from watchers import NeverTwo
 
 LINE = {"rtt": 100, "rate": 200}
 GUEST = {"memory": 256, "files": 8, "disk": 64, "dirty_set": 64, "iops": 20}

@@ -10,10 +10,11 @@ import sys
 import time
 
 import ferrylab
-from ferrylab import (NeverTwo, expect, expect_committed, expect_equal, expect_failed, expect_moved,
-                      expect_nothing_at, expect_stayed, expect_well, expect_words, until, wait_finished)
+from ferrylab import (expect, expect_committed, expect_equal, expect_failed, expect_moved, expect_nothing_at,
+                      expect_stayed, expect_well, expect_words, until, wait_finished)
 from lablib.third_site import MEMBERS, ThirdSite  # found through ferrylab
 from postcopycases import LINE, SLOW_MBIT, Switching
+from watchers import NeverTwo
 
 # So long an answer is waited for, each member having its share; a stopped guest waits longer.
 ANSWER_S = 10
