@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What virt.c (connection, queries, migration), virt_describe.c, virt_monitor.c, virt_postcopy.c and virt_commands.c (the
- * rest) share. Not for others. */
+/* What virt.c (connection, queries, migration), virt_describe.c, virt_host.c, virt_monitor.c, virt_postcopy.c and
+ * virt_commands.c (the rest) share. Not for others. */
 #ifndef FERRY_CORE_VIRT_PRIVATE_H
 #define FERRY_CORE_VIRT_PRIVATE_H
 
