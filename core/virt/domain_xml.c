@@ -4,10 +4,13 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <libxml/parser.h>
 #include <libxml/tree.h>
+
+#include "core/base/macros.h"
 
 static void doc_free(xmlDocPtr *doc)
 {
@@ -115,34 +118,59 @@ static int read_disk(xmlNodePtr node, struct domain_info *info, struct error *er
 
 /* Devices that tie a VM to its host, and how it is freed of them. */
 static const struct {
-    const char *element, *type, *why; /* type NULL: any */
+    const char *element, *part;    /* part of it; NULL: itself */
+    const char *attribute, *value; /* NULL: any */
+    const char *why;
 } tied[] = {
-    {"hostdev", NULL, "a device of the host is passed through to it"},
-    {"filesystem", NULL, "a folder of the host is passed through to it"},
-    {"shmem", NULL, "it shares memory with others of its host"},
-    {"interface", "hostdev", "a network card of the host is passed through to it"},
-    {"interface", "vdpa", "a network card of the host (vdpa) is passed through to it"},
-    {"interface", "vhostuser", "its network card is a process of the host (vhost-user)"},
+    {"hostdev", NULL, NULL, NULL, "a device of the host is passed through to it"},
+    {"filesystem", NULL, NULL, NULL, "a folder of the host is passed through to it"},
+    {"shmem", NULL, NULL, NULL, "it shares memory with others of its host"},
+    {"interface", NULL, "type", "hostdev", "a network card of the host is passed through to it"},
+    {"interface", NULL, "type", "vdpa",
+     "a network card of the host (vdpa) is passed through to it"},
+    {"interface", NULL, "type", "vhostuser",
+     "its network card is a process of the host (vhost-user)"},
+    {"memory", NULL, "model", "nvdimm", "it has an NVDIMM, whose file does not move"},
+    {"tpm", "backend", "type", "passthrough", "the host's TPM is passed through to it"},
+    {"input", NULL, "type", "passthrough",
+     "a keyboard or mouse of the host is passed through to it"},
+    {"input", NULL, "type", "evdev", "a keyboard or mouse of the host is passed through to it"},
+    {"video", "acceleration", "accel3d", "yes",
+     "its display is drawn by the host's graphics card (accel3d)"},
 };
+
+/* The element itself, or one of that name in it, however deep. */
+static xmlNodePtr part_of(xmlNodePtr node, const char *part)
+{
+    xmlNodePtr found = part ? child(node, part) : node;
+
+    for (xmlNodePtr c = node->children; !found && c; c = c->next) {
+        if (c->type == XML_ELEMENT_NODE)
+            found = part_of(c, part);
+    }
+    return found;
+}
 
 static int check_device(xmlNodePtr node, struct error *err)
 {
-    char type[32];
+    char value[32];
 
-    text_of(node, "type", type, sizeof(type));
     for (size_t i = 0; i < ARRAY_SIZE(tied); i++) {
-        if (strcmp((const char *)node->name, tied[i].element) == 0 &&
-            (!tied[i].type || strcmp(type, tied[i].type) == 0))
+        xmlNodePtr part;
+
+        if (strcmp((const char *)node->name, tied[i].element) != 0 ||
+            !(part = part_of(node, tied[i].part)))
+            continue;
+        if (!tied[i].attribute || (text_of(part, tied[i].attribute, value, sizeof(value)) &&
+                                   strcmp(value, tied[i].value) == 0))
             return error_set(err, -ENOTSUP, "look at the VM's devices",
-                             "detach it: virsh detach-device", "%s", tied[i].why);
+                             "detach it: virsh detach-device, or while it is off: virsh edit", "%s",
+                             tied[i].why);
     }
-    text_of(node, "model", type, sizeof(type));
-    if (strcmp((const char *)node->name, "memory") == 0 && strcmp(type, "nvdimm") == 0)
-        return error_set(err, -ENOTSUP, "look at the VM's devices",
-                         "detach it: virsh detach-device",
-                         "it has an NVDIMM, whose file does not move");
     return 0;
 }
+
+/* --- what it needs of a host --------------------------------------------------------------- */
 
 static void read_network(xmlNodePtr node, struct domain_platform *p)
 {
@@ -170,6 +198,64 @@ static void read_cpu(xmlNodePtr root, struct domain_platform *p)
         xmlBufferFree(text);
 }
 
+static void read_file(xmlNodePtr node, const char *what, struct domain_platform *p)
+{
+    struct domain_file f = {0};
+
+    snprintf(f.what, sizeof(f.what), "%s", what);
+    if (text_of(node, NULL, f.path, sizeof(f.path)) && f.path[0] == '/' &&
+        p->file_count < DOMAIN_FILES_MAX)
+        p->files[p->file_count++] = f;
+}
+
+static void read_files(xmlNodePtr root, struct domain_platform *p)
+{
+    xmlNodePtr os = child(root, "os");
+
+    read_file(child(child(root, "devices"), "emulator"), "emulator", p);
+    read_file(child(os, "loader"), "firmware", p);
+    read_file(child(os, "kernel"), "kernel", p);
+    read_file(child(os, "initrd"), "initrd", p);
+    read_file(child(os, "dtb"), "dtb", p);
+}
+
+/* One more than the last of a list as libvirt writes them: "0-3,8". */
+static unsigned end_of_list(const char *list)
+{
+    static const char digits[] = "0123456789";
+    unsigned long end = 0;
+
+    for (const char *at = list + strcspn(list, digits); *at; at += strcspn(at, digits)) {
+        end = MAX(end, MIN(strtoul(at, NULL, 10), (unsigned long)UINT16_MAX) + 1);
+        at += strspn(at, digits);
+    }
+    return (unsigned)end;
+}
+
+/* The last processor or memory node of the host that @node or what is in it is pinned to. */
+static unsigned pinned_to(xmlNodePtr node, const char *attribute)
+{
+    char list[512];
+    unsigned end = text_of(node, attribute, list, sizeof(list)) ? end_of_list(list) : 0;
+
+    for (xmlNodePtr c = node ? node->children : NULL; c; c = c->next) {
+        if (c->type == XML_ELEMENT_NODE)
+            end = MAX(end, pinned_to(c, attribute));
+    }
+    return end;
+}
+
+static void read_processors(xmlNodePtr root, struct domain_platform *p)
+{
+    xmlNodePtr vcpu = child(root, "vcpu");
+    char count[16];
+
+    text_of(vcpu, NULL, count, sizeof(count));
+    p->vcpus = (unsigned)MIN(strtoul(count, NULL, 10), (unsigned long)UINT16_MAX);
+    p->pinned_cpus = MAX(pinned_to(vcpu, "cpuset"), pinned_to(child(root, "cputune"), "cpuset"));
+    p->pinned_nodes = pinned_to(child(root, "numatune"), "nodeset");
+}
+
 static void read_platform(xmlNodePtr root, struct domain_platform *p)
 {
     xmlNodePtr type = child(child(root, "os"), "type");
@@ -178,6 +264,8 @@ static void read_platform(xmlNodePtr root, struct domain_platform *p)
     text_of(type, "arch", p->arch, sizeof(p->arch));
     text_of(type, "machine", p->machine, sizeof(p->machine));
     read_cpu(root, p);
+    read_files(root, p);
+    read_processors(root, p);
     for (xmlNodePtr n = child(root, "devices")->children; n; n = n->next) {
         if (n->type == XML_ELEMENT_NODE && strcmp((const char *)n->name, "interface") == 0)
             read_network(n, p);
@@ -200,6 +288,13 @@ static int read_domain(xmlNodePtr root, struct domain_info *info, struct check_r
         !text_of(child(root, "uuid"), NULL, info->uuid, sizeof(info->uuid)) || !devices)
         return error_set(err, -EINVAL, "read the VM's definition", NULL,
                          "it has no name, UUID or devices");
+    if (child(root, "launchSecurity")) {
+        struct error why;
+
+        error_set(&why, -ENOTSUP, "look at the VM", "take it away while the VM is off: virsh edit",
+                  "its memory is sealed by this host's processor (launchSecurity)");
+        check_fail(report, "devices", &why);
+    }
     for (xmlNodePtr n = devices->children; n; n = n->next) {
         struct error why = {0};
 

@@ -18,7 +18,8 @@ enum {
     DOMAIN_NAME_BYTES = 128,
     DOMAIN_UUID_BYTES = 40,
     DISK_ALIAS_BYTES = 64,
-    DOMAIN_NETWORKS_MAX = 16
+    DOMAIN_NETWORKS_MAX = 16,
+    DOMAIN_FILES_MAX = 8,
 };
 
 enum disk_format { DISK_RAW, DISK_QCOW2 };
@@ -51,6 +52,14 @@ struct domain_platform {
         char name[64]; /* of what it hangs on */
     } networks[DOMAIN_NETWORKS_MAX];
     unsigned network_count;
+    struct domain_file {
+        char what[16]; /* "emulator", "firmware", "kernel", "initrd", "dtb" */
+        char path[PATH_MAX];
+    } files[DOMAIN_FILES_MAX]; /* of the host, which QEMU opens and no move brings */
+    unsigned file_count;
+    unsigned vcpus;
+    unsigned pinned_cpus,
+        pinned_nodes; /* of the host, up to the last one that it is pinned to; 0: to none */
 };
 
 /*

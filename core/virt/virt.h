@@ -67,6 +67,7 @@ struct virt_load {
 struct virt_host_question {
     char uuid[DOMAIN_UUID_BYTES], name[DOMAIN_NAME_BYTES]; /* neither may be there */
     struct domain_platform platform;
+    uint64_t memory_bytes;                       /* that it has; 0: not known */
     unsigned long libvirt_version, qemu_version; /* of the source */
     struct check_report report;                  /* the answer */
 };

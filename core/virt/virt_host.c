@@ -3,13 +3,17 @@
  * What libvirt says of a host that is to take a VM: see virt.h. Nothing here changes anything. All of it runs on the
  * common worker, but what starts with done_.
  */
+#include <errno.h>
 #include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <libvirt/virterror.h>
 
 #include "core/base/macros.h"
+#include "core/virt/host_room.h"
 #include "core/virt/virt_private.h"
 
 static void look_for_namesake(struct virt_host_question *q, virConnectPtr conn)
@@ -117,6 +121,74 @@ static void look_for_networks(struct virt_host_question *q, virConnectPtr conn)
                            p->network_count ? "all of the VM's are there" : "the VM has none");
 }
 
+/* A service may have a /tmp of its own (PrivateTmp), and cannot tell then what is in QEMU's. */
+static bool can_be_seen(const char *path)
+{
+    static const char *const folders[][2] = {{"/tmp", "/proc/1/root/tmp"},
+                                             {"/var/tmp", "/proc/1/root/var/tmp"}};
+    struct stat here, hosts;
+
+    for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+        size_t len = strlen(folders[i][0]);
+
+        if (strncmp(path, folders[i][0], len) == 0 && path[len] == '/')
+            return stat(folders[i][0], &here) == 0 && stat(folders[i][1], &hosts) == 0 &&
+                   here.st_dev == hosts.st_dev && here.st_ino == hosts.st_ino;
+    }
+    return true;
+}
+
+static void look_for_files(struct virt_host_question *q)
+{
+    const struct domain_platform *p = &q->platform;
+    struct error err;
+
+    for (unsigned i = 0; i < p->file_count; i++) {
+        const struct domain_file *f = &p->files[i];
+
+        if (access(f->path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR))
+            continue;
+        error_set(&err, -ENOENT, "receive the VM",
+                  "install it there, or give the VM another while it is off: virsh edit",
+                  "there is no %s, the VM's %s", f->path, f->what);
+        if (can_be_seen(f->path))
+            check_fail(&q->report, "files", &err);
+        else
+            check_warn(&q->report, "files", err.mend, "%s", err.why);
+    }
+    if (p->file_count)
+        check_pass_unless_said(&q->report, "files", "what QEMU opens beside the disks is there");
+}
+
+/* What is free, and what the kernel gives back when it is asked to. */
+static uint64_t free_memory_bytes(virConnectPtr conn)
+{
+    virNodeMemoryStats stats[16];
+    int n = 0;
+    uint64_t kib = 0;
+
+    if (virNodeGetMemoryStats(conn, VIR_NODE_MEMORY_STATS_ALL_CELLS, NULL, &n, 0) < 0 ||
+        n > (int)ARRAY_SIZE(stats) ||
+        virNodeGetMemoryStats(conn, VIR_NODE_MEMORY_STATS_ALL_CELLS, stats, &n, 0) < 0)
+        return 0;
+    for (int i = 0; i < n; i++) {
+        if (strcmp(stats[i].field, VIR_NODE_MEMORY_STATS_TOTAL) != 0)
+            kib += stats[i].value;
+    }
+    return kib * 1024;
+}
+
+static void look_at_room(struct virt_host_question *q, virConnectPtr conn)
+{
+    struct host_room room = {.free_bytes = free_memory_bytes(conn)};
+    virNodeInfo info = {0};
+
+    room.cpus = (unsigned)MAX(virNodeGetCPUMap(conn, NULL, NULL, 0), 0);
+    if (virNodeGetInfo(conn, &info) == 0)
+        room.nodes = info.nodes;
+    host_room_check(&room, &q->platform, q->memory_bytes, &q->report);
+}
+
 static void look_at_versions(struct virt_host_question *q, virConnectPtr conn)
 {
     unsigned long libvirt = 0, qemu = 0;
@@ -145,6 +217,8 @@ static void work_host(struct call *c, virConnectPtr conn, virDomainPtr dom)
         look_at_machine(c->host, conn);
         look_at_cpu(c->host, conn);
         look_for_networks(c->host, conn);
+        look_for_files(c->host);
+        look_at_room(c->host, conn);
     }
     virResetLastError();
 }

@@ -4,6 +4,8 @@
 move is refused for the same reason. Where nothing is in the way it says what a move will take."""
 
 import contextlib
+import pathlib
+import re
 import sys
 
 import ferrylab
@@ -51,7 +53,8 @@ def all_is_well(bed):
     expect_equal(lines(found, "fail") + lines(found, "warn"), [], "lines that do not pass")
     names = {line["name"] for line in found["lines"]}
     for name in ("vm", "disks", "devices", "permission", "machine", "cpu", "networks", "storage", "space", "clock",
-                 "witness", "link", "load", "convergence", "prediction", "way back", "versions", "autostart"):
+                 "witness", "link", "load", "convergence", "prediction", "way back", "versions", "autostart", "files",
+                 "processors", "memory"):
         expect(name in names, f"nothing is said of {name}: {sorted(names)}")
     expect_equal(found["prediction"]["verdict"], "converges", "the verdict")
     expect(found["prediction"]["total_ms"] > 0 and found["prediction"]["bytes"] > 40e6, f"{found['prediction']}")
@@ -212,6 +215,19 @@ def network(bed):
     expect(move.document()["prediction"]["known"], "a move predicts nothing, soon after a check")
 
 
+def file_missing(bed):
+    """A file that QEMU opens beside the disks is missing at the target: the kernel that the guest boots"""
+    guest = bed.guest(**LIKE)
+    kernel = re.search("<kernel>(.*)</kernel>", bed.virsh("site-a", "dumpxml", guest.name)).group(1)
+    folder = pathlib.Path(kernel).parent
+    bed.site("site-b").run(["mount", "-t", "tmpfs", "tmpfs", folder], "hide the kernel")
+    try:
+        named(bed, guest, "files", "site-b", [kernel, "kernel"])
+    finally:
+        bed.site("site-b").run(["umount", folder], "show the kernel")
+    expect_equal(check(bed, guest).status, 0, "exit status when it is there")
+
+
 def two_faults_at_once(bed):
     """A snapshot and its backing file: both are named"""
     guest = bed.guest(**{**LIKE, "iops": 10})
@@ -228,4 +244,4 @@ def two_faults_at_once(bed):
 if __name__ == "__main__":
     sys.exit(ferrylab.run("check", [all_is_well, paused, block_job, not_from_here, nobody, target_down, wrong_key, not_taken,
                                     namesake, file_in_the_way, no_space, folder_not_allowed, no_libvirt,
-                                    two_faults_at_once, network]))
+                                    two_faults_at_once, network, file_missing]))

@@ -13,6 +13,7 @@
 
 #include "core/operations/check.h"
 #include "core/virt/domain_rewrite.h"
+#include "core/virt/host_room.h"
 #include "core/virt/platform_json.h"
 
 static struct check_report report;
@@ -96,8 +97,13 @@ static void test_a_peers_lines(void **state)
 
 static const char XML[] =
     "<domain type='kvm' id='3'><name>vm1</name><uuid>6e3b1c1e-0000-4000-8000-000000000001</uuid>"
-    "<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>"
+    "<vcpu placement='static' cpuset='0-1,3'>6</vcpu>"
+    "<cputune><vcpupin vcpu='0' cpuset='1,8-11'/><emulatorpin cpuset='0'/></cputune>"
+    "<numatune><memory mode='strict' nodeset='0'/><memnode cellid='0' nodeset='0-1'/></numatune>"
+    "<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type><loader readonly='yes' type='pflash'>"
+    "/usr/share/OVMF/OVMF_CODE.fd</loader><kernel>/boot/vmlinuz</kernel></os>"
     "<cpu mode='custom' match='exact'><model>Skylake-Client</model></cpu><devices>"
+    "<emulator>/usr/bin/qemu-system-x86_64</emulator>"
     "<disk type='block' device='disk'><source dev='/dev/sdb'/><target dev='vda'/></disk>"
     "<disk type='file' device='disk'><driver type='qcow2'/><source file='/srv/b.qcow2'/>"
     "<target dev='vdb'/><alias name='virtio-disk1'/></disk>"
@@ -128,6 +134,54 @@ static void test_survey_names_every_fault(void **state)
     assert_int_equal(platform.network_count, 2);
     assert_string_equal(platform.networks[0].name, "lan");
     assert_string_equal(platform.networks[1].kind, "bridge");
+    assert_int_equal(platform.file_count, 3);
+    assert_string_equal(platform.files[0].what, "emulator");
+    assert_string_equal(platform.files[0].path, "/usr/bin/qemu-system-x86_64");
+    assert_string_equal(platform.files[1].what, "firmware");
+    assert_string_equal(platform.files[2].path, "/boot/vmlinuz");
+    assert_int_equal(platform.vcpus, 6);
+    assert_int_equal(platform.pinned_cpus, 12);
+    assert_int_equal(platform.pinned_nodes, 2);
+}
+
+static void test_devices_that_cannot_move(void **state)
+{
+    static const struct {
+        const char *device, *why;
+    } tied[] = {
+        {"<tpm model='tpm-tis'><backend type='passthrough'><device "
+         "path='/dev/tpm0'/></backend></tpm>",
+         "TPM"},
+        {"<input type='evdev'><source dev='/dev/input/event1'/></input>", "keyboard"},
+        {"<video><model type='virtio'><acceleration accel3d='yes'/></model></video>",
+         "graphics card"},
+        {"<memory model='nvdimm'><source><path>/srv/nv</path></source></memory>", "NVDIMM"},
+        {"<interface type='vhostuser'><source type='unix' path='/run/v'/></interface>",
+         "vhost-user"},
+        {"</devices><launchSecurity type='sev'/><devices>", "launchSecurity"},
+    };
+    static const char *const fine[] = {
+        "<tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm>",
+        "<input type='mouse' bus='ps2'/><memory model='dimm'/>",
+        "<video><model type='virtio'><acceleration accel3d='no'/></model></video>",
+    };
+    struct domain_info info;
+    struct error err;
+    char xml[1024];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(tied) + ARRAY_SIZE(fine); i++) {
+        snprintf(
+            xml, sizeof(xml),
+            "<domain><name>vm1</name><uuid>6e3b1c1e-0000-4000-8000-000000000001</uuid><devices>%s"
+            "</devices></domain>",
+            i < ARRAY_SIZE(tied) ? tied[i].device : fine[i - ARRAY_SIZE(tied)]);
+        memset(&report, 0, sizeof(report));
+        assert_int_equal(domain_xml_survey(xml, &info, NULL, &report, &err), 0);
+        assert_int_equal(report.count, i < ARRAY_SIZE(tied) ? 1 : 0);
+        if (i < ARRAY_SIZE(tied))
+            assert_non_null(strstr(report.lines[0].text, tied[i].why));
+    }
 }
 
 static void test_platform_crosses_to_the_peer(void **state)
@@ -142,16 +196,60 @@ static void test_platform_crosses_to_the_peer(void **state)
     memset(&report, 0, sizeof(report));
     assert_int_equal(domain_xml_survey(XML, &info, &here.platform, &report, &err), 0);
     here.qemu_version = 7002022;
+    here.memory_bytes = UINT64_C(8) << 30;
     json = platform_to_json(&here);
     assert_int_equal(platform_from_json(json, &there), 0);
     assert_memory_equal(&there.platform, &here.platform, sizeof(there.platform));
     assert_int_equal(there.qemu_version, 7002022);
+    assert_int_equal(there.memory_bytes, UINT64_C(8) << 30);
+    json_object_set_new(json_array_get(json_object_get(json, "files"), 0), "path",
+                        json_string("../etc/shadow"));
+    assert_int_equal(platform_from_json(json, &there), -EPROTO);
+    json_object_del(json, "files"); /* as of an older ferry */
+    assert_int_equal(platform_from_json(json, &there), 0);
+    assert_int_equal(there.platform.file_count, 0);
     json_object_set_new(json, "machine", json_string("pc\x1b"));
     assert_int_equal(platform_from_json(json, &there), -EPROTO);
     json_object_del(json, "machine");
     assert_int_equal(platform_from_json(json, &there), -EPROTO);
     json_decref(json);
     assert_int_equal(platform_from_json(NULL, &there), 0); /* an older ferry says nothing */
+}
+
+static void test_a_host_that_is_too_small(void **state)
+{
+    static const struct host_room roomy = {.cpus = 16,
+                                           .nodes = 2,
+                                           .free_bytes = UINT64_C(64) << 30},
+                                  small = {.cpus = 4, .nodes = 1, .free_bytes = UINT64_C(1) << 30},
+                                  unknown = {0};
+    static struct domain_platform platform;
+    struct domain_info info;
+    struct error err;
+
+    (void)state;
+    memset(&report, 0, sizeof(report));
+    domain_xml_survey(XML, &info, &platform, &report, &err);
+    memset(&report, 0, sizeof(report));
+    host_room_check(&roomy, &platform, UINT64_C(8) << 30, &report);
+    assert_int_equal(report.count, 2);
+    assert_int_equal(report.lines[0].verdict, CHECK_PASS);
+    assert_int_equal(report.lines[1].verdict, CHECK_PASS);
+
+    memset(&report, 0, sizeof(report));
+    host_room_check(&unknown, &platform, UINT64_C(8) << 30, &report);
+    assert_int_equal(report.count, 0);
+
+    host_room_check(&small, &platform, UINT64_C(8) << 30, &report);
+    assert_int_equal(report.count, 4);
+    assert_int_equal(report.lines[0].verdict, CHECK_FAIL);
+    assert_non_null(strstr(report.lines[0].text, "pinned to processor 11, and the host has 4"));
+    assert_int_equal(report.lines[1].verdict, CHECK_FAIL);
+    assert_non_null(strstr(report.lines[1].text, "memory node 1"));
+    assert_int_equal(report.lines[2].verdict, CHECK_WARN);
+    assert_non_null(strstr(report.lines[2].text, "it has 6, and the host 4"));
+    assert_int_equal(report.lines[3].verdict, CHECK_WARN);
+    assert_non_null(strstr(report.lines[3].text, "8192 MiB, and 1024 MiB"));
 }
 
 static void test_networks_get_their_names_there(void **state)
@@ -206,7 +304,9 @@ int main(void)
         cmocka_unit_test(test_a_failure_always_has_room),
         cmocka_unit_test(test_a_peers_lines),
         cmocka_unit_test(test_survey_names_every_fault),
+        cmocka_unit_test(test_devices_that_cannot_move),
         cmocka_unit_test(test_platform_crosses_to_the_peer),
+        cmocka_unit_test(test_a_host_that_is_too_small),
         cmocka_unit_test(test_networks_get_their_names_there),
         cmocka_unit_test(test_a_clone_is_isolated_and_marked),
     };
