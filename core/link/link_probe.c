@@ -9,9 +9,14 @@
 
 #include "core/base/clock.h"
 
-enum { CHUNK_BYTES = 64 * 1024, WATCH_MS = 100, GRACE_S = 30 };
+enum {
+    CHUNK_BYTES = 64 * 1024,
+    WATCH_MS = 100,
+    GRACE_S = 30,
+    RAMP_ROUND_TRIPS = 12, /* until the rate is found, on a long way */
+};
 
-/* One direction, measured over the second half of its time. */
+/* One direction, measured over the last part of its time: half of what was asked for. */
 struct span {
     uint64_t start_ns, half_ns, half_bytes, end_ns, end_bytes;
 };
@@ -40,11 +45,11 @@ struct link_probes {
 
 /* --- measuring ----------------------------------------------------------------------------- */
 
-static void measure(struct span *s, unsigned seconds, uint64_t bytes, uint64_t now_ns)
+static void measure(struct span *s, uint64_t from_ns, uint64_t bytes, uint64_t now_ns)
 {
     if (!s->start_ns)
         s->start_ns = now_ns;
-    if (!s->half_ns && now_ns - s->start_ns >= seconds * NS_PER_S / 2) {
+    if (!s->half_ns && now_ns - s->start_ns >= from_ns) {
         s->half_ns = now_ns;
         s->half_bytes = bytes;
     }
@@ -136,7 +141,7 @@ static void on_readable(void *user, struct stream *stream)
         p->received_bytes += n;
         stream_consume(stream, n);
     }
-    measure(&p->in, p->seconds, p->received_bytes, clock_now_ns());
+    measure(&p->in, p->seconds * NS_PER_S / 2, p->received_bytes, clock_now_ns());
     if (!stream_at_end(stream))
         return;
     if (!p->serving) {
@@ -168,21 +173,24 @@ static void on_reset(void *user, struct stream *stream, uint64_t reason)
 static const struct stream_ops stream_ops = {
     .on_readable = on_readable, .on_writable = on_writable, .on_reset = on_reset};
 
-/* All of the session's; the side that serves has no session of its own to ask. */
-static uint64_t session_sent_bytes(const struct link_probe *p)
+/* What was sent, all of the session's, and how long it takes to be at full speed; the side that serves has no session of
+ * its own to ask. */
+static uint64_t look(const struct link_probe *p, uint64_t *ret_ramp_ns)
 {
     struct link_session_info info;
 
+    *ret_ramp_ns = 0;
     if (!p->ls)
         return stream_sent_acked_bytes(p->stream);
     link_session_get_info(p->ls, &info);
+    *ret_ramp_ns = RAMP_ROUND_TRIPS * info.tcp_min_rtt_us * 1000;
     return info.stats.goodput_sent_bytes;
 }
 
 static void on_watch(uv_timer_t *timer)
 {
     struct link_probe *p = timer->data;
-    uint64_t now_ns = clock_now_ns();
+    uint64_t now_ns = clock_now_ns(), span_ns = p->seconds * NS_PER_S, ramp_ns, sent;
 
     if (now_ns > p->give_up_ns) {
         finish(p, -ETIMEDOUT, "no end in sight; is the link up?");
@@ -190,8 +198,10 @@ static void on_watch(uv_timer_t *timer)
     }
     if (!p->sending)
         return;
-    measure(&p->out, p->seconds, session_sent_bytes(p), now_ns);
-    if (now_ns - p->out.start_ns >= p->seconds * NS_PER_S)
+    sent = look(p, &ramp_ns);
+    ramp_ns = MIN(ramp_ns, LINK_PROBE_SECONDS_MAX * NS_PER_S);
+    measure(&p->out, ramp_ns + span_ns / 2, sent, now_ns);
+    if (now_ns - p->out.start_ns >= ramp_ns + span_ns)
         end_sending(p);
 }
 

@@ -10,7 +10,7 @@
  *
  * In the class of bulk, so that it takes nothing from a move's guest writes and memory. What counts is what
  * the other side acknowledged, of moves beside it, too, from the second half of each direction's time: by then the rate
- * has been found.
+ * has been found. Where round trips are long the asking side goes on for a dozen of them more.
  *
  * Thread: the loop thread.
  */

@@ -8,6 +8,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/macros.h"
+#include "core/operations/guest_load.h"
 #include "core/move/move.h"
 #include "core/move/move_source.h"
 #include "core/virt/platform_json.h"
@@ -19,7 +20,6 @@ enum {
     TICK_MS = 100,
     ANSWER_S = 20,
     PROBE_S = 3,
-    LOAD_S = 3, /* over which writes are counted; a dirty rate is sampled meanwhile */
     CLOCK_WARN_MS = 1000,
     RECALL_S = 3600,
 };
@@ -45,8 +45,8 @@ struct check {
     struct policy policy;
     uint64_t asked_ns, rtt_us;
     int64_t asked_ms; /* wall clock */
-    bool probing, loading;
-    uint64_t load_ns, written_bytes; /* when and what the first look at the writes was */
+    bool probing;
+    struct guest_load load;
     uint64_t done_ns;
     struct prediction_input in;
     struct prediction prediction;
@@ -83,13 +83,18 @@ static struct check *find(const struct service *s, const char *id)
     return NULL;
 }
 
+static bool is_busy(const struct check *c)
+{
+    return c->state != CHECK_DONE || c->pending > 0 || c->load.asking;
+}
+
 bool check_any_running(const struct service *s)
 {
     struct check *c;
 
     TAILQ_FOREACH(c, &s->checks, entry)
     {
-        if (c->state != CHECK_DONE || c->pending > 0)
+        if (is_busy(c))
             return true;
     }
     return false;
@@ -135,6 +140,7 @@ void check_fill_input(const struct policy *policy, const struct domain_info *inf
     in->stun_max_percent = policy_get(policy, POLICY_CONVERGE) == CONVERGE_NONE
                                ? 0
                                : (unsigned)policy_get(policy, POLICY_STUN_MAX_PERCENT);
+    in->resend_percent = (unsigned)policy_get(policy, POLICY_RESEND_PERCENT);
     in->downtime_max_ms = (unsigned)policy_get(policy, POLICY_DOWNTIME_MAX_MS);
 }
 
@@ -154,6 +160,15 @@ static uint64_t rate_of_moves(struct service *s, const char *peer)
     return 0;
 }
 
+static void take_load(const struct guest_load_figures *load, struct prediction_input *in)
+{
+    in->dirty_known = load->dirty_known;
+    in->dirty_bytes_s = load->dirty_bytes_s;
+    in->dirty_long_bytes = load->dirty_long_bytes;
+    in->dirty_long_s = GUEST_LOAD_LONG_S;
+    in->disk_write_bytes_s = load->disk_write_bytes_s;
+}
+
 void check_recall(struct service *s, const char *uuid, const char *peer,
                   struct prediction_input *in)
 {
@@ -169,13 +184,11 @@ void check_recall(struct service *s, const char *uuid, const char *peer,
     in->compressed = s->config->link.compress;
     TAILQ_FOREACH(c, &s->checks, entry)
     {
-        if (c->state != CHECK_DONE || !c->vm || !c->in.dirty_known ||
+        if (c->state != CHECK_DONE || !c->vm || !c->load.figures.dirty_known ||
             strcmp(c->vm->info.uuid, uuid) != 0 ||
             clock_now_ns() - c->done_ns > RECALL_S * NS_PER_S)
             continue;
-        in->dirty_known = true;
-        in->dirty_bytes_s = c->in.dirty_bytes_s;
-        in->disk_write_bytes_s = c->in.disk_write_bytes_s;
+        take_load(&c->load.figures, in);
     }
 }
 
@@ -215,18 +228,16 @@ static void say_convergence(struct check *c)
 static void predict(struct check *c)
 {
     const struct prediction *p = &c->prediction;
-    uint64_t dirty_bytes_s = c->in.dirty_bytes_s, written_bytes_s = c->in.disk_write_bytes_s;
-    bool known = c->in.dirty_known;
+    const struct guest_load_figures *load = &c->load.figures;
 
     check_fill_input(&c->policy, &c->vm->info, c->vm->resident_bytes, &c->in);
     check_recall(c->service, c->vm->info.uuid, c->peer, &c->in);
-    c->in.dirty_bytes_s = dirty_bytes_s; /* as measured now */
-    c->in.disk_write_bytes_s = written_bytes_s;
-    c->in.dirty_known = known;
+    take_load(load, &c->in); /* as measured now */
     c->in.rtt_us = c->rtt_us;
     prediction_make(&c->in, &c->prediction);
     check_pass(&c->report, "load", "dirties %.0f MiB/s of memory, writes %.1f MiB/s to its disks",
-               (double)dirty_bytes_s / (1 << 20), (double)written_bytes_s / (1 << 20));
+               (double)load->dirty_bytes_s / (1 << 20),
+               (double)load->disk_write_bytes_s / (1 << 20));
     say_convergence(c);
     if (p->known)
         check_pass(&c->report, "prediction", "%.0f s, downtime %llu ms, %llu MiB on the link",
@@ -235,41 +246,6 @@ static void predict(struct check *c)
 }
 
 /* --- measuring ----------------------------------------------------------------------------- */
-
-static void on_load_end(void *user, const struct error *err, const struct virt_load *load)
-{
-    struct check *c = user;
-    uint64_t span_ms = (clock_now_ns() - c->load_ns) / NS_PER_MS + 1;
-
-    c->pending--;
-    c->loading = false;
-    if (err->code || c->state != CHECK_MEASURING)
-        return;
-    c->in.dirty_known = load->dirty_known;
-    c->in.dirty_bytes_s = load->dirty_bytes_s;
-    c->in.disk_write_bytes_s =
-        (load->written_bytes - MIN(c->written_bytes, load->written_bytes)) * 1000 / span_ms;
-    c->load_ns = 0;
-}
-
-static void on_load_begin(void *user, const struct error *err, const struct virt_load *load)
-{
-    struct check *c = user;
-
-    c->pending--;
-    c->written_bytes = load->written_bytes;
-    c->load_ns = clock_now_ns();
-    if (err->code)
-        c->loading = false;
-}
-
-static void on_sampling(void *user, const struct error *err)
-{
-    struct check *c = user;
-
-    (void)err; /* then the dirty rate is not known */
-    virt_load_read(c->service->virt, c->vm->info.uuid, on_load_begin, c); /* `pending` passes on */
-}
 
 static void measure(struct check *c)
 {
@@ -280,9 +256,7 @@ static void measure(struct check *c)
                                   &err) == 0;
     if (!c->probing)
         check_warn(&c->report, "link", err.mend, "cannot be probed: %s", err.why);
-    c->loading = true;
-    c->pending++;
-    virt_load_start(c->service->virt, c->vm->info.uuid, on_sampling, c);
+    guest_load_start(&c->load, c->service->virt, c->vm->info.uuid);
 }
 
 static void follow_probe(struct check *c)
@@ -319,11 +293,7 @@ static void on_tick(uv_timer_t *timer)
     if (c->state != CHECK_MEASURING)
         return;
     follow_probe(c);
-    if (c->loading && c->load_ns && c->pending == 0 && now_ns - c->load_ns > LOAD_S * NS_PER_S) {
-        c->pending++;
-        virt_load_read(c->service->virt, c->vm->info.uuid, on_load_end, c);
-    }
-    if (!c->probing && !c->loading && c->pending == 0) {
+    if (!guest_load_goes_on(&c->load) && !c->probing) {
         predict(c);
         finish(c);
     }
@@ -509,7 +479,7 @@ int check_start(struct service *s, const char *domain, const char *peer,
     TAILQ_FOREACH(old, &s->checks, entry)
     count++;
     old = TAILQ_FIRST(&s->checks);
-    if (count >= CHECKS_MAX && (old->state != CHECK_DONE || old->pending > 0)) {
+    if (count >= CHECKS_MAX && is_busy(old)) {
         free(c);
         return error_set(err, -EBUSY, "check", "wait for one to end", "%u checks run already",
                          count);

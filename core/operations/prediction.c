@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/operations/prediction.h"
 
+#include <math.h>
+
 #include "core/base/macros.h"
 
 /* Measured on the reference system (docs/benchmarks.md, operations). */
@@ -19,13 +21,18 @@ enum {
  * disk holds is not looked at: real files become 0.44, and noise stays what it is. */
 #define COPY_SHARE 0.9
 #define MEMORY_SHARE 0.6
-#define DISK_SHARE 0.5
-/* One processor compresses so much (core/disk/disk_packer.c); a faster link is not filled any better for it. */
-#define PACKED_BYTES_S 80e6
-/* A guest's rate has to be so much below what the stream carries for rounds to shrink, and is where it is held back
- * (memory/stun.h's KEEP, and its aim with a usual working set). */
+#define DISK_SHARE 0.44
+/* So much is compressed on two processors that have other work, too (core/disk/disk_packer.c); a faster link is not filled
+ * any better for it. */
+#define PACKED_BYTES_S 70e6
+/* Of what the stream carries (memory/stun.h): a guest that dirties more than this is held back, if that is allowed; above
+ * the second rounds do not shrink; and to between these two it is held, as what may be sent again allows. */
+#define ALONE_SHARE 0.55
 #define CONVERGING_SHARE 0.8
-#define HELD_SHARE 0.5
+#define HELD_LEAST_SHARE 0.2
+#define HELD_MOST_SHARE 0.92
+/* What that comes to: pages of which little has changed go as that little. */
+#define RESENT_SHARE 0.5
 
 const char *prediction_verdict_name(enum prediction_verdict verdict)
 {
@@ -39,6 +46,39 @@ const char *prediction_verdict_name(enum prediction_verdict verdict)
     return names[verdict];
 }
 
+/* A guest that rewrites a set of pages in no order: from what is dirtied in one second, and in more. */
+struct working_set {
+    double bytes_s; /* as a moment begins */
+    double bytes;   /* in the end; 0: no end is known */
+};
+
+static struct working_set working_set(const struct prediction_input *in)
+{
+    double second = (double)in->dirty_bytes_s, n = in->dirty_long_s, ratio, least = 0, most = 1;
+
+    if (second <= 0 || in->dirty_long_bytes == 0 || n <= 1)
+        return (struct working_set){.bytes_s = second};
+    /* A sample has its error: a set that is rewritten several times in a second cannot be told from one that is not. */
+    ratio = MIN(MAX((double)in->dirty_long_bytes / second, 1.2), n * 0.95);
+    /* What is not dirtied in a second, x, makes it 1 + x + x^2 + ...: it grows with x. */
+    for (unsigned i = 0; i < 20; i++) {
+        double x = (least + most) / 2;
+
+        if ((1 - pow(x, n)) / (1 - x) < ratio)
+            least = x;
+        else
+            most = x;
+    }
+    return (struct working_set){.bytes = second / (1 - most),
+                                .bytes_s = second / (1 - most) * -log(most)};
+}
+
+static double dirtied(const struct working_set *set, double seconds)
+{
+    return set->bytes > 0 ? set->bytes * (1 - exp(-set->bytes_s * seconds / set->bytes))
+                          : set->bytes_s * seconds;
+}
+
 /* What a guest is deprived of that may dirty only @share of what the stream carries. */
 static unsigned stun_percent(const struct prediction_input *in, double stream_bytes_s, double share)
 {
@@ -47,33 +87,51 @@ static unsigned stun_percent(const struct prediction_input *in, double stream_by
     return kept >= 1 ? 0 : (unsigned)(100 * (1 - kept) + 0.999);
 }
 
+/* What is left when the guest may be stopped. */
+static double last_bytes(const struct prediction_input *in, double stream_bytes_s)
+{
+    return stream_bytes_s * (double)in->downtime_max_ms / 2 / 1000;
+}
+
+/* What a held guest may dirty of what the stream carries, so that what the policy lets be sent again suffices. */
+static double held_share(const struct prediction_input *in, double stream_bytes_s)
+{
+    struct working_set set = working_set(in);
+    double first = (double)in->memory_bytes, last = last_bytes(in, stream_bytes_s);
+    double again = RESENT_SHARE * first * in->resend_percent / 100 - last;
+    double share = 1 - (dirtied(&set, first / stream_bytes_s) - last) / MAX(again, 1);
+
+    return MIN(MAX(share, HELD_LEAST_SHARE), HELD_MOST_SHARE);
+}
+
 static void judge(const struct prediction_input *in, double stream_bytes_s, struct prediction *p)
 {
     unsigned least = stun_percent(in, stream_bytes_s, CONVERGING_SHARE);
+    unsigned held = stun_percent(in, stream_bytes_s, held_share(in, stream_bytes_s));
 
-    if (least > 0)
-        p->stun_percent =
-            MAX(least, MIN(stun_percent(in, stream_bytes_s, HELD_SHARE), in->stun_max_percent));
+    if (stun_percent(in, stream_bytes_s, ALONE_SHARE) > 0)
+        p->stun_percent = MAX(least, MIN(held, in->stun_max_percent));
     if (!in->dirty_known)
         p->verdict = PREDICTION_UNKNOWN;
-    else if (least == 0)
+    else if (p->stun_percent == 0)
         p->verdict = PREDICTION_CONVERGES;
     else
         p->verdict = least <= in->stun_max_percent ? PREDICTION_NEEDS_STUN : PREDICTION_CANNOT;
 }
 
-/* Bytes of memory sent in all; *ret_last: what was left for the stopped guest. */
+/* Bytes of memory sent in all; *ret_last: what was left for the stopped guest. A guest is held back from the first round's
+ * end on: each is so much of the last. */
 static double memory_rounds(const struct prediction_input *in, const struct prediction *p,
                             double stream_bytes_s, double *ret_last)
 {
-    double dirty_s = (double)in->dirty_bytes_s, left = (double)in->memory_bytes, sent = 0;
-    double budget_s = (double)in->downtime_max_ms / 2 / 1000;
+    double stun = MIN(p->stun_percent, in->stun_max_percent) / 100.0;
+    double share = stun > 0 ? (1 - stun) * (double)in->dirty_bytes_s / stream_bytes_s : 1;
+    double left = (double)in->memory_bytes, sent = 0;
+    struct working_set set = working_set(in);
 
-    if (p->stun_percent > 0)
-        dirty_s *= 1 - MIN(p->stun_percent, in->stun_max_percent) / 100.0;
-    for (unsigned round = 0; round < ROUNDS_MAX && left > stream_bytes_s * budget_s; round++) {
+    for (unsigned round = 0; round < ROUNDS_MAX && left > last_bytes(in, stream_bytes_s); round++) {
         sent += left;
-        left = MIN(left, dirty_s * left / stream_bytes_s);
+        left = MIN(round > 0 ? share * left : left, dirtied(&set, left / stream_bytes_s));
     }
     *ret_last = left;
     return sent + left;
@@ -84,7 +142,7 @@ static double copied_bytes_s(const struct prediction_input *in)
 {
     double link = COPY_SHARE * (double)in->link_bytes_s;
 
-    return in->compressed ? MAX(link, MIN(link / DISK_SHARE, PACKED_BYTES_S)) : link;
+    return in->compressed ? MIN(link / DISK_SHARE, PACKED_BYTES_S) : link;
 }
 
 void prediction_make(const struct prediction_input *in, struct prediction *ret)

@@ -23,11 +23,14 @@ struct prediction_input {
     uint64_t memory_bytes;       /* that the guest has touched */
     uint64_t link_bytes_s;       /* what the link carries, limits counted; 0: not known */
     uint64_t rtt_us;             /* 0: not known */
-    uint64_t dirty_bytes_s;      /* of memory, by the guest itself */
-    bool dirty_known;            /* it was measured */
+    uint64_t dirty_bytes_s;      /* of memory, by the guest itself, in a second */
+    uint64_t dirty_long_bytes;   /* the same in a longer time; 0: not known */
+    unsigned dirty_long_s;       /* that one */
+    bool dirty_known;            /* the former was measured */
     uint64_t disk_write_bytes_s; /* by the guest */
     unsigned stun_max_percent;   /* what may be taken of its processor time; 0: no stun */
-    uint64_t downtime_max_ms;    /* wanted at most: core/config.h */
+    unsigned resend_percent;  /* of the first round's bytes, what a stun aims at for later ones */
+    uint64_t downtime_max_ms; /* wanted at most: core/config.h */
 };
 
 enum prediction_verdict {

@@ -127,7 +127,8 @@ void virt_describe(struct virt *v, const char *domain, virt_described_fn done, v
 /* What the domain's metadata says (core/policy/policy_metadata.h), running or not. -ENOENT: no such domain. */
 void virt_read_choices(struct virt *v, const char *domain, virt_choices_fn done, void *user);
 /* Begins to sample the guest's dirty rate, for a second; not during a migration. */
-void virt_load_start(struct virt *v, const char *uuid, virt_done_fn done, void *user);
+void virt_load_start(struct virt *v, const char *uuid, unsigned seconds, virt_done_fn done,
+                     void *user);
 void virt_load_read(struct virt *v, const char *uuid, virt_load_fn done, void *user);
 /* Lines "name", "machine", "cpu", "networks", "versions". @question is copied. */
 void virt_ask_host(struct virt *v, const struct virt_host_question *question, virt_host_fn done,

@@ -237,13 +237,15 @@ void virt_list_running(struct virt *v, virt_reply_fn done, void *user)
 static void work_load_start(struct call *c, virConnectPtr conn, virDomainPtr dom)
 {
     (void)conn;
-    if (virDomainStartDirtyRateCalc(dom, 1, 0) < 0)
+    if (virDomainStartDirtyRateCalc(dom, (int)c->number, 0) < 0)
         virt_fault(c);
 }
 
-void virt_load_start(struct virt *v, const char *uuid, virt_done_fn done, void *user)
+void virt_load_start(struct virt *v, const char *uuid, unsigned seconds, virt_done_fn done,
+                     void *user)
 {
-    virt_post(v, uuid, "sample the guest's dirty rate", false, 0, work_load_start, done, user);
+    virt_post(v, uuid, "sample the guest's dirty rate", false, seconds, work_load_start, done,
+              user);
 }
 
 static void take_load(struct virt_load *load, const virTypedParameter *p)
