@@ -183,7 +183,8 @@ static uint64_t look(const struct link_probe *p, uint64_t *ret_ramp_ns)
     if (!p->ls)
         return stream_sent_acked_bytes(p->stream);
     link_session_get_info(p->ls, &info);
-    *ret_ramp_ns = RAMP_ROUND_TRIPS * info.tcp_min_rtt_us * 1000;
+    *ret_ramp_ns =
+        MIN(RAMP_ROUND_TRIPS * info.tcp_min_rtt_us * 1000, LINK_PROBE_SECONDS_MAX * NS_PER_S);
     return info.stats.goodput_sent_bytes;
 }
 
@@ -199,7 +200,6 @@ static void on_watch(uv_timer_t *timer)
     if (!p->sending)
         return;
     sent = look(p, &ramp_ns);
-    ramp_ns = MIN(ramp_ns, LINK_PROBE_SECONDS_MAX * NS_PER_S);
     measure(&p->out, ramp_ns + span_ns / 2, sent, now_ns);
     if (now_ns - p->out.start_ns >= ramp_ns + span_ns)
         end_sending(p);

@@ -8,9 +8,9 @@
 
 #include "core/base/clock.h"
 #include "core/base/macros.h"
-#include "core/operations/guest_load.h"
 #include "core/move/move.h"
 #include "core/move/move_source.h"
+#include "core/operations/guest_load.h"
 #include "core/virt/platform_json.h"
 #include "core/policy/policy_settle.h"
 #include "core/move/source_policy.h"

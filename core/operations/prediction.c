@@ -107,10 +107,12 @@ static double held_share(const struct prediction_input *in, double stream_bytes_
 static void judge(const struct prediction_input *in, double stream_bytes_s, struct prediction *p)
 {
     unsigned least = stun_percent(in, stream_bytes_s, CONVERGING_SHARE);
-    unsigned held = stun_percent(in, stream_bytes_s, held_share(in, stream_bytes_s));
+    unsigned held;
 
-    if (stun_percent(in, stream_bytes_s, ALONE_SHARE) > 0)
+    if (stun_percent(in, stream_bytes_s, ALONE_SHARE) > 0) {
+        held = stun_percent(in, stream_bytes_s, held_share(in, stream_bytes_s));
         p->stun_percent = MAX(least, MIN(held, in->stun_max_percent));
+    }
     if (!in->dirty_known)
         p->verdict = PREDICTION_UNKNOWN;
     else if (p->stun_percent == 0)
